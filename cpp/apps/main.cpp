@@ -1,0 +1,84 @@
+#include <csignal>
+#include <iostream>
+#include <map>
+
+#include "verbs.h"
+
+namespace convship::apps {
+
+void ModelArguments::add_to(CLI::App& verb) {
+  verb.add_option("model", path, "The model file (.pt)")->required();
+  verb.add_option("--backend", backend, "convship, or libtorch as it is (our kernels off)")
+      ->check(CLI::IsMember({"convship", "libtorch"}));
+  verb.add_option("--threads", options.threads, "Threads inside one call; 0 = CPU affinity and quota")
+      ->check(CLI::Range(0, 4096));
+  verb.add_flag("--plain", options.allow_plain,
+                "Accept a TorchScript file that convship did not write; it is a program, trust its origin");
+  verb.add_flag("--json", json, "Results as JSON on stdout");
+}
+
+Model ModelArguments::load() {
+  options.backend = backend == "libtorch" ? Backend::libtorch : Backend::convship;
+  return Model::load(path, options);
+}
+
+namespace {
+
+struct Verb {
+  const char* name;
+  const char* help;
+  Action (*add)(CLI::App&);
+};
+
+constexpr Verb kVerbs[] = {
+    {"predict", "Classify images (JPEG, PNG) and folders of them", add_predict},
+    {"selftest", "Run the goldens in the file and compare every stage", add_selftest},
+    {"info", "Describe the file and this build", add_info},
+    {"run", "Run the network on tensors: .npy files in, .npy files out", add_run},
+    {"bench", "Measure the network's latency natively", add_bench},
+    {"stages", "Write every stage's tensors of the given images, for comparisons", add_stages},
+};
+
+int run(int argc, char** argv) {
+  CLI::App app("Runs convship models without Python.");
+  app.set_version_flag("--version", "convship-run " CONVSHIP_VERSION);
+  app.require_subcommand(1);
+  std::map<const CLI::App*, Action> actions;
+  for (const Verb& verb : kVerbs) {
+    CLI::App* subcommand = app.add_subcommand(verb.name, verb.help);
+    actions[subcommand] = verb.add(*subcommand);
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // Help and version end here too, with code 0.
+    if (error.get_exit_code() == 0) return app.exit(error);
+    std::cerr << "convship-run: " << error.what() << "; see convship-run --help\n";
+    return static_cast<int>(ErrorCode::usage);
+  }
+  return actions.at(app.get_subcommands().front())();
+}
+
+}  // namespace
+}  // namespace convship::apps
+
+int main(int argc, char** argv) {
+  // A reader that closes the pipe early is no crash; the write below fails instead.
+  std::signal(SIGPIPE, SIG_IGN);
+  int code = 0;
+  try {
+    code = convship::apps::run(argc, argv);
+  } catch (const convship::Error& error) {
+    std::cerr << "convship-run: " << error.what() << '\n';
+    code = static_cast<int>(error.code());
+  } catch (const std::exception& error) {
+    std::cerr << "convship-run: " << error.what() << '\n';
+    code = static_cast<int>(convship::ErrorCode::environment);
+  }
+  std::cout.flush();
+  if (!std::cout && code == 0) {
+    std::cerr << "convship-run: cannot write to standard output\n";
+    code = static_cast<int>(convship::ErrorCode::environment);
+  }
+  return code;
+}

@@ -1,0 +1,41 @@
+// All schemas: the contract. Files named after an op and a dispatch key hold
+// the implementations. int, where sizes of tensors cannot go: a traced program
+// is specialised to it anyway, and SymInt[2] would not take one number.
+#include <torch/library.h>
+
+#include "convship/ops.h"
+
+namespace convship::ops {
+
+// The registrations below run when the library is loaded.
+void register_ops() {}
+
+}  // namespace convship::ops
+
+TORCH_LIBRARY(convship, m) {
+  m.def(
+      "conv_pool2d(Tensor input, Tensor weight, Tensor? bias=None, *, "
+      "int[2] stride=1, int[2] padding=0, int[2] dilation=1, int groups=1, "
+      "str activation=\"relu\", int[2] pool_size=2, int[2]? pool_stride=None, "
+      "int[2] pool_padding=0, bool ceil_mode=False, str accuracy=\"default\") -> Tensor");
+
+  // What training records: also the winning tap of each pooling window, as
+  // uint8 or int32. Sums directly, whatever `accuracy` says.
+  m.def(
+      "_conv_pool2d_with_index(Tensor input, Tensor weight, Tensor? bias=None, *, "
+      "int[2] stride=1, int[2] padding=0, int[2] dilation=1, int groups=1, "
+      "str activation=\"relu\", int[2] pool_size=2, int[2]? pool_stride=None, "
+      "int[2] pool_padding=0, bool ceil_mode=False, str accuracy=\"default\") "
+      "-> (Tensor output, Tensor window_index)");
+
+  // Linear in their first argument and each other's derivative, so that every
+  // order of derivative exists: route adds pooled values [N, C, P, Q] into
+  // zeros [N, C, conv_size] where their windows' winners were, gather reads
+  // there.
+  m.def(
+      "_pool_route(Tensor pooled, Tensor window_index, SymInt[2] conv_size, "
+      "int[2] pool_size, int[2] pool_stride, int[2] pool_padding) -> Tensor");
+  m.def(
+      "_pool_gather(Tensor conv, Tensor window_index, "
+      "int[2] pool_size, int[2] pool_stride, int[2] pool_padding) -> Tensor");
+}

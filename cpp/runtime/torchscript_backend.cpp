@@ -1,0 +1,155 @@
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/ivalue.h>
+#include <c10/core/InferenceMode.h>
+#include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/passes/freeze_module.h>
+#include <torch/csrc/jit/passes/frozen_graph_optimizations.h>
+#include <torch/csrc/jit/runtime/operator.h>
+#include <torch/csrc/jit/serialization/import.h>
+
+#include <istream>
+#include <streambuf>
+
+#include "backend.h"
+
+namespace convship::runtime {
+namespace {
+
+// A stream over the checked bytes, in place.
+class MemoryBuffer : public std::streambuf {
+ public:
+  explicit MemoryBuffer(const std::vector<std::byte>& bytes) {
+    auto* begin = const_cast<char*>(reinterpret_cast<const char*>(bytes.data()));
+    setg(begin, begin, begin + bytes.size());
+  }
+
+ protected:
+  pos_type seekoff(off_type offset, std::ios_base::seekdir from, std::ios_base::openmode) override {
+    char* base = from == std::ios_base::beg ? eback() : from == std::ios_base::cur ? gptr() : egptr();
+    if (offset < eback() - base || offset > egptr() - base) return pos_type(off_type(-1));
+    setg(eback(), base + offset, egptr());
+    return gptr() - eback();
+  }
+  pos_type seekpos(pos_type position, std::ios_base::openmode mode) override {
+    return seekoff(position, std::ios_base::beg, mode);
+  }
+};
+
+// An operator that nobody registered would surface as a parse error deep inside
+// LibTorch; the manifest lets us name it first.
+void check_required_ops(const Manifest& manifest, const std::string& name) {
+  for (const std::string& op : manifest.required_ops) {
+    if (torch::jit::getAllOperatorsFor(c10::Symbol::fromQualString(op)).empty()) {
+      throw Error(ErrorCode::model, name + ": the model needs the operator " + op +
+                                        ", which this program does not have; load its library first");
+    }
+  }
+}
+
+// One level of a flattened name: the key itself at the top, joined by dots below.
+std::string join(const std::string& prefix, const std::string& key) {
+  return prefix.empty() ? key : prefix + "." + key;
+}
+
+std::string join_index(const std::string& prefix, std::size_t index) {
+  return prefix.empty() ? "output_" + std::to_string(index) : prefix + "." + std::to_string(index);
+}
+
+std::string key_text(const c10::IValue& key) {
+  return key.isString() ? key.toStringRef() : c10::str(key);
+}
+
+// Same order and names as bundle.flatten in Python.
+void flatten(const c10::IValue& value, const std::string& prefix, NamedAtTensors& out) {
+  if (value.isTensor()) {
+    out.emplace_back(prefix.empty() ? "output" : prefix, value.toTensor());
+  } else if (value.isTuple()) {
+    const auto& tuple = value.toTupleRef();
+    const auto schema = tuple.type() ? tuple.type()->schema() : nullptr;
+    for (std::size_t i = 0; i < tuple.size(); ++i) {
+      const bool named = schema != nullptr;
+      flatten(tuple.elements()[i],
+              named ? join(prefix, schema->arguments()[i].name()) : join_index(prefix, i), out);
+    }
+  } else if (value.isList()) {
+    const auto list = value.toListRef();
+    for (std::size_t i = 0; i < list.size(); ++i) flatten(list[i], join_index(prefix, i), out);
+  } else if (value.isGenericDict()) {
+    for (const auto& item : value.toGenericDict()) {
+      flatten(item.value(), join(prefix, key_text(item.key())), out);
+    }
+  } else if (value.isScalar()) {
+    out.emplace_back(prefix.empty() ? "output" : prefix, at::scalar_tensor(value.toScalar()));
+  } else if (!value.isNone()) {
+    throw std::runtime_error("output '" + prefix + "' is a " + value.tagKind() +
+                             ", only tensors, numbers, tuples, lists and dicts can be returned");
+  }
+}
+
+// Inlines, folds constants and batch norms. Here and not at export: a frozen
+// file no longer opens everywhere. The method predict is left behind: it is
+// softmax(forward(preprocess(x))) by definition, and would hold a second copy
+// of every folded weight.
+torch::jit::Module freeze_network(const torch::jit::Module& module) {
+  std::vector<std::string> kept;
+  if (module.find_method("preprocess")) kept.emplace_back("preprocess");
+  torch::jit::Module frozen = torch::jit::freeze_module(module, kept);
+  auto graph = frozen.get_method("forward").graph();
+  torch::jit::OptimizeFrozenGraph(graph);
+  return frozen;
+}
+
+class TorchScriptBackend final : public NetworkBackend {
+ public:
+  TorchScriptBackend(torch::jit::Module module, const Manifest* manifest)
+      : module_(std::move(module)) {
+    if (manifest != nullptr && manifest->outputs.size() == 1) output_name_ = manifest->outputs[0];
+  }
+
+  std::vector<std::string> input_names() const override {
+    std::vector<std::string> names;
+    const auto& arguments = module_.get_method("forward").function().getSchema().arguments();
+    for (std::size_t i = 1; i < arguments.size(); ++i) names.push_back(arguments[i].name());
+    return names;
+  }
+
+  NamedAtTensors forward(std::vector<at::Tensor> inputs) const override {
+    NamedAtTensors outputs;
+    flatten(call("forward", {inputs.begin(), inputs.end()}), "", outputs);
+    if (outputs.size() == 1 && !output_name_.empty()) outputs[0].first = output_name_;
+    return outputs;
+  }
+
+  at::Tensor preprocess(const at::Tensor& images) const override {
+    return call("preprocess", {images}).toTensor();
+  }
+
+ private:
+  c10::IValue call(const char* method, std::vector<c10::IValue> arguments) const {
+    const c10::InferenceMode inference;
+    if (!module_.find_method(method)) {
+      throw Error(ErrorCode::usage, std::string("the model has no method '") + method +
+                                        "'; export it with preprocessing and labels");
+    }
+    return module_.get_method(method)(std::move(arguments));
+  }
+
+  torch::jit::Module module_;
+  std::string output_name_;
+};
+
+}  // namespace
+
+std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive, const Manifest* manifest,
+                                                 Backend backend, const std::string& name) {
+  if (manifest != nullptr) check_required_ops(*manifest, name);
+  const c10::InferenceMode inference;
+  MemoryBuffer buffer(archive.bytes);
+  std::istream stream(&buffer);
+  torch::jit::Module module = torch::jit::load(stream, at::kCPU);
+  module.eval();
+  if (backend == Backend::convship) module = freeze_network(module);
+  return std::make_unique<TorchScriptBackend>(std::move(module), manifest);
+}
+
+}  // namespace convship::runtime

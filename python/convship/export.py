@@ -1,0 +1,340 @@
+"""Any nn.Module, its preprocessing, labels and sample inputs -> one file."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from convship import _library
+from convship._version import __version__
+from convship.atomic import write_atomically
+from convship.bundle import (
+    GOLDENS,
+    MANIFEST,
+    Manifest,
+    TensorSpec,
+    Tolerances,
+    with_digest,
+)
+from convship.errors import ExportError
+from convship.golden import (
+    Golden,
+    Image,
+    NetworkInput,
+    image_golden,
+    largest_difference,
+    run_network,
+    tensor_golden,
+)
+from convship.tolerance import find_tolerances, require_teeth
+
+Sample = Image | Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+
+
+def export_model(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    samples: Sequence[Sample],
+    preprocess: nn.Module | None = None,
+    labels: Sequence[str] | None = None,
+    method: Literal["script", "trace"] = "script",
+    training: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Write `model` and all that belongs to it as one file that runs without Python.
+
+    With `preprocess`, the model is a classifier of images: the file goes from uint8 pixels to
+    probabilities. Without, it is any network from tensors to tensors. Loops and branches on data
+    survive, because the model is scripted. `model` itself is not changed.
+
+    The samples become goldens: the file holds their answers at every stage and can prove itself
+    on any machine. The tolerance of each output is 16 times the model's largest float32 error
+    against its own float64 run; the export checks that three faults exceed it (red and blue
+    swapped, a layer dropped, a bfloat16 run), and that the native runtime stays inside it.
+
+    Args:
+        model: The trained network. For a classifier: float [N, C, S, S] to logits [N, classes].
+        path: Where to write. The write is atomic; an older file stays until then.
+        samples: A few real inputs, at least one. For a classifier images: paths of JPEG or PNG
+            files, their bytes, or uint8 tensors [3, H, W] or [1, H, W]. Otherwise tensors,
+            tuples of tensors, or dicts by argument name, as `model` takes them.
+        preprocess: A scriptable module, uint8 [N, 3 or 1, H, W] RGB to the network's input, such
+            as `convship.Preprocess` or torchvision's presets.
+        labels: Class names in the order of the logits. "0", "1", ... where None.
+        method: "script" keeps control flow; "trace" records one run of the first sample, for
+            models that cannot be scripted.
+        training: A summary for the manifest (JSON values).
+
+    Returns:
+        The manifest in the file.
+
+    Raises:
+        ExportError: The model cannot be scripted, its answers change by it, the labels do not
+            match the logits, or the samples could not reveal a fault.
+        OSError: The file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> network = nn.Sequential(nn.Linear(3, 2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     manifest = export_model(network, f"{folder}/net.pt", samples=[torch.rand(4, 3)])
+        >>> manifest.outputs[0].name, manifest.goldens
+        ('output', 1)
+    """
+    _library.load()
+    path = Path(path)
+    _check_target(path)
+    if not samples:
+        raise ExportError("export_model: samples must hold at least one input, got none")
+    network = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    with torch.no_grad():
+        plan = _plan(network, preprocess, labels, samples, method)
+        manifest, archive = _build(plan, training)
+    _check_native(archive, path)
+    write_atomically(path, archive)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that goes into the file, before anything is computed from it."""
+
+    network: nn.Module
+    shipped: torch.jit.ScriptModule
+    preprocess: nn.Module | None
+    labels: list[str]
+    goldens: list[Golden]
+    inputs: list[TensorSpec]
+
+
+def _check_target(path: Path) -> None:
+    """Find out before the work, not after it, that the file cannot be written."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(path.parent))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file name", str(path))
+
+
+def _plan(
+    network: nn.Module,
+    preprocess: nn.Module | None,
+    labels: Sequence[str] | None,
+    samples: Sequence[Sample],
+    method: str,
+) -> _Plan:
+    if preprocess is None:
+        if labels is not None:
+            raise ExportError("export_model: labels need preprocess, which was not given")
+        first = samples[0]
+        scripted = _script(network, _arguments(first), method)
+        names = _argument_names(scripted)
+        goldens = [tensor_golden(_by_name(sample, names)) for sample in samples]
+        inputs = [
+            TensorSpec(name=name, dtype=_dtype(value), shape=list(value.shape))
+            for name, value in goldens[0].inputs.items()
+        ]
+        shipped = _ship(scripted, None, list(goldens[0].inputs))
+        return _Plan(network, shipped, None, [], goldens, inputs)
+
+    preprocess = copy.deepcopy(preprocess).cpu().eval()
+    scripted_preprocess = _script(preprocess, (), "script")
+    goldens = [image_golden(sample, scripted_preprocess) for sample in samples]  # type: ignore[arg-type]
+    example = goldens[0].inputs["input"]
+    scripted = _script(network, (example,), method)
+    shipped = _ship(scripted, scripted_preprocess, ["input"])
+    inputs = [TensorSpec(name="input", dtype=_dtype(example), shape=[None, *example.shape[1:]])]
+    plan = _Plan(network, shipped, preprocess, [], goldens, inputs)
+    return _with_labels(plan, labels)
+
+
+def _with_labels(plan: _Plan, labels: Sequence[str] | None) -> _Plan:
+    logits = run_network(plan.network, plan.goldens[0].inputs, classifier=True)["logits"]
+    if logits.dim() != 2 or not logits.is_floating_point():
+        raise ExportError(
+            "export_model: a network with preprocess must return logits [N, classes], got "
+            f"{_dtype(logits)} {list(logits.shape)}; leave preprocess out to ship any other network"
+        )
+    classes = logits.shape[1]
+    names = [str(index) for index in range(classes)] if labels is None else list(labels)
+    if len(names) != classes:
+        raise ExportError(
+            f"export_model: labels must name the network's {classes} classes, got {len(names)} labels"
+        )
+    return _Plan(plan.network, plan.shipped, plan.preprocess, names, plan.goldens, plan.inputs)
+
+
+def _script(module: nn.Module, example: tuple[Any, ...], method: str) -> torch.jit.ScriptModule:
+    try:
+        with warnings.catch_warnings():
+            # Deprecated in favour of torch.export, and still what a .pt file is made of.
+            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+            if method == "trace":
+                return torch.jit.trace(module, example)  # type: ignore[no-any-return]
+            return torch.jit.script(module)  # type: ignore[no-any-return]
+    except Exception as error:
+        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        reason = " ".join(line.strip() for line in lines[:3])
+        raise ExportError(
+            f"export_model: {type(module).__name__} cannot be {method.rstrip('e')}ed: {reason}"
+            + (
+                "; write it so that torch.jit.script takes it, or pass method='trace' if it has "
+                "no branches on data"
+                if method == "script"
+                else ""
+            )
+        ) from error
+
+
+class _Shipped(nn.Module):
+    """The module in the file; its methods are defined by `_ship`."""
+
+    def __init__(self, network: nn.Module, preprocessing: nn.Module | None) -> None:
+        super().__init__()
+        self.network = network
+        if preprocessing is not None:
+            self.preprocessing = preprocessing
+
+
+def _ship(
+    network: torch.jit.ScriptModule, preprocessing: torch.jit.ScriptModule | None, names: list[str]
+) -> torch.jit.ScriptModule:
+    shipped = _script(_Shipped(network, preprocessing).eval(), (), "script")
+    schema = network.forward.schema
+    # Some networks (googlenet) return a tuple once scripted whose first member are the logits.
+    first = "[0]" if preprocessing is not None and _returns_tuple(schema) else ""
+    types = {argument.name: argument.type.annotation_str for argument in schema.arguments}
+    if preprocessing is None:
+        parameters = ", ".join(f"{name}: {types[name]}" for name in names)
+        passed = ", ".join(f"{name}={name}" for name in names)
+        shipped.define(f"def forward(self, {parameters}):\n    return self.network({passed})\n")
+        return shipped
+    shipped.define(f"def forward(self, input: Tensor):\n    return self.network(input){first}\n")
+    shipped.define(
+        "def preprocess(self, images: Tensor) -> Tensor:\n    return self.preprocessing(images)\n"
+    )
+    shipped.define(
+        "def predict(self, images: Tensor) -> Tensor:\n"
+        "    return torch.softmax(self.forward(self.preprocess(images)).float(), dim=1)\n"
+    )
+    return shipped
+
+
+def _returns_tuple(schema: Any) -> bool:
+    return schema.returns[0].type.kind() == "TupleType"
+
+
+def _build(plan: _Plan, training: Mapping[str, Any] | None) -> tuple[Manifest, bytes]:
+    classifier = plan.preprocess is not None
+    answers = [run_network(plan.network, golden.inputs, classifier) for golden in plan.goldens]
+    tolerances = find_tolerances(plan.network, plan.goldens, answers, classifier)
+    teeth = require_teeth(plan.network, plan.preprocess, plan.goldens, answers, tolerances)
+    _check_scripted(plan, answers, tolerances)
+    manifest = Manifest(
+        convship=__version__,
+        torch=torch.__version__,
+        task="classification" if classifier else "general",
+        inputs=plan.inputs,
+        outputs=[
+            TensorSpec(
+                name=name,
+                dtype=_dtype(value),
+                shape=[None, *value.shape[1:]] if classifier else list(value.shape),
+            )
+            for name, value in answers[0].items()
+        ],
+        labels=plan.labels,
+        required_ops=_required_ops(plan.shipped),
+        tolerances=tolerances,
+        goldens=len(plan.goldens),
+        teeth=teeth,
+        training=dict(training) if training is not None else None,
+    )
+    tensors: dict[str, Tensor] = {}
+    for index, (golden, answer) in enumerate(zip(plan.goldens, answers, strict=True)):
+        tensors.update(golden.tensors(index, answer))
+    buffer = io.BytesIO()
+    extras = {
+        MANIFEST: manifest.model_dump_json(indent=1).encode(),
+        GOLDENS: save_safetensors(tensors),
+    }
+    # To memory and not to a path: LibTorch aborts the process when a disk is full.
+    torch.jit.save(plan.shipped, buffer, _extra_files=extras)
+    return manifest, with_digest(buffer.getvalue())
+
+
+def _check_scripted(plan: _Plan, answers: list[dict[str, Tensor]], tolerances: Tolerances) -> None:
+    """Scripting must not have changed the answers (a branch that only Python saw, say)."""
+    classifier = plan.preprocess is not None
+    for index, (golden, expected) in enumerate(zip(plan.goldens, answers, strict=True)):
+        actual = run_network(plan.shipped, golden.inputs, classifier)
+        for name, value in expected.items():
+            error = largest_difference(actual.get(name), value)
+            if error > tolerances.outputs[name]:
+                raise ExportError(
+                    f"export_model: scripted, the model answers differently: output '{name}' of "
+                    f"sample {index} is off by {error:.3g}, tolerance {tolerances.outputs[name]:.3g}"
+                )
+
+
+def _check_native(archive: bytes, path: Path) -> None:
+    """The file must pass its own goldens in the native runtime before it replaces an older one."""
+    from convship import _C
+
+    model = _C.Model.from_bytes(archive, str(path))
+    for check in model.selftest():
+        if not check.passed:
+            raise ExportError(
+                f"export_model: the native runtime answers differently: golden {check.golden}, "
+                f"{check.stage} is off by {check.max_error:.3g}, tolerance {check.tolerance:.3g}"
+            )
+
+
+def _required_ops(shipped: torch.jit.ScriptModule) -> list[str]:
+    """Operators beyond ATen, which a program must have registered before it loads the file."""
+    names = {name.split(".")[0] for name in torch.jit.export_opnames(shipped)}
+    return sorted(name for name in names if name.split("::")[0] not in ("aten", "prim"))
+
+
+def _arguments(sample: Sample) -> tuple[Any, ...]:
+    if isinstance(sample, Tensor):
+        return (sample,)
+    if isinstance(sample, Mapping):
+        return tuple(sample.values())
+    return tuple(sample)
+
+
+def _argument_names(scripted: torch.jit.ScriptModule) -> list[str]:
+    return [argument.name for argument in scripted.forward.schema.arguments][1:]
+
+
+def _by_name(sample: Sample, names: list[str]) -> NetworkInput:
+    named = (
+        dict(sample)
+        if isinstance(sample, Mapping)
+        else dict(zip(names, _arguments(sample), strict=False))
+    )
+    for name, value in named.items():
+        if name not in names:
+            raise ExportError(
+                f"export_model: the network's inputs are {', '.join(names)}; got '{name}'"
+            )
+        if not isinstance(value, Tensor):
+            raise ExportError(
+                f"export_model: input '{name}' must be a tensor, got {type(value).__name__}; wrap "
+                "the network in a module that takes tensors"
+            )
+    return named
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")

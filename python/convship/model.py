@@ -1,0 +1,123 @@
+"""A shipped model in Python, run by the same C++ as in a native program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+from convship import _library
+from convship.bundle import Manifest
+
+_library.load()
+
+from convship import _C  # noqa: E402  (the op library must be there first)
+
+if TYPE_CHECKING:
+    from convship._C import Check, Prediction
+
+
+def load(
+    path: str | Path,
+    *,
+    backend: Literal["convship", "libtorch"] = "convship",
+    allow_plain: bool = False,
+) -> Model:
+    """Load a shipped model.
+
+    Digest, structure, versions and required operators are checked before LibTorch reads the file.
+
+    Args:
+        path: A file that `export_model` wrote.
+        backend: "convship" freezes and optimises at load; "libtorch" runs exactly what
+            `torch.jit.load` runs.
+        allow_plain: Accept a TorchScript file that convship did not write. A model is a program:
+            load only files whose origin you trust.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ModelFileError: The file is damaged, of another kind, or needs an operator that is missing.
+
+    Example:
+        >>> import convship, tempfile, torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/net.pt"
+        ...     _ = convship.export_model(torch.nn.Linear(3, 2), path, samples=[torch.rand(1, 3)])
+        ...     convship.load(path).run(torch.zeros(5, 3))["output"].shape
+        torch.Size([5, 2])
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such model file")
+    return Model(_C.Model.from_file(path, backend=backend, allow_plain=allow_plain))
+
+
+class Model:
+    """A loaded model; `load` makes one. May be called from several threads at once.
+
+    Attributes:
+        manifest: What the file says about itself; None for a plain TorchScript file.
+        labels: Class names in the order of the logits; empty unless it is a classifier.
+    """
+
+    def __init__(self, native: _C.Model) -> None:
+        self._native = native
+        text = native.manifest
+        self.manifest = Manifest.model_validate_json(text) if text else None
+        self.labels: list[str] = native.labels
+
+    def predict(self, image: str | Path | bytes, top_k: int = 1) -> list[Prediction]:
+        """Return the `top_k` most probable classes of one image, best first.
+
+        Args:
+            image: Path of a JPEG or PNG file, or the bytes of one.
+            top_k: How many classes; fewer come back where there are fewer.
+
+        Returns:
+            Objects with `label`, `index` and `probability`.
+
+        Raises:
+            ImageError: The image cannot be read or decoded.
+            ValueError: The file holds no preprocessing and labels, or `top_k` is below 1.
+        """
+        if isinstance(image, bytes):
+            return self._native.predict_encoded(image, top_k)
+        return self._native.predict_file(Path(image), top_k)
+
+    def run(self, *inputs: Tensor, **named: Tensor) -> dict[str, Tensor]:
+        """Run the network on tensors and return its outputs by name.
+
+        Args:
+            inputs: Tensors on the CPU in the order of the network's arguments.
+            named: Or by the names that `inspect` lists.
+
+        Raises:
+            ValueError: Wrong names, number or dtypes of inputs, or a shape the network refuses.
+        """
+        if inputs:
+            if self.manifest is None and len(inputs) > 1:
+                raise ValueError("run: a plain TorchScript file takes its inputs by name")
+            names = [spec.name for spec in self.manifest.inputs] if self.manifest else ["input"]
+            if len(inputs) > len(names):
+                raise ValueError(f"run: the network takes {len(names)} inputs, got {len(inputs)}")
+            named = {**dict(zip(names, inputs, strict=False)), **named}
+        return self._native.run(named)
+
+    def stages(self, image: str | Path | bytes) -> dict[str, Tensor]:
+        """Return every intermediate result of one image.
+
+        Returns:
+            "pixels" uint8 [3, H, W], "preprocessed" float32 [1, C, S, S], "output.NAME" for each
+            output of the network, "probabilities" float32 [1, classes].
+        """
+        data = image if isinstance(image, bytes) else Path(image).read_bytes()
+        return self._native.stages(data)
+
+    def selftest(self) -> list[Check]:
+        """Run the goldens in the file and compare every stage with its tolerance.
+
+        Returns:
+            Objects with `golden`, `stage`, `max_error`, `tolerance` and `passed`.
+        """
+        return self._native.selftest()
