@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from convship.errors import ModelFileError
+from convship.errors import ModelFileError, ModelFileNotFoundError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -81,7 +81,7 @@ def inspect(path: str | Path) -> Manifest:
         path: A file that `export_model` wrote.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        ModelFileNotFoundError: There is no such file.
         ModelFileError: The file is damaged, or not a convship model.
 
     Example:
@@ -93,11 +93,52 @@ def inspect(path: str | Path) -> Manifest:
     return Manifest.model_validate_json(read_extras(path)[MANIFEST])
 
 
+def describe(manifest: Manifest) -> str:
+    """Return the manifest as lines for people.
+
+    Example:
+        >>> manifest = Manifest(
+        ...     convship="0.1.0", torch="2.13.0", task="general",
+        ...     inputs=[TensorSpec(name="x", dtype="float32", shape=[None, 3])], outputs=[],
+        ...     labels=[], required_ops=[], tolerances=Tolerances(outputs={}), goldens=0, teeth={},
+        ... )
+        >>> print(describe(manifest).splitlines()[1])
+        inputs    x float32 [N, 3]
+    """
+
+    def tensors(specs: list[TensorSpec]) -> str:
+        return ", ".join(
+            f"{spec.name} {spec.dtype} [{', '.join('N' if d is None else str(d) for d in spec.shape)}]"
+            for spec in specs
+        )
+
+    tolerances = {**manifest.tolerances.outputs, "probabilities": manifest.tolerances.probabilities}
+    if manifest.task == "general":
+        del tolerances["probabilities"]
+    labels = manifest.labels[:10] + (["..."] if len(manifest.labels) > 10 else [])
+    rows = {
+        "written": f"by convship {manifest.convship}, torch {manifest.torch}",
+        "inputs": tensors(manifest.inputs),
+        "outputs": tensors(manifest.outputs),
+        "labels": f"{len(manifest.labels)}: {', '.join(labels)}" if labels else "",
+        "ops": ", ".join(manifest.required_ops) or "LibTorch's own",
+        "accuracy": manifest.accuracy,
+        "tolerance": ", ".join(f"{name} {value:.3g}" for name, value in tolerances.items()),
+        "goldens": str(manifest.goldens),
+        "teeth": ", ".join(
+            f"{fault} {seen if isinstance(seen, str) else f'{seen:.3g} times over'}"
+            for fault, seen in manifest.teeth.items()
+        ),
+        "training": ", ".join(f"{k} {v}" for k, v in (manifest.training or {}).items()),
+    }
+    return "\n".join(f"{name:<9} {text}" for name, text in rows.items() if text)
+
+
 def read_extras(path: str | Path) -> dict[str, bytes]:
     """Return the members under ``extra/`` of a shipped file by name, digest checked."""
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such model file")
+        raise ModelFileNotFoundError(f"{path}: no such model file")
     try:
         _check_digest(path)
         with zipfile.ZipFile(path) as archive:

@@ -95,6 +95,51 @@ def evaluate(
     print(f"confusion matrix: {picture}", file=sys.stderr)
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="folder of the run")],
+    out: Annotated[Path, typer.Option(help="the file to write")],
+    checkpoint: Annotated[str, typer.Option(help="best or last")] = "best",
+) -> None:
+    """Ship a trained network as one file that runs without Python."""
+    from convship.export import export_run
+
+    manifest = export_run(run, out, checkpoint)
+    print(
+        f"{out}: {out.stat().st_size / 1e6:.2f} MB, {len(manifest.labels)} classes, "
+        f"{manifest.goldens} goldens"
+    )
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(help="a shipped file")],
+    json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+) -> None:
+    """Print the manifest of a file; nothing in it is executed."""
+    from convship.bundle import describe
+    from convship.bundle import inspect as read
+
+    manifest = read(model)
+    print(manifest.model_dump_json() if json else describe(manifest))
+
+
+@app.command()
+def verify(
+    model: Annotated[Path, typer.Argument(help="a shipped file")],
+    images: Annotated[list[Path] | None, typer.Argument(help="images and folders of them")] = None,
+    backend: Annotated[str, typer.Option(help="convship, or libtorch: our kernels off")] = "convship",
+    threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
+    json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+) -> int:
+    """Compare torch, convship in Python and the native program, stage by stage."""
+    from convship.verify import as_table, verify_model
+
+    report = verify_model(model, images or (), backend=backend, threads=threads)  # type: ignore[arg-type]
+    print(report.to_json() if json else as_table(report))
+    return 0 if report.passed else 1
+
+
 @data_app.command()
 def show(
     data: Annotated[str, typer.Option(help=_DATA_HELP)] = "digits",

@@ -5,6 +5,10 @@ class ModelFileError(ValueError):
     """A file that is damaged, or no convship model."""
 
 
+class ModelFileNotFoundError(ModelFileError, FileNotFoundError):
+    """There is no such model file."""
+
+
 class ImageError(ValueError):
     """An image that cannot be read: not a JPEG or PNG, damaged, or beyond the limits."""
 

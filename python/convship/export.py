@@ -38,6 +38,9 @@ from convship.golden import (
 )
 from convship.tolerance import find_tolerances, require_teeth
 
+# Of a run's samples; each stores every stage, which for photographs is a megabyte.
+_GOLDENS = 4
+
 Sample = Image | Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 
@@ -103,6 +106,28 @@ def export_model(
     _check_native(archive, path)
     write_atomically(path, archive)
     return manifest
+
+
+def export_run(
+    run: str | Path, path: str | Path, checkpoint: Literal["best", "last"] = "best"
+) -> Manifest:
+    """Write the network that `train` left in folder `run` as one file; see `export_model`.
+
+    Raises:
+        MissingCheckpointError: There is no such run.
+        OSError: The file cannot be written.
+    """
+    from convship.runs import load_run
+
+    loaded = load_run(run, checkpoint)
+    return export_model(
+        loaded.model,
+        path,
+        samples=loaded.samples[:_GOLDENS],
+        preprocess=loaded.preprocess,
+        labels=loaded.labels,
+        training=loaded.summary,
+    )
 
 
 @dataclass(frozen=True)

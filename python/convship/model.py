@@ -9,6 +9,7 @@ from torch import Tensor
 
 from convship import _library
 from convship.bundle import Manifest
+from convship.errors import ModelFileNotFoundError
 
 _library.load()
 
@@ -36,7 +37,7 @@ def load(
             load only files whose origin you trust.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        ModelFileNotFoundError: There is no such file.
         ModelFileError: The file is damaged, of another kind, or needs an operator that is missing.
 
     Example:
@@ -49,7 +50,7 @@ def load(
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such model file")
+        raise ModelFileNotFoundError(f"{path}: no such model file")
     return Model(_C.Model.from_file(path, backend=backend, allow_plain=allow_plain))
 
 

@@ -9,13 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# ITU-R 601 luma in 16-bit fixed point, rounded to nearest: the integers of
-# Pillow's convert("L"), so that gray levels agree bit for bit.
-_LUMA = (19595, 38470, 7471)
-_LUMA_ROUND = 1 << 15
-_LUMA_SHIFT = 16
-
-
 class Preprocess(nn.Module):
     """Resize, crop, choose colour channels, scale to [0, 1] and normalise.
 
@@ -127,8 +120,10 @@ class Preprocess(nn.Module):
         if self.channels == 3:
             return images.expand(-1, 3, -1, -1)
         wide = images.to(torch.int32)
-        luma = wide[:, 0:1] * _LUMA[0] + wide[:, 1:2] * _LUMA[1] + wide[:, 2:3] * _LUMA[2]
-        return ((luma + _LUMA_ROUND) >> _LUMA_SHIFT).to(torch.uint8)
+        # ITU-R 601 luma in 16-bit fixed point, rounded to nearest: the integers of Pillow's
+        # convert("L"), so that gray levels agree bit for bit.
+        luma = wide[:, 0:1] * 19595 + wide[:, 1:2] * 38470 + wide[:, 2:3] * 7471
+        return ((luma + (1 << 15)) >> 16).to(torch.uint8)
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments as plain values, for checkpoints."""

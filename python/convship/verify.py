@@ -336,9 +336,25 @@ def _golden_files(goldens: Mapping[str, Tensor], count: int, folder: Path) -> li
     return files
 
 
-def as_rows(report: VerifyReport) -> list[tuple[Any, ...]]:
-    """Return the report as table rows: stage, |P - N|, |R - N|, tolerance, verdict."""
-    return [
-        (s.stage, s.python_native, s.reference_native, s.tolerance, "ok" if s.passed else "DIFFERS")
+def as_table(report: VerifyReport) -> str:
+    """Return the report for people: a line per stage, then the verdict."""
+    lines = [
+        f"{report.inputs} inputs, backend {report.backend}, {report.threads} threads; "
+        "P convship in Python, N native, R torch as it is",
+        f"{'stage':<22}{'|P - N|':>12}{'|R - N|':>12}{'tolerance':>12}",
+    ]
+    lines += [
+        f"{s.stage:<22}{s.python_native:>12.3g}{s.reference_native:>12.3g}{s.tolerance:>12.3g}"
+        f"  {'ok' if s.passed else 'DIFFERS'}"
         for s in report.stages
     ]
+    if report.top1_agreement is not None:
+        lines.append(f"top-1 agreement of R and N: {100 * report.top1_agreement:.2f} %")
+    if (first := report.first_difference) is None:
+        lines.append("same answers")
+    else:
+        error = max(first.python_native, first.reference_native)
+        lines.append(
+            f"first difference: {first.stage}, on {first.first_difference}, up to {error:.3g}"
+        )
+    return "\n".join(lines)
