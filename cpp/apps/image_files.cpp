@@ -28,12 +28,15 @@ std::vector<fs::path> image_files(const std::vector<fs::path>& paths) {
       continue;
     }
     std::vector<fs::path> found;
-    fs::recursive_directory_iterator entries(path, fs::directory_options::skip_permission_denied, error);
+    fs::recursive_directory_iterator entries(path, fs::directory_options::skip_permission_denied,
+                                             error);
     for (const auto end = fs::recursive_directory_iterator(); !error && entries != end;
          entries.increment(error)) {
-      if (entries->is_regular_file() && looks_like_image(entries->path())) found.push_back(entries->path());
+      if (entries->is_regular_file() && looks_like_image(entries->path()))
+        found.push_back(entries->path());
     }
-    if (error) throw Error(ErrorCode::image, path.string() + ": cannot be read (" + error.message() + ")");
+    if (error)
+      throw Error(ErrorCode::image, path.string() + ": cannot be read (" + error.message() + ")");
     if (found.empty()) {
       throw Error(ErrorCode::image, path.string() + ": no .jpg, .jpeg or .png file in this folder");
     }

@@ -38,8 +38,8 @@ std::string tensors(const json& list) {
 }
 
 void print(const json& described) {
-  std::cout << "file      " << described["path"].get<std::string>() << " (" << described["kind"].get<std::string>()
-            << ")\n";
+  std::cout << "file      " << described["path"].get<std::string>() << " ("
+            << described["kind"].get<std::string>() << ")\n";
   const json& manifest = described["manifest"];
   if (!manifest.is_null()) {
     std::cout << "written   by convship " << manifest["convship"].get<std::string>() << ", torch "
@@ -48,13 +48,16 @@ void print(const json& described) {
               << "outputs   " << tensors(manifest["outputs"]) << '\n'
               << "labels    " << manifest["labels"].size() << '\n'
               << "ops       "
-              << (manifest["required_ops"].empty() ? "LibTorch's own" : manifest["required_ops"].dump()) << '\n'
+              << (manifest["required_ops"].empty() ? "LibTorch's own"
+                                                   : manifest["required_ops"].dump())
+              << '\n'
               << "goldens   " << manifest["goldens"] << '\n';
   }
   const json& runtime = described["runtime"];
   std::cout << "runtime   convship " << runtime["convship"].get<std::string>() << ", LibTorch "
-            << runtime["torch"].get<std::string>() << ", kernels " << runtime["isa"].get<std::string>()
-            << ", backend " << runtime["backend"].get<std::string>() << ", " << runtime["threads"] << " threads\n";
+            << runtime["torch"].get<std::string>() << ", kernels "
+            << runtime["isa"].get<std::string>() << ", backend "
+            << runtime["backend"].get<std::string>() << ", " << runtime["threads"] << " threads\n";
 }
 
 }  // namespace

@@ -10,10 +10,12 @@ void ModelArguments::add_to(CLI::App& verb) {
   verb.add_option("model", path, "The model file (.pt)")->required();
   verb.add_option("--backend", backend, "convship, or libtorch as it is (our kernels off)")
       ->check(CLI::IsMember({"convship", "libtorch"}));
-  verb.add_option("--threads", options.threads, "Threads inside one call; 0 = CPU affinity and quota")
+  verb.add_option("--threads", options.threads,
+                  "Threads inside one call; 0 = CPU affinity and quota")
       ->check(CLI::Range(0, 4096));
-  verb.add_flag("--plain", options.allow_plain,
-                "Accept a TorchScript file that convship did not write; it is a program, trust its origin");
+  verb.add_flag(
+      "--plain", options.allow_plain,
+      "Accept a TorchScript file that convship did not write; it is a program, trust its origin");
   verb.add_flag("--json", json, "Results as JSON on stdout");
 }
 

@@ -39,7 +39,8 @@ DType dtype_of(const std::string& descr, const std::filesystem::path& path) {
 void write_npy(std::ostream& out, const Tensor& tensor) {
   std::string shape;
   for (const std::int64_t dim : tensor.shape()) shape += std::to_string(dim) + ",";
-  std::string header = std::string("{'descr': '") + kDescr.at(static_cast<std::size_t>(tensor.dtype())) +
+  std::string header = std::string("{'descr': '") +
+                       kDescr.at(static_cast<std::size_t>(tensor.dtype())) +
                        "', 'fortran_order': False, 'shape': (" + shape + "), }";
   constexpr std::size_t kAlignment = 64;
   header.append(kAlignment - (kPreamble + header.size() + 1) % kAlignment, ' ');
@@ -50,7 +51,8 @@ void write_npy(std::ostream& out, const Tensor& tensor) {
   out.put(static_cast<char>(length >> 8));
   out << header;
   out.write(static_cast<const char*>(tensor.data()),
-            static_cast<std::streamsize>(static_cast<std::size_t>(tensor.numel()) * size_of(tensor.dtype())));
+            static_cast<std::streamsize>(static_cast<std::size_t>(tensor.numel()) *
+                                         size_of(tensor.dtype())));
 }
 
 Tensor read_npy(const std::filesystem::path& path) {
@@ -60,7 +62,8 @@ Tensor read_npy(const std::filesystem::path& path) {
   if (file.size() < kPreamble || file.compare(0, 6, "\x93NUMPY") != 0 || file[6] != 1) {
     fail(path, "this is not a .npy file of version 1.0; write it with numpy.save");
   }
-  const std::size_t length = static_cast<unsigned char>(file[8]) + 256u * static_cast<unsigned char>(file[9]);
+  const std::size_t length =
+      static_cast<unsigned char>(file[8]) + 256u * static_cast<unsigned char>(file[9]);
   if (file.size() < kPreamble + length) fail(path, "the file is truncated");
   const std::string header = file.substr(kPreamble, length);
   if (header.find("'fortran_order': False") == std::string::npos) {

@@ -21,11 +21,14 @@ void print_json(const json& line) {
   std::cout << line.dump(-1, ' ', false, json::error_handler_t::replace) << '\n';
 }
 
-void print_predictions(const std::string& path, const std::vector<Prediction>& predictions, bool as_json) {
+void print_predictions(const std::string& path,
+                       const std::vector<Prediction>& predictions,
+                       bool as_json) {
   if (as_json) {
     json list = json::array();
     for (const Prediction& each : predictions) {
-      list.push_back({{"label", each.label}, {"index", each.index}, {"probability", each.probability}});
+      list.push_back(
+          {{"label", each.label}, {"index", each.index}, {"probability", each.probability}});
     }
     print_json({{"path", path}, {"predictions", std::move(list)}});
     return;
@@ -33,7 +36,8 @@ void print_predictions(const std::string& path, const std::vector<Prediction>& p
   std::cout << path << ':';
   const char* separator = " ";
   for (const Prediction& each : predictions) {
-    std::cout << separator << each.label << ' ' << std::fixed << std::setprecision(4) << each.probability;
+    std::cout << separator << each.label << ' ' << std::fixed << std::setprecision(4)
+              << each.probability;
     separator = ", ";
   }
   std::cout << '\n';
@@ -47,7 +51,8 @@ int predict(Arguments& arguments) {
   int code = kOk;
   for (const auto& file : files) {
     try {
-      print_predictions(file.string(), model.predict_file(file, arguments.top_k), arguments.model.json);
+      print_predictions(file.string(), model.predict_file(file, arguments.top_k),
+                        arguments.model.json);
     } catch (const Error& error) {
       if (error.code() != ErrorCode::image) throw;
       std::cerr << "convship-run: " << error.what() << '\n';
@@ -64,8 +69,10 @@ int predict(Arguments& arguments) {
 Action add_predict(CLI::App& verb) {
   auto arguments = std::make_shared<Arguments>();
   arguments->model.add_to(verb);
-  verb.add_option("images", arguments->images, "JPEG and PNG files, and folders of them")->required();
-  verb.add_option("--top-k", arguments->top_k, "How many classes to print")->check(CLI::Range(1, 1'000'000));
+  verb.add_option("images", arguments->images, "JPEG and PNG files, and folders of them")
+      ->required();
+  verb.add_option("--top-k", arguments->top_k, "How many classes to print")
+      ->check(CLI::Range(1, 1'000'000));
   return [arguments] { return predict(*arguments); };
 }
 

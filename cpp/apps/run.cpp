@@ -47,8 +47,12 @@ int run(Arguments& arguments) {
     write_npy(out, tensor);
     out.flush();
     if (!out) throw Error(ErrorCode::environment, path.string() + ": cannot be written");
-    list.push_back({{"name", name}, {"dtype", name_of(tensor.dtype())}, {"shape", tensor.shape()}, {"path", path.string()}});
-    if (!arguments.model.json) std::cout << name << ' ' << name_of(tensor.dtype()) << " -> " << path.string() << '\n';
+    list.push_back({{"name", name},
+                    {"dtype", name_of(tensor.dtype())},
+                    {"shape", tensor.shape()},
+                    {"path", path.string()}});
+    if (!arguments.model.json)
+      std::cout << name << ' ' << name_of(tensor.dtype()) << " -> " << path.string() << '\n';
   }
   if (arguments.model.json) std::cout << json{{"outputs", list}}.dump() << '\n';
   return kOk;
@@ -59,8 +63,10 @@ int run(Arguments& arguments) {
 Action add_run(CLI::App& verb) {
   auto arguments = std::make_shared<Arguments>();
   arguments->model.add_to(verb);
-  verb.add_option("inputs", arguments->inputs, "NAME=FILE.npy, one per input of the network")->required();
-  verb.add_option("--output", arguments->output, "Folder for the outputs, NAME.npy each")->required();
+  verb.add_option("inputs", arguments->inputs, "NAME=FILE.npy, one per input of the network")
+      ->required();
+  verb.add_option("--output", arguments->output, "Folder for the outputs, NAME.npy each")
+      ->required();
   return [arguments] { return run(*arguments); };
 }
 

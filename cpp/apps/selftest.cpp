@@ -12,7 +12,8 @@ using nlohmann::json;
 int selftest(ModelArguments& arguments) {
   const Model model = arguments.load();
   const std::vector<Check> checks = model.selftest();
-  const auto passed = std::count_if(checks.begin(), checks.end(), [](const Check& c) { return c.passed; });
+  const auto passed =
+      std::count_if(checks.begin(), checks.end(), [](const Check& c) { return c.passed; });
   const bool all = passed == static_cast<std::ptrdiff_t>(checks.size());
   if (arguments.json) {
     json list = json::array();
@@ -23,11 +24,13 @@ int selftest(ModelArguments& arguments) {
                       {"tolerance", check.tolerance},
                       {"passed", check.passed}});
     }
-    std::cout << json{{"model", arguments.path.string()}, {"passed", all}, {"checks", list}}.dump() << '\n';
+    std::cout << json{{"model", arguments.path.string()}, {"passed", all}, {"checks", list}}.dump()
+              << '\n';
   } else {
     for (const Check& check : checks) {
-      std::cout << (check.passed ? "ok    " : "DIFFER") << " golden " << check.golden << ' ' << check.stage
-                << ": largest error " << check.max_error << ", tolerance " << check.tolerance << '\n';
+      std::cout << (check.passed ? "ok    " : "DIFFER") << " golden " << check.golden << ' '
+                << check.stage << ": largest error " << check.max_error << ", tolerance "
+                << check.tolerance << '\n';
     }
     std::cout << passed << " of " << checks.size() << " checks passed\n";
   }

@@ -23,7 +23,9 @@ struct Arguments {
 
 std::vector<char> read_bytes(const std::filesystem::path& path) {
   std::ifstream stream(path, std::ios::binary);
-  if (!stream) throw Error(ErrorCode::image, path.string() + ": cannot be opened (" + std::strerror(errno) + ")");
+  if (!stream)
+    throw Error(ErrorCode::image,
+                path.string() + ": cannot be opened (" + std::strerror(errno) + ")");
   return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
 }
 
@@ -63,7 +65,8 @@ int write_stages(Arguments& arguments) {
 Action add_stages(CLI::App& verb) {
   auto arguments = std::make_shared<Arguments>();
   arguments->model.add_to(verb);
-  verb.add_option("images", arguments->images, "JPEG and PNG files, and folders of them")->required();
+  verb.add_option("images", arguments->images, "JPEG and PNG files, and folders of them")
+      ->required();
   verb.add_option("--output", arguments->output, "File of concatenated .npy arrays")->required();
   return [arguments] { return write_stages(*arguments); };
 }

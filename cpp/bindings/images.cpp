@@ -1,8 +1,7 @@
-#include "images/decode.h"
-
 #include <ATen/ops/from_blob.h>
 
 #include "bindings.h"
+#include "images/decode.h"
 
 namespace convship::bindings {
 namespace {

@@ -11,7 +11,8 @@ namespace {
 
 TensorView view_of(const std::string& name, const at::Tensor& tensor) {
   if (!tensor.is_cpu()) throw Error(ErrorCode::usage, "input '" + name + "' must be on the CPU");
-  return {tensor.const_data_ptr(), runtime::dtype_of(tensor), tensor.sizes().vec(), tensor.strides().vec()};
+  return {tensor.const_data_ptr(), runtime::dtype_of(tensor), tensor.sizes().vec(),
+          tensor.strides().vec()};
 }
 
 py::dict to_dict(const std::vector<NamedTensor>& tensors) {
@@ -23,7 +24,8 @@ py::dict to_dict(const std::vector<NamedTensor>& tensors) {
 Options options_of(const std::string& backend, bool allow_plain, std::optional<int> threads) {
   Options options;
   if (backend != "convship" && backend != "libtorch") {
-    throw Error(ErrorCode::usage, "backend must be 'convship' or 'libtorch', got '" + backend + "'");
+    throw Error(ErrorCode::usage,
+                "backend must be 'convship' or 'libtorch', got '" + backend + "'");
   }
   options.backend = backend == "libtorch" ? Backend::libtorch : Backend::convship;
   options.allow_plain = allow_plain;
@@ -32,14 +34,19 @@ Options options_of(const std::string& backend, bool allow_plain, std::optional<i
   return options;
 }
 
-Model from_file(const std::filesystem::path& path, const std::string& backend, bool allow_plain,
+Model from_file(const std::filesystem::path& path,
+                const std::string& backend,
+                bool allow_plain,
                 std::optional<int> threads) {
   const Options options = options_of(backend, allow_plain, threads);
   const py::gil_scoped_release release;
   return Model::load(path, options);
 }
 
-Model from_bytes(const py::bytes& data, const std::string& name, const std::string& backend, bool allow_plain,
+Model from_bytes(const py::bytes& data,
+                 const std::string& name,
+                 const std::string& backend,
+                 bool allow_plain,
                  std::optional<int> threads) {
   const Options options = options_of(backend, allow_plain, threads);
   const std::string_view bytes = data;
@@ -74,7 +81,8 @@ py::dict stages(const Model& model, const py::bytes& data) {
   py::dict result;
   result["pixels"] = runtime::to_aten(found.pixels);
   result["preprocessed"] = runtime::to_aten(found.preprocessed);
-  for (const auto& [name, tensor] : found.outputs) result[py::str("output." + name)] = runtime::to_aten(tensor);
+  for (const auto& [name, tensor] : found.outputs)
+    result[py::str("output." + name)] = runtime::to_aten(tensor);
   result["probabilities"] = runtime::to_aten(found.probabilities);
   return result;
 }
@@ -90,10 +98,18 @@ void translate(std::exception_ptr thrown) {
     raise("ImageError", error.what());
   } catch (const Error& error) {
     switch (error.code()) {
-      case ErrorCode::image: raise("ImageError", error.what()); break;
-      case ErrorCode::model: raise("ModelFileError", error.what()); break;
-      case ErrorCode::usage: py::set_error(PyExc_ValueError, error.what()); break;
-      case ErrorCode::environment: py::set_error(PyExc_RuntimeError, error.what()); break;
+      case ErrorCode::image:
+        raise("ImageError", error.what());
+        break;
+      case ErrorCode::model:
+        raise("ModelFileError", error.what());
+        break;
+      case ErrorCode::usage:
+        py::set_error(PyExc_ValueError, error.what());
+        break;
+      case ErrorCode::environment:
+        py::set_error(PyExc_RuntimeError, error.what());
+        break;
     }
   }
 }
@@ -108,7 +124,8 @@ void init_model(py::module_& m) {
       .def_readonly("index", &Prediction::index)
       .def_readonly("probability", &Prediction::probability)
       .def("__repr__", [](const Prediction& p) {
-        return py::str("Prediction(label={!r}, index={}, probability={:.6g})").format(p.label, p.index, p.probability);
+        return py::str("Prediction(label={!r}, index={}, probability={:.6g})")
+            .format(p.label, p.index, p.probability);
       });
 
   py::class_<Check>(m, "Check", "One golden's stage, compared with this machine's answer.")
@@ -119,10 +136,12 @@ void init_model(py::module_& m) {
       .def_readonly("passed", &Check::passed);
 
   py::class_<Model>(m, "Model", "A shipped model in the native runtime; see convship.Model.")
-      .def_static("from_file", &from_file, py::arg("path"), py::kw_only(), py::arg("backend") = "convship",
-                  py::arg("allow_plain") = false, py::arg("threads") = py::none())
-      .def_static("from_bytes", &from_bytes, py::arg("data"), py::arg("name") = "model", py::kw_only(),
-                  py::arg("backend") = "convship", py::arg("allow_plain") = false, py::arg("threads") = py::none())
+      .def_static("from_file", &from_file, py::arg("path"), py::kw_only(),
+                  py::arg("backend") = "convship", py::arg("allow_plain") = false,
+                  py::arg("threads") = py::none())
+      .def_static("from_bytes", &from_bytes, py::arg("data"), py::arg("name") = "model",
+                  py::kw_only(), py::arg("backend") = "convship", py::arg("allow_plain") = false,
+                  py::arg("threads") = py::none())
       .def_property_readonly("manifest", &Model::manifest)
       .def_property_readonly("labels", &Model::labels)
       .def("predict_file", &Model::predict_file, py::arg("path"), py::arg("top_k") = 1,

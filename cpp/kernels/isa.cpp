@@ -27,8 +27,8 @@ void set_isa(std::string_view name) {
     }
     known += (known.empty() ? "" : ", ") + std::string(kIsas[i]);
   }
-  throw std::invalid_argument(
-      "isa must be one of " + known + " on this machine, got '" + std::string(name) + "'");
+  throw std::invalid_argument("isa must be one of " + known + " on this machine, got '" +
+                              std::string(name) + "'");
 }
 
 }  // namespace convship

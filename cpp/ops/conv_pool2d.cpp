@@ -3,6 +3,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/util/safe_numerics.h>
 
+#include <algorithm>
 #include <limits>
 #include <string>
 
@@ -13,19 +14,15 @@ namespace {
 constexpr int64_t kLargestArgument = std::numeric_limits<int32_t>::max();
 
 int64_t check_number(const char* name, int64_t value, int64_t least) {
-  TORCH_CHECK_VALUE(
-      value >= least && value <= kLargestArgument,
-      "conv_pool2d: ", name, " must lie between ", least, " and ", kLargestArgument, ", got ",
-      value);
+  TORCH_CHECK_VALUE(value >= least && value <= kLargestArgument, "conv_pool2d: ", name,
+                    " must lie between ", least, " and ", kLargestArgument, ", got ", value);
   return value;
 }
 
 Pair check_pair(const char* name, c10::IntArrayRef values, int64_t least) {
-  TORCH_CHECK_VALUE(
-      values.size() == 1 || values.size() == 2,
-      "conv_pool2d: ", name, " must be one integer or a pair, got ", values.size(), " values");
-  return {
-      check_number(name, values.front(), least), check_number(name, values.back(), least)};
+  TORCH_CHECK_VALUE(values.size() == 1 || values.size() == 2, "conv_pool2d: ", name,
+                    " must be one integer or a pair, got ", values.size(), " values");
+  return {check_number(name, values.front(), least), check_number(name, values.back(), least)};
 }
 
 // Comparisons whose answer a traced program relies on: for expressions they
@@ -42,6 +39,9 @@ bool equal(const c10::SymInt& a, const c10::SymInt& b) {
 // Without a guard: an expression that is not known to be `b` counts as another.
 bool is_known(int64_t a, int64_t b) { return a == b; }
 bool is_known(const c10::SymInt& a, int64_t b) { return TORCH_GUARD_OR_FALSE(a.sym_eq(b)); }
+
+int64_t least(int64_t a, int64_t b) { return std::min(a, b); }
+c10::SymInt least(const c10::SymInt& a, const c10::SymInt& b) { return a.min(b); }
 
 int64_t checked(bool overflow, int64_t value) {
   TORCH_CHECK_VALUE(!overflow, "conv_pool2d: the sizes overflow 64 bits");
@@ -75,16 +75,14 @@ Int conv_extent(
 // As max_pool2d counts: in ceil_mode a last window may hang over the edge, but
 // must start inside the image or its left padding.
 template <typename Int>
-Int pool_extent(
-    const Int& conv, int64_t size, int64_t stride, int64_t padding, bool ceil_mode) {
+Int pool_extent(const Int& conv, int64_t size, int64_t stride, int64_t padding, bool ceil_mode) {
   const Int room = conv + 2 * padding - size;
   if (!ceil_mode) {
     if (!at_least(room, Int(0))) return Int(0);
     return room / Int(stride) + 1;
   }
   if (!at_least(room, Int(1 - stride))) return Int(0);
-  const Int count = (room + (stride - 1)) / Int(stride) + 1;
-  return (count - 1) * stride >= conv + padding ? count - 1 : count;
+  return least((room + (stride - 1)) / Int(stride), (conv + (padding - 1)) / Int(stride)) + 1;
 }
 
 template <typename Signature>
@@ -93,68 +91,53 @@ c10::TypedOperatorHandle<Signature> find(const char* name) {
 }
 
 template <typename Result>
-using ConvSignature = Result(
-    const at::Tensor&,
-    const at::Tensor&,
-    const std::optional<at::Tensor>&,
-    c10::IntArrayRef,
-    c10::IntArrayRef,
-    c10::IntArrayRef,
-    int64_t,
-    std::string_view,
-    c10::IntArrayRef,
-    at::OptionalIntArrayRef,
-    c10::IntArrayRef,
-    bool,
-    std::string_view);
+using ConvSignature = Result(const at::Tensor&,
+                             const at::Tensor&,
+                             const std::optional<at::Tensor>&,
+                             c10::IntArrayRef,
+                             c10::IntArrayRef,
+                             c10::IntArrayRef,
+                             int64_t,
+                             std::string_view,
+                             c10::IntArrayRef,
+                             at::OptionalIntArrayRef,
+                             c10::IntArrayRef,
+                             bool,
+                             std::string_view);
 
 template <typename Result>
-Result call(
-    const c10::TypedOperatorHandle<ConvSignature<Result>>& op,
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const Parameters& p) {
+Result call(const c10::TypedOperatorHandle<ConvSignature<Result>>& op,
+            const at::Tensor& input,
+            const at::Tensor& weight,
+            const std::optional<at::Tensor>& bias,
+            const Parameters& p) {
   const std::string_view accuracy = p.accuracy == Accuracy::direct ? "direct"
-      : p.accuracy == Accuracy::fast                               ? "fast"
+                                    : p.accuracy == Accuracy::fast ? "fast"
                                                                    : "default";
-  return op.call(
-      input,
-      weight,
-      bias,
-      p.stride,
-      p.padding,
-      p.dilation,
-      p.groups,
-      p.activation == Activation::relu ? "relu" : "none",
-      p.pool_size,
-      c10::IntArrayRef(p.pool_stride),
-      p.pool_padding,
-      p.ceil_mode,
-      accuracy);
+  return op.call(input, weight, bias, p.stride, p.padding, p.dilation, p.groups,
+                 p.activation == Activation::relu ? "relu" : "none", p.pool_size,
+                 c10::IntArrayRef(p.pool_stride), p.pool_padding, p.ceil_mode, accuracy);
 }
 
 }  // namespace
 
-Parameters Parameters::check(
-    c10::IntArrayRef stride,
-    c10::IntArrayRef padding,
-    c10::IntArrayRef dilation,
-    int64_t groups,
-    std::string_view activation,
-    c10::IntArrayRef pool_size,
-    at::OptionalIntArrayRef pool_stride,
-    c10::IntArrayRef pool_padding,
-    bool ceil_mode,
-    std::string_view accuracy) {
+Parameters Parameters::check(c10::IntArrayRef stride,
+                             c10::IntArrayRef padding,
+                             c10::IntArrayRef dilation,
+                             int64_t groups,
+                             std::string_view activation,
+                             c10::IntArrayRef pool_size,
+                             at::OptionalIntArrayRef pool_stride,
+                             c10::IntArrayRef pool_padding,
+                             bool ceil_mode,
+                             std::string_view accuracy) {
   Parameters p{};
   p.stride = check_pair("stride", stride, 1);
   p.padding = check_pair("padding", padding, 0);
   p.dilation = check_pair("dilation", dilation, 1);
   p.groups = check_number("groups", groups, 1);
-  TORCH_CHECK_VALUE(
-      activation == "relu" || activation == "none",
-      "conv_pool2d: activation must be 'relu' or 'none', got '", activation, "'");
+  TORCH_CHECK_VALUE(activation == "relu" || activation == "none",
+                    "conv_pool2d: activation must be 'relu' or 'none', got '", activation, "'");
   p.activation = activation == "relu" ? Activation::relu : Activation::none;
   p.pool_size = check_pair("pool_size", pool_size, 1);
   p.pool_stride = pool_stride ? check_pair("pool_stride", *pool_stride, 1) : p.pool_size;
@@ -166,71 +149,56 @@ Parameters Parameters::check(
         c10::IntArrayRef(p.pool_padding), " and pool_size ", c10::IntArrayRef(p.pool_size));
   }
   p.ceil_mode = ceil_mode;
-  TORCH_CHECK_VALUE(
-      accuracy == "default" || accuracy == "direct" || accuracy == "fast",
-      "conv_pool2d: accuracy must be 'default', 'direct' or 'fast', got '", accuracy, "'");
+  TORCH_CHECK_VALUE(accuracy == "default" || accuracy == "direct" || accuracy == "fast",
+                    "conv_pool2d: accuracy must be 'default', 'direct' or 'fast', got '", accuracy,
+                    "'");
   p.accuracy = accuracy == "direct" ? Accuracy::direct
-      : accuracy == "fast"          ? Accuracy::fast
+               : accuracy == "fast" ? Accuracy::fast
                                     : Accuracy::standard;
   return p;
 }
 
 template <typename Int>
-Shape<Int> check_shape(
-    const Parameters& p,
-    c10::ArrayRef<Int> input,
-    c10::ArrayRef<Int> weight,
-    std::optional<c10::ArrayRef<Int>> bias) {
-  TORCH_CHECK_VALUE(
-      input.size() == 4 || input.size() == 3,
-      "conv_pool2d: input must be [N, C_in, H, W] or [C_in, H, W], got ", input.size(),
-      " dimensions ", input);
-  TORCH_CHECK_VALUE(
-      weight.size() == 4,
-      "conv_pool2d: weight must be [C_out, C_in/groups, K_h, K_w], got ", weight.size(),
-      " dimensions ", weight);
+Shape<Int> check_shape(const Parameters& p,
+                       c10::ArrayRef<Int> input,
+                       c10::ArrayRef<Int> weight,
+                       std::optional<c10::ArrayRef<Int>> bias) {
+  TORCH_CHECK_VALUE(input.size() == 4 || input.size() == 3,
+                    "conv_pool2d: input must be [N, C_in, H, W] or [C_in, H, W], got ",
+                    input.size(), " dimensions ", input);
+  TORCH_CHECK_VALUE(weight.size() == 4,
+                    "conv_pool2d: weight must be [C_out, C_in/groups, K_h, K_w], got ",
+                    weight.size(), " dimensions ", weight);
   const bool batched = input.size() == 4;
   const auto image = input.slice(batched ? 1 : 0);
   for (const Int& size : image) {
-    TORCH_CHECK_VALUE(
-        at_least(size, Int(1)),
-        "conv_pool2d: input may be empty in its batch dimension only, got ", input);
+    TORCH_CHECK_VALUE(at_least(size, Int(1)),
+                      "conv_pool2d: input may be empty in its batch dimension only, got ", input);
   }
   for (const Int& size : weight) {
-    TORCH_CHECK_VALUE(
-        at_least(size, Int(1)), "conv_pool2d: weight must not be empty, got ", weight);
+    TORCH_CHECK_VALUE(at_least(size, Int(1)), "conv_pool2d: weight must not be empty, got ",
+                      weight);
   }
-  TORCH_CHECK_VALUE(
-      equal(multiply(weight[1], Int(p.groups)), image[0]),
-      "conv_pool2d: input must have weight.size(1) * groups channels, got input ", input,
-      ", weight ", weight, " and groups ", p.groups);
-  TORCH_CHECK_VALUE(
-      equal(weight[0] % Int(p.groups), Int(0)),
-      "conv_pool2d: C_out must be divisible by groups, got weight ", weight, " and groups ",
-      p.groups);
-  TORCH_CHECK_VALUE(
-      !bias || (bias->size() == 1 && equal((*bias)[0], weight[0])),
-      "conv_pool2d: bias must be [C_out], got ", *bias, " for weight ", weight);
+  TORCH_CHECK_VALUE(equal(multiply(weight[1], Int(p.groups)), image[0]),
+                    "conv_pool2d: input must have weight.size(1) * groups channels, got input ",
+                    input, ", weight ", weight, " and groups ", p.groups);
+  TORCH_CHECK_VALUE(equal(weight[0] % Int(p.groups), Int(0)),
+                    "conv_pool2d: C_out must be divisible by groups, got weight ", weight,
+                    " and groups ", p.groups);
+  TORCH_CHECK_VALUE(!bias || (bias->size() == 1 && equal((*bias)[0], weight[0])),
+                    "conv_pool2d: bias must be [C_out], got ", *bias, " for weight ", weight);
 
-  Shape<Int> shape{
-      batched,
-      batched ? input[0] : Int(1),
-      image[0],
-      {image[1], image[2]},
-      weight[0],
-      {weight[2], weight[3]},
-      {Int(0), Int(0)},
-      {Int(0), Int(0)}};
+  Shape<Int> shape{batched,   batched ? input[0] : Int(1), image[0],         {image[1], image[2]},
+                   weight[0], {weight[2], weight[3]},      {Int(0), Int(0)}, {Int(0), Int(0)}};
   for (size_t i = 0; i < 2; ++i) {
     shape.conv[i] =
         conv_extent(shape.image[i], shape.kernel[i], p.stride[i], p.padding[i], p.dilation[i]);
-    TORCH_CHECK_VALUE(
-        at_least(shape.conv[i], Int(1)),
-        "conv_pool2d: the kernel must fit into the padded input, got input ", input,
-        ", padding ", c10::IntArrayRef(p.padding), ", weight ", weight, " and dilation ",
-        c10::IntArrayRef(p.dilation));
-    shape.pooled[i] = pool_extent(
-        shape.conv[i], p.pool_size[i], p.pool_stride[i], p.pool_padding[i], p.ceil_mode);
+    TORCH_CHECK_VALUE(at_least(shape.conv[i], Int(1)),
+                      "conv_pool2d: the kernel must fit into the padded input, got input ", input,
+                      ", padding ", c10::IntArrayRef(p.padding), ", weight ", weight,
+                      " and dilation ", c10::IntArrayRef(p.dilation));
+    shape.pooled[i] = pool_extent(shape.conv[i], p.pool_size[i], p.pool_stride[i],
+                                  p.pool_padding[i], p.ceil_mode);
     TORCH_CHECK_VALUE(
         at_least(shape.pooled[i], Int(1)),
         "conv_pool2d: the pooling window must fit into the padded conv result, got conv result ",
@@ -242,39 +210,35 @@ Shape<Int> check_shape(
   return shape;
 }
 
-template Shape<int64_t> check_shape(
-    const Parameters&,
-    c10::ArrayRef<int64_t>,
-    c10::ArrayRef<int64_t>,
-    std::optional<c10::ArrayRef<int64_t>>);
-template Shape<c10::SymInt> check_shape(
-    const Parameters&,
-    c10::ArrayRef<c10::SymInt>,
-    c10::ArrayRef<c10::SymInt>,
-    std::optional<c10::ArrayRef<c10::SymInt>>);
+template Shape<int64_t> check_shape(const Parameters&,
+                                    c10::ArrayRef<int64_t>,
+                                    c10::ArrayRef<int64_t>,
+                                    std::optional<c10::ArrayRef<int64_t>>);
+template Shape<c10::SymInt> check_shape(const Parameters&,
+                                        c10::ArrayRef<c10::SymInt>,
+                                        c10::ArrayRef<c10::SymInt>,
+                                        std::optional<c10::ArrayRef<c10::SymInt>>);
 
-void check_types(
-    const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+void check_types(const at::Tensor& input,
+                 const at::Tensor& weight,
+                 const std::optional<at::Tensor>& bias) {
   const auto check = [&](const char* name, const at::Tensor& tensor) {
-    TORCH_CHECK_TYPE(
-        tensor.scalar_type() == input.scalar_type(),
-        "conv_pool2d: ", name, " must have the dtype of input, got ", tensor.scalar_type(),
-        " and input ", input.scalar_type());
-    TORCH_CHECK_VALUE(
-        tensor.device() == input.device(),
-        "conv_pool2d: ", name, " must be on the device of input, got ", tensor.device(),
-        " and input on ", input.device());
+    TORCH_CHECK_TYPE(tensor.scalar_type() == input.scalar_type(), "conv_pool2d: ", name,
+                     " must have the dtype of input, got ", tensor.scalar_type(), " and input ",
+                     input.scalar_type());
+    TORCH_CHECK_VALUE(tensor.device() == input.device(), "conv_pool2d: ", name,
+                      " must be on the device of input, got ", tensor.device(), " and input on ",
+                      input.device());
   };
   check("weight", weight);
   if (bias) check("bias", *bias);
 }
 
 template <typename Int>
-at::MemoryFormat output_format(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const Parameters& p,
-    const Shape<Int>& shape) {
+at::MemoryFormat output_format(const at::Tensor& input,
+                               const at::Tensor& weight,
+                               const Parameters& p,
+                               const Shape<Int>& shape) {
   constexpr auto kDense = at::MemoryFormat::Contiguous;
   // max_pool2d does not see the format in one image, nor in an empty batch.
   if (!shape.batched || is_known(shape.n, 0)) return kDense;
@@ -284,32 +248,35 @@ at::MemoryFormat output_format(
     return kDense;
   }
   // relu takes a result that is dense both ways for an NCHW one.
-  const bool both = is_known(shape.c_out, 1) ||
-      (is_known(shape.conv[0], 1) && is_known(shape.conv[1], 1));
+  const bool both =
+      is_known(shape.c_out, 1) || (is_known(shape.conv[0], 1) && is_known(shape.conv[1], 1));
   return p.activation == Activation::relu && both ? kDense : at::MemoryFormat::ChannelsLast;
 }
 
-template at::MemoryFormat output_format(
-    const at::Tensor&, const at::Tensor&, const Parameters&, const Shape<int64_t>&);
-template at::MemoryFormat output_format(
-    const at::Tensor&, const at::Tensor&, const Parameters&, const Shape<c10::SymInt>&);
+template at::MemoryFormat output_format(const at::Tensor&,
+                                        const at::Tensor&,
+                                        const Parameters&,
+                                        const Shape<int64_t>&);
+template at::MemoryFormat output_format(const at::Tensor&,
+                                        const at::Tensor&,
+                                        const Parameters&,
+                                        const Shape<c10::SymInt>&);
 
 bool has_kernel(const at::Tensor& input, const at::Tensor& weight, const Parameters& p) {
   const bool dense = input.layout() == at::kStrided && weight.layout() == at::kStrided;
   const auto type = input.scalar_type();
   return input.device().is_cpu() && dense && (type == at::kFloat || type == at::kDouble) &&
-      p.pool_size[0] <= std::numeric_limits<int32_t>::max() / p.pool_size[1];
+         p.pool_size[0] <= std::numeric_limits<int32_t>::max() / p.pool_size[1];
 }
 
 at::ScalarType index_type(const Pair& pool_size) {
   return pool_size[0] * pool_size[1] <= 256 ? at::kByte : at::kInt;
 }
 
-at::Tensor dispatch_conv_pool2d(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const Parameters& p) {
+at::Tensor dispatch_conv_pool2d(const at::Tensor& input,
+                                const at::Tensor& weight,
+                                const std::optional<at::Tensor>& bias,
+                                const Parameters& p) {
   static const auto op = find<ConvSignature<at::Tensor>>("convship::conv_pool2d");
   return call(op, input, weight, bias, p);
 }
@@ -324,59 +291,39 @@ std::tuple<at::Tensor, at::Tensor> dispatch_conv_pool2d_with_index(
   return call(op, input, weight, bias, p);
 }
 
-at::Tensor dispatch_pool_route(
-    const at::Tensor& pooled,
-    const at::Tensor& window_index,
-    c10::SymIntArrayRef conv_size,
-    const Pair& pool_size,
-    const Pair& pool_stride,
-    const Pair& pool_padding) {
-  static const auto op = find<at::Tensor(
-      const at::Tensor&,
-      const at::Tensor&,
-      c10::SymIntArrayRef,
-      c10::IntArrayRef,
-      c10::IntArrayRef,
-      c10::IntArrayRef)>("convship::_pool_route");
+at::Tensor dispatch_pool_route(const at::Tensor& pooled,
+                               const at::Tensor& window_index,
+                               c10::SymIntArrayRef conv_size,
+                               const Pair& pool_size,
+                               const Pair& pool_stride,
+                               const Pair& pool_padding) {
+  static const auto op =
+      find<at::Tensor(const at::Tensor&, const at::Tensor&, c10::SymIntArrayRef, c10::IntArrayRef,
+                      c10::IntArrayRef, c10::IntArrayRef)>("convship::_pool_route");
   return op.call(pooled, window_index, conv_size, pool_size, pool_stride, pool_padding);
 }
 
-at::Tensor dispatch_pool_gather(
-    const at::Tensor& conv,
-    const at::Tensor& window_index,
-    const Pair& pool_size,
-    const Pair& pool_stride,
-    const Pair& pool_padding) {
-  static const auto op = find<at::Tensor(
-      const at::Tensor&,
-      const at::Tensor&,
-      c10::IntArrayRef,
-      c10::IntArrayRef,
-      c10::IntArrayRef)>("convship::_pool_gather");
+at::Tensor dispatch_pool_gather(const at::Tensor& conv,
+                                const at::Tensor& window_index,
+                                const Pair& pool_size,
+                                const Pair& pool_stride,
+                                const Pair& pool_padding) {
+  static const auto op =
+      find<at::Tensor(const at::Tensor&, const at::Tensor&, c10::IntArrayRef, c10::IntArrayRef,
+                      c10::IntArrayRef)>("convship::_pool_gather");
   return op.call(conv, window_index, pool_size, pool_stride, pool_padding);
 }
 
-at::Tensor conv_pool2d(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const ConvPool2dOptions& options) {
+at::Tensor conv_pool2d(const at::Tensor& input,
+                       const at::Tensor& weight,
+                       const std::optional<at::Tensor>& bias,
+                       const ConvPool2dOptions& options) {
   const Pair pool_stride = options.pool_stride.value_or(options.pool_size);
   return dispatch_conv_pool2d(
-      input,
-      weight,
-      bias,
-      Parameters::check(
-          options.stride,
-          options.padding,
-          options.dilation,
-          options.groups,
-          options.activation,
-          options.pool_size,
-          c10::IntArrayRef(pool_stride),
-          options.pool_padding,
-          options.ceil_mode,
-          options.accuracy));
+      input, weight, bias,
+      Parameters::check(options.stride, options.padding, options.dilation, options.groups,
+                        options.activation, options.pool_size, c10::IntArrayRef(pool_stride),
+                        options.pool_padding, options.ceil_mode, options.accuracy));
 }
 
 }  // namespace convship::ops

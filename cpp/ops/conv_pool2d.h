@@ -38,17 +38,16 @@ struct Parameters {
   Accuracy accuracy;
 
   // Throws c10::ValueError. Lists may hold one number for both dimensions.
-  static Parameters check(
-      c10::IntArrayRef stride,
-      c10::IntArrayRef padding,
-      c10::IntArrayRef dilation,
-      int64_t groups,
-      std::string_view activation,
-      c10::IntArrayRef pool_size,
-      at::OptionalIntArrayRef pool_stride,
-      c10::IntArrayRef pool_padding,
-      bool ceil_mode,
-      std::string_view accuracy);
+  static Parameters check(c10::IntArrayRef stride,
+                          c10::IntArrayRef padding,
+                          c10::IntArrayRef dilation,
+                          int64_t groups,
+                          std::string_view activation,
+                          c10::IntArrayRef pool_size,
+                          at::OptionalIntArrayRef pool_stride,
+                          c10::IntArrayRef pool_padding,
+                          bool ceil_mode,
+                          std::string_view accuracy);
 };
 
 // Sizes as numbers (int64_t) or as expressions of a traced program (SymInt).
@@ -72,24 +71,23 @@ struct Shape {
 // Throws c10::ValueError where the tensors' sizes do not fit each other or the
 // parameters. Instantiated for int64_t and c10::SymInt.
 template <typename Int>
-Shape<Int> check_shape(
-    const Parameters& parameters,
-    c10::ArrayRef<Int> input,
-    c10::ArrayRef<Int> weight,
-    std::optional<c10::ArrayRef<Int>> bias);
+Shape<Int> check_shape(const Parameters& parameters,
+                       c10::ArrayRef<Int> input,
+                       c10::ArrayRef<Int> weight,
+                       std::optional<c10::ArrayRef<Int>> bias);
 
 // Throws c10::TypeError unless all have one dtype, c10::ValueError unless all
 // are on one device.
-void check_types(
-    const at::Tensor& input, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
+void check_types(const at::Tensor& input,
+                 const at::Tensor& weight,
+                 const std::optional<at::Tensor>& bias);
 
 // The memory format in which max_pool2d(act(conv2d(input, weight))) comes out.
 template <typename Int>
-at::MemoryFormat output_format(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const Parameters& parameters,
-    const Shape<Int>& shape);
+at::MemoryFormat output_format(const at::Tensor& input,
+                               const at::Tensor& weight,
+                               const Parameters& parameters,
+                               const Shape<Int>& shape);
 
 // Whether the kernels serve this call; all others run unfused.
 bool has_kernel(const at::Tensor& input, const at::Tensor& weight, const Parameters& parameters);
@@ -98,69 +96,52 @@ bool has_kernel(const at::Tensor& input, const at::Tensor& weight, const Paramet
 at::ScalarType index_type(const Pair& pool_size);
 
 // max_pool2d(act(conv2d(...))) from LibTorch's ops; differentiable.
-at::Tensor unfused(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const Parameters& parameters);
+at::Tensor unfused(const at::Tensor& input,
+                   const at::Tensor& weight,
+                   const std::optional<at::Tensor>& bias,
+                   const Parameters& parameters);
 
 // The ops through the dispatcher, from whichever layer calls.
-at::Tensor dispatch_conv_pool2d(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const Parameters& parameters);
+at::Tensor dispatch_conv_pool2d(const at::Tensor& input,
+                                const at::Tensor& weight,
+                                const std::optional<at::Tensor>& bias,
+                                const Parameters& parameters);
 std::tuple<at::Tensor, at::Tensor> dispatch_conv_pool2d_with_index(
     const at::Tensor& input,
     const at::Tensor& weight,
     const std::optional<at::Tensor>& bias,
     const Parameters& parameters);
-at::Tensor dispatch_pool_route(
-    const at::Tensor& pooled,
-    const at::Tensor& window_index,
-    c10::SymIntArrayRef conv_size,
-    const Pair& pool_size,
-    const Pair& pool_stride,
-    const Pair& pool_padding);
-at::Tensor dispatch_pool_gather(
-    const at::Tensor& conv,
-    const at::Tensor& window_index,
-    const Pair& pool_size,
-    const Pair& pool_stride,
-    const Pair& pool_padding);
+at::Tensor dispatch_pool_route(const at::Tensor& pooled,
+                               const at::Tensor& window_index,
+                               c10::SymIntArrayRef conv_size,
+                               const Pair& pool_size,
+                               const Pair& pool_stride,
+                               const Pair& pool_padding);
+at::Tensor dispatch_pool_gather(const at::Tensor& conv,
+                                const at::Tensor& window_index,
+                                const Pair& pool_size,
+                                const Pair& pool_stride,
+                                const Pair& pool_padding);
 
 // Gives `implementation(input, weight, bias, parameters)` the arguments of the
 // schema, which are written out here and nowhere else.
 template <auto implementation>
-auto boundary(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    c10::IntArrayRef stride,
-    c10::IntArrayRef padding,
-    c10::IntArrayRef dilation,
-    int64_t groups,
-    std::string_view activation,
-    c10::IntArrayRef pool_size,
-    at::OptionalIntArrayRef pool_stride,
-    c10::IntArrayRef pool_padding,
-    bool ceil_mode,
-    std::string_view accuracy) {
-  return implementation(
-      input,
-      weight,
-      bias,
-      Parameters::check(
-          stride,
-          padding,
-          dilation,
-          groups,
-          activation,
-          pool_size,
-          pool_stride,
-          pool_padding,
-          ceil_mode,
-          accuracy));
+auto boundary(const at::Tensor& input,
+              const at::Tensor& weight,
+              const std::optional<at::Tensor>& bias,
+              c10::IntArrayRef stride,
+              c10::IntArrayRef padding,
+              c10::IntArrayRef dilation,
+              int64_t groups,
+              std::string_view activation,
+              c10::IntArrayRef pool_size,
+              at::OptionalIntArrayRef pool_stride,
+              c10::IntArrayRef pool_padding,
+              bool ceil_mode,
+              std::string_view accuracy) {
+  return implementation(input, weight, bias,
+                        Parameters::check(stride, padding, dilation, groups, activation, pool_size,
+                                          pool_stride, pool_padding, ceil_mode, accuracy));
 }
 
 }  // namespace convship::ops

@@ -32,12 +32,11 @@ class ConvPool2dFunction : public torch::autograd::Function<ConvPool2dFunction> 
   // Backward is made of dispatcher calls only: compiled autograd may trace it.
   static constexpr bool is_traceable = true;
 
-  static at::Tensor forward(
-      AutogradContext* context,
-      const at::Tensor& input,
-      const at::Tensor& weight,
-      const std::optional<at::Tensor>& bias,
-      const Parameters& p) {
+  static at::Tensor forward(AutogradContext* context,
+                            const at::Tensor& input,
+                            const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias,
+                            const Parameters& p) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     auto [output, index] = dispatch_conv_pool2d_with_index(input, weight, bias, p);
     const bool relu = p.activation == Activation::relu;
@@ -75,32 +74,19 @@ class ConvPool2dFunction : public torch::autograd::Function<ConvPool2dFunction> 
       const c10::SymInt reach = (weight.sym_size(2 + i) - 1) * dilation[i] + 1;
       conv_size[i] = (input.sym_size(2 + i) + 2 * padding[i] - reach) / stride[i] + 1;
     }
-    grad = dispatch_pool_route(
-        grad,
-        index,
-        conv_size,
-        saved_pair(context, "pool_size"),
-        saved_pair(context, "pool_stride"),
-        saved_pair(context, "pool_padding"));
+    grad = dispatch_pool_route(grad, index, conv_size, saved_pair(context, "pool_size"),
+                               saved_pair(context, "pool_stride"),
+                               saved_pair(context, "pool_padding"));
 
     const bool has_bias = context->saved_data["has_bias"].toBool();
     const c10::SymInt bias_size[] = {weight.sym_size(0)};
-    const std::array<bool, 3> wanted = {
-        context->needs_input_grad(0),
-        context->needs_input_grad(1),
-        has_bias && context->needs_input_grad(2)};
+    const std::array<bool, 3> wanted = {context->needs_input_grad(0), context->needs_input_grad(1),
+                                        has_bias && context->needs_input_grad(2)};
     std::tie(result[0], result[1], result[2]) = at::convolution_backward_symint(
-        grad,
-        input,
-        weight,
-        has_bias ? at::OptionalSymIntArrayRef(bias_size) : std::nullopt,
-        symbolic(stride),
-        symbolic(padding),
-        symbolic(dilation),
+        grad, input, weight, has_bias ? at::OptionalSymIntArrayRef(bias_size) : std::nullopt,
+        symbolic(stride), symbolic(padding), symbolic(dilation),
         /*transposed=*/false,
-        /*output_padding=*/symbolic({0, 0}),
-        context->saved_data["groups"].toInt(),
-        wanted);
+        /*output_padding=*/symbolic({0, 0}), context->saved_data["groups"].toInt(), wanted);
     return result;
   }
 };
@@ -109,32 +95,30 @@ bool has_tangent(const at::Tensor& tensor) {
   return tensor.defined() && tensor._fw_grad(/*level=*/0).defined();
 }
 
-at::Tensor conv_pool2d_autograd(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const Parameters& p) {
+at::Tensor conv_pool2d_autograd(const at::Tensor& input,
+                                const at::Tensor& weight,
+                                const std::optional<at::Tensor>& bias,
+                                const Parameters& p) {
   // Forward-mode derivatives and functorch's transforms cannot pass through a
   // C++ autograd function.
   if (has_tangent(input) || has_tangent(weight) || (bias && has_tangent(*bias)) ||
       at::functorch::maybeCurrentDynamicLayer()) {
     return unfused(input, weight, bias, p);
   }
-  const bool needs_graph = at::GradMode::is_enabled() &&
+  const bool needs_graph =
+      at::GradMode::is_enabled() &&
       (input.requires_grad() || weight.requires_grad() || (bias && bias->requires_grad()));
   if (!needs_graph) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     return dispatch_conv_pool2d(input, weight, bias, p);
   }
   check_types(input, weight, bias);
-  check_shape<c10::SymInt>(
-      p,
-      input.sym_sizes(),
-      weight.sym_sizes(),
-      bias ? std::make_optional(bias->sym_sizes()) : std::nullopt);
+  check_shape<c10::SymInt>(p, input.sym_sizes(), weight.sym_sizes(),
+                           bias ? std::make_optional(bias->sym_sizes()) : std::nullopt);
   if (!has_kernel(input, weight, p)) return unfused(input, weight, bias, p);
   if (input.dim() == 3) {
-    return ConvPool2dFunction::apply(input.unsqueeze(0), weight, bias, p).squeeze(0);
+    // One image comes out dense, whatever the format of the weight.
+    return ConvPool2dFunction::apply(input.unsqueeze(0), weight, bias, p).squeeze(0).contiguous();
   }
   return ConvPool2dFunction::apply(input, weight, bias, p);
 }

@@ -13,54 +13,43 @@ namespace conv2d = kernels::conv2d;
 conv2d::Pair pair(const Pair& p) { return {p[0], p[1]}; }
 
 conv2d::Geometry geometry(const Shape<int64_t>& shape, const Parameters& p) {
-  return {
-      .n = shape.n,
-      .c_in = shape.c_in,
-      .image = pair(shape.image),
-      .c_out = shape.c_out,
-      .kernel = pair(shape.kernel),
-      .stride = pair(p.stride),
-      .padding = pair(p.padding),
-      .dilation = pair(p.dilation),
-      .groups = p.groups,
-      .pool_size = pair(p.pool_size),
-      .pool_stride = pair(p.pool_stride),
-      .pool_padding = pair(p.pool_padding),
-      .conv = pair(shape.conv),
-      .pooled = pair(shape.pooled)};
+  return {.n = shape.n,
+          .c_in = shape.c_in,
+          .image = pair(shape.image),
+          .c_out = shape.c_out,
+          .kernel = pair(shape.kernel),
+          .stride = pair(p.stride),
+          .padding = pair(p.padding),
+          .dilation = pair(p.dilation),
+          .groups = p.groups,
+          .pool_size = pair(p.pool_size),
+          .pool_stride = pair(p.pool_stride),
+          .pool_padding = pair(p.pool_padding),
+          .conv = pair(shape.conv),
+          .pooled = pair(shape.pooled)};
 }
 
-Shape<int64_t> check(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const Parameters& p) {
+Shape<int64_t> check(const at::Tensor& input,
+                     const at::Tensor& weight,
+                     const std::optional<at::Tensor>& bias,
+                     const Parameters& p) {
   check_types(input, weight, bias);
-  return check_shape<int64_t>(
-      p,
-      input.sizes(),
-      weight.sizes(),
-      bias ? std::make_optional(bias->sizes()) : std::nullopt);
+  return check_shape<int64_t>(p, input.sizes(), weight.sizes(),
+                              bias ? std::make_optional(bias->sizes()) : std::nullopt);
 }
 
 template <typename T, typename Index>
-void run(
-    const Shape<int64_t>& shape,
-    const Parameters& p,
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const at::Tensor& bias,
-    const at::Tensor& output,
-    const at::Tensor& index) {
+void run(const Shape<int64_t>& shape,
+         const Parameters& p,
+         const at::Tensor& input,
+         const at::Tensor& weight,
+         const at::Tensor& bias,
+         const at::Tensor& output,
+         const at::Tensor& index) {
   conv2d::conv_pool2d_plain<T, Index>(
-      geometry(shape, p),
-      p.activation,
-      input.const_data_ptr<T>(),
-      weight.const_data_ptr<T>(),
-      bias.defined() ? bias.const_data_ptr<T>() : nullptr,
-      output.mutable_data_ptr<T>(),
-      index.defined() ? index.mutable_data_ptr<Index>() : nullptr,
-      torch_threads());
+      geometry(shape, p), p.activation, input.const_data_ptr<T>(), weight.const_data_ptr<T>(),
+      bias.defined() ? bias.const_data_ptr<T>() : nullptr, output.mutable_data_ptr<T>(),
+      index.defined() ? index.mutable_data_ptr<Index>() : nullptr, torch_threads());
 }
 
 // Not Tensor::contiguous, which leaves the strides of sizes 1 as they are;
@@ -74,13 +63,12 @@ at::Tensor in_format(const at::Tensor& tensor, at::MemoryFormat format) {
 
 // The kernel reads and writes dense NCHW; what is not gets copied. `index` is
 // undefined where nobody asks for the winners.
-at::Tensor forward(
-    const Shape<int64_t>& shape,
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const Parameters& p,
-    const at::Tensor& index) {
+at::Tensor forward(const Shape<int64_t>& shape,
+                   const at::Tensor& input,
+                   const at::Tensor& weight,
+                   const std::optional<at::Tensor>& bias,
+                   const Parameters& p,
+                   const at::Tensor& index) {
   const at::Tensor x = input.contiguous();
   const at::Tensor w = weight.contiguous();
   const at::Tensor b = bias ? bias->contiguous() : at::Tensor();
@@ -94,11 +82,10 @@ at::Tensor forward(
   return in_format(output, output_format(input, weight, p, shape));
 }
 
-at::Tensor conv_pool2d_cpu(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const Parameters& p) {
+at::Tensor conv_pool2d_cpu(const at::Tensor& input,
+                           const at::Tensor& weight,
+                           const std::optional<at::Tensor>& bias,
+                           const Parameters& p) {
   const auto shape = check(input, weight, bias, p);
   if (!has_kernel(input, weight, p)) {
     // The format is what Meta promises, also where LibTorch has exceptions.
@@ -107,11 +94,10 @@ at::Tensor conv_pool2d_cpu(
   return forward(shape, input, weight, bias, p, at::Tensor());
 }
 
-std::tuple<at::Tensor, at::Tensor> conv_pool2d_with_index_cpu(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const Parameters& p) {
+std::tuple<at::Tensor, at::Tensor> conv_pool2d_with_index_cpu(const at::Tensor& input,
+                                                              const at::Tensor& weight,
+                                                              const std::optional<at::Tensor>& bias,
+                                                              const Parameters& p) {
   const auto shape = check(input, weight, bias, p);
   TORCH_CHECK_NOT_IMPLEMENTED(
       has_kernel(input, weight, p) && shape.batched,
@@ -128,7 +114,6 @@ std::tuple<at::Tensor, at::Tensor> conv_pool2d_with_index_cpu(
 
 TORCH_LIBRARY_IMPL(convship, CPU, m) {
   m.impl("conv_pool2d", convship::ops::boundary<convship::ops::conv_pool2d_cpu>);
-  m.impl(
-      "_conv_pool2d_with_index",
-      convship::ops::boundary<convship::ops::conv_pool2d_with_index_cpu>);
+  m.impl("_conv_pool2d_with_index",
+         convship::ops::boundary<convship::ops::conv_pool2d_with_index_cpu>);
 }

@@ -8,24 +8,19 @@
 namespace convship::ops {
 namespace {
 
-Shape<c10::SymInt> check(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const Parameters& p) {
+Shape<c10::SymInt> check(const at::Tensor& input,
+                         const at::Tensor& weight,
+                         const std::optional<at::Tensor>& bias,
+                         const Parameters& p) {
   check_types(input, weight, bias);
-  return check_shape<c10::SymInt>(
-      p,
-      input.sym_sizes(),
-      weight.sym_sizes(),
-      bias ? std::make_optional(bias->sym_sizes()) : std::nullopt);
+  return check_shape<c10::SymInt>(p, input.sym_sizes(), weight.sym_sizes(),
+                                  bias ? std::make_optional(bias->sym_sizes()) : std::nullopt);
 }
 
-at::Tensor conv_pool2d_meta(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const Parameters& p) {
+at::Tensor conv_pool2d_meta(const at::Tensor& input,
+                            const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias,
+                            const Parameters& p) {
   const auto shape = check(input, weight, bias, p);
   return at::empty_symint(shape.output(), input.options(), output_format(input, weight, p, shape));
 }
@@ -36,9 +31,8 @@ std::tuple<at::Tensor, at::Tensor> conv_pool2d_with_index_meta(
     const std::optional<at::Tensor>& bias,
     const Parameters& p) {
   const auto shape = check(input, weight, bias, p);
-  return {
-      at::empty_symint(shape.output(), input.options(), output_format(input, weight, p, shape)),
-      at::empty_symint(shape.output(), input.options().dtype(index_type(p.pool_size)))};
+  return {at::empty_symint(shape.output(), input.options(), output_format(input, weight, p, shape)),
+          at::empty_symint(shape.output(), input.options().dtype(index_type(p.pool_size)))};
 }
 
 }  // namespace
@@ -46,7 +40,6 @@ std::tuple<at::Tensor, at::Tensor> conv_pool2d_with_index_meta(
 
 TORCH_LIBRARY_IMPL(convship, Meta, m) {
   m.impl("conv_pool2d", convship::ops::boundary<convship::ops::conv_pool2d_meta>);
-  m.impl(
-      "_conv_pool2d_with_index",
-      convship::ops::boundary<convship::ops::conv_pool2d_with_index_meta>);
+  m.impl("_conv_pool2d_with_index",
+         convship::ops::boundary<convship::ops::conv_pool2d_with_index_meta>);
 }

@@ -9,31 +9,24 @@
 
 namespace convship::ops {
 
-at::Tensor unfused(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const Parameters& p) {
-  at::Tensor result =
-      at::conv2d(input, weight, bias, p.stride, p.padding, p.dilation, p.groups);
+at::Tensor unfused(const at::Tensor& input,
+                   const at::Tensor& weight,
+                   const std::optional<at::Tensor>& bias,
+                   const Parameters& p) {
+  at::Tensor result = at::conv2d(input, weight, bias, p.stride, p.padding, p.dilation, p.groups);
   if (p.activation == Activation::relu) result = at::relu(result);
-  return at::max_pool2d(
-      result, p.pool_size, p.pool_stride, p.pool_padding, {1, 1}, p.ceil_mode);
+  return at::max_pool2d(result, p.pool_size, p.pool_stride, p.pool_padding, {1, 1}, p.ceil_mode);
 }
 
 namespace {
 
-at::Tensor conv_pool2d_unfused(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias,
-    const Parameters& p) {
+at::Tensor conv_pool2d_unfused(const at::Tensor& input,
+                               const at::Tensor& weight,
+                               const std::optional<at::Tensor>& bias,
+                               const Parameters& p) {
   check_types(input, weight, bias);
-  check_shape<c10::SymInt>(
-      p,
-      input.sym_sizes(),
-      weight.sym_sizes(),
-      bias ? std::make_optional(bias->sym_sizes()) : std::nullopt);
+  check_shape<c10::SymInt>(p, input.sym_sizes(), weight.sym_sizes(),
+                           bias ? std::make_optional(bias->sym_sizes()) : std::nullopt);
   return unfused(input, weight, bias, p);
 }
 

@@ -1,8 +1,7 @@
 #include "ops/parallel.h"
 
-#include <pthread.h>
-
 #include <ATen/Parallel.h>
+#include <pthread.h>
 
 #include <atomic>
 
@@ -17,7 +16,9 @@ std::atomic<bool> forked = false;
 
 class TorchThreads final : public kernels::Parallel {
  public:
-  TorchThreads() { pthread_atfork(nullptr, nullptr, [] { forked = true; }); }
+  TorchThreads() {
+    pthread_atfork(nullptr, nullptr, [] { forked = true; });
+  }
 
   int width() const override { return forked ? 1 : at::get_num_threads(); }
 

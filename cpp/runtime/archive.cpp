@@ -62,9 +62,8 @@ Zip open_zip(std::span<const std::byte> bytes, const std::string& name) {
   zip_error_t error;
   zip_error_init(&error);
   zip_source_t* source = zip_source_buffer_create(bytes.data(), bytes.size(), 0, &error);
-  zip_t* zip = source == nullptr
-                   ? nullptr
-                   : zip_open_from_source(source, ZIP_RDONLY | ZIP_CHECKCONS, &error);
+  zip_t* zip = source == nullptr ? nullptr
+                                 : zip_open_from_source(source, ZIP_RDONLY | ZIP_CHECKCONS, &error);
   if (zip == nullptr) {
     if (source != nullptr) zip_source_free(source);
     const std::string reason = zip_error_strerror(&error);
@@ -78,10 +77,11 @@ Zip open_zip(std::span<const std::byte> bytes, const std::string& name) {
 struct Member {
   zip_uint64_t index = 0;
   zip_uint64_t size = 0;
+  std::string full;
   std::string path;  // without the archive's top folder
 };
 
-// Members in order; throws on names and sizes that no TorchScript archive has.
+// Members in order; throws on sizes that no TorchScript archive has.
 std::vector<Member> list_members(zip_t* zip, std::size_t file_size, const std::string& name) {
   const zip_int64_t count = zip_get_num_entries(zip, 0);
   if (count <= 0 || count > kMaxMembers) {
@@ -89,8 +89,6 @@ std::vector<Member> list_members(zip_t* zip, std::size_t file_size, const std::s
                    std::to_string(count));
   }
   std::vector<Member> members;
-  std::set<std::string> seen;
-  std::string top;
   zip_uint64_t total = 0;
   for (zip_int64_t i = 0; i < count; ++i) {
     zip_stat_t stat;
@@ -99,24 +97,29 @@ std::vector<Member> list_members(zip_t* zip, std::size_t file_size, const std::s
         (stat.valid & ZIP_STAT_SIZE) == 0) {
       fail(name, "the file is damaged: member " + std::to_string(i) + " cannot be read");
     }
-    const std::string full = stat.name;
-    const std::size_t slash = full.find('/');
-    if (slash == std::string::npos || slash == 0 || full.find("..") != std::string::npos ||
-        full.find('\\') != std::string::npos) {
-      fail(name, "member name '" + full + "' is not one of a model; the file is refused");
-    }
-    if (top.empty()) top = full.substr(0, slash);
-    if (full.substr(0, slash) != top || !seen.insert(full).second) {
-      fail(name, "member '" + full + "' stands twice or outside '" + top + "/'; the file is refused");
-    }
-    total += stat.size;
+    // Each alone first, so that the sum cannot wrap around.
     if (stat.size > file_size * kMaxExpansion + kExpansionSlack ||
-        total > file_size * kMaxExpansion + kExpansionSlack) {
+        (total += stat.size) > file_size * kMaxExpansion + kExpansionSlack) {
       fail(name, "its members unpack to far more than the file holds; the file is refused");
     }
-    members.push_back({index, stat.size, full.substr(slash + 1)});
+    const std::string full = stat.name;
+    members.push_back({index, stat.size, full, full.substr(full.find('/') + 1)});
   }
   return members;
+}
+
+// LibTorch extracts nothing, but names that lead elsewhere or stand twice are a
+// sign of a file made to be read differently by different readers.
+void check_names(const std::vector<Member>& members, const std::string& name) {
+  const std::string top = members.front().full.substr(0, members.front().full.find('/') + 1);
+  std::set<std::string> seen;
+  for (const Member& member : members) {
+    const std::string& full = member.full;
+    if (top.size() < 2 || !full.starts_with(top) || full.find("..") != std::string::npos ||
+        full.find('\\') != std::string::npos || !seen.insert(full).second) {
+      fail(name, "member name '" + full + "' is not one of a model; the file is refused");
+    }
+  }
 }
 
 // Reads a member to its end, which makes libzip compare its CRC-32.
@@ -154,7 +157,8 @@ void check_is_torchscript(const std::vector<Member>& members, const std::string&
   if (find(members, "constants.pkl") != nullptr && has_folder(members, "code/")) return;
   if (find(members, "archive_format") != nullptr || has_folder(members, "data/aotinductor/") ||
       has_folder(members, "models/")) {
-    fail(name, "this is a torch.export .pt2 package, which this version does not run; export a .pt");
+    fail(name,
+         "this is a torch.export .pt2 package, which this version does not run; export a .pt");
   }
   if (find(members, "data.pkl") != nullptr) {
     fail(name,
@@ -183,7 +187,8 @@ std::vector<std::byte> read_file(const std::filesystem::path& path) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
   if (!std::filesystem::exists(status)) fail(path.string(), "no such model file");
-  if (!std::filesystem::is_regular_file(status)) fail(path.string(), "a model is a regular file, this is not");
+  if (!std::filesystem::is_regular_file(status))
+    fail(path.string(), "a model is a regular file, this is not");
   std::ifstream stream(path, std::ios::binary | std::ios::ate);
   const std::streamoff size = stream ? static_cast<std::streamoff>(stream.tellg()) : -1;
   std::vector<std::byte> bytes(size > 0 ? static_cast<std::size_t>(size) : 0);
@@ -204,20 +209,23 @@ Archive open_archive(std::vector<std::byte> bytes, const std::string& name, bool
   const std::string digest = written_digest(zip.get(), archive.bytes.size(), &covered);
   if (!digest.empty() &&
       sha256_hex(std::span<const std::byte>(archive.bytes).first(covered)) != digest) {
-    fail(name, "the file is damaged: its SHA-256 differs from the one written at export; fetch or "
-               "export it again");
+    fail(name,
+         "the file is damaged: its SHA-256 differs from the one written at export; fetch or "
+         "export it again");
   }
 
   const std::vector<Member> members = list_members(zip.get(), archive.bytes.size(), name);
   check_is_torchscript(members, name);
+  check_names(members, name);
   const Member* manifest = find(members, "extra/manifest.json");
   if (digest.empty()) {
     if (manifest != nullptr) {
       fail(name, "this convship model has lost its digest; fetch or export it again");
     }
     if (!allow_plain) {
-      fail(name, "this is a plain TorchScript file without convship's manifest and digest; "
-                 "pass --plain (allow_plain) if you trust its origin");
+      fail(name,
+           "this is a plain TorchScript file without convship's manifest and digest; "
+           "pass --plain (allow_plain) if you trust its origin");
     }
     for (const Member& member : members) read_member(zip.get(), member, name);
     return archive;

@@ -31,7 +31,9 @@ class NetworkBackend {
 };
 
 // `manifest` is null for a plain TorchScript file.
-std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive, const Manifest* manifest,
-                                                 Backend backend, const std::string& name);
+std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
+                                                 const Manifest* manifest,
+                                                 Backend backend,
+                                                 const std::string& name);
 
 }  // namespace convship::runtime

@@ -24,8 +24,8 @@ inline DType dtype_of(const at::Tensor& tensor) {
   for (std::size_t i = 0; i < kScalarTypes.size(); ++i) {
     if (kScalarTypes[i] == tensor.scalar_type()) return static_cast<DType>(i);
   }
-  throw Error(ErrorCode::usage,
-              std::string("tensors of dtype ") + c10::toString(tensor.scalar_type()) + " are not supported");
+  throw Error(ErrorCode::usage, std::string("tensors of dtype ") +
+                                    c10::toString(tensor.scalar_type()) + " are not supported");
 }
 
 inline at::TensorOptions options_of(DType dtype) {
@@ -45,8 +45,9 @@ inline Tensor from_aten(const at::Tensor& tensor) {
 // Shares memory with `tensor` and keeps it alive.
 inline at::Tensor to_aten(const Tensor& tensor) {
   auto storage = tensor.storage();
-  return at::from_blob(const_cast<void*>(tensor.data()), tensor.shape(),
-                       [storage](void*) mutable { storage.reset(); }, options_of(tensor.dtype()));
+  return at::from_blob(
+      const_cast<void*>(tensor.data()), tensor.shape(),
+      [storage](void*) mutable { storage.reset(); }, options_of(tensor.dtype()));
 }
 
 // Shares memory with `view`, which must outlive the result. LibTorch has no

@@ -37,8 +37,8 @@ Manifest parse_manifest(const std::string& json, const std::string& name) {
     const int format = parsed.at("format");
     if (format != kFormat) {
       throw Error(ErrorCode::model,
-                  name + ": the manifest has format " + std::to_string(format) + ", this build reads " +
-                      std::to_string(kFormat) + "; written by convship " +
+                  name + ": the manifest has format " + std::to_string(format) +
+                      ", this build reads " + std::to_string(kFormat) + "; written by convship " +
                       parsed.value("convship", "of unknown version") + ", use that or a newer one");
     }
     return read(parsed);

@@ -12,8 +12,8 @@ struct Manifest {
   std::vector<std::string> inputs;  // names, in the order of forward's arguments
   std::vector<std::string> outputs;
   std::vector<std::string> labels;
-  std::vector<std::string> required_ops;      // "convship::conv_pool2d", ...
-  std::map<std::string, double> tolerances;   // of outputs, by name
+  std::vector<std::string> required_ops;     // "convship::conv_pool2d", ...
+  std::map<std::string, double> tolerances;  // of outputs, by name
   double probabilities_tolerance = 0;
   int goldens = 0;
 };

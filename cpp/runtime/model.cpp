@@ -68,15 +68,18 @@ at::Tensor pixels_of(images::Image image) {
       .contiguous();
 }
 
-at::Tensor probabilities_of(const at::Tensor& logits) { return at::softmax(logits.to(at::kFloat), 1); }
+at::Tensor probabilities_of(const at::Tensor& logits) {
+  return at::softmax(logits.to(at::kFloat), 1);
+}
 
 void LoadedModel::require_classifier() const {
   if (manifest && manifest->classifier) return;
-  throw Error(ErrorCode::usage,
-              name + (manifest ? ": the file holds no preprocessing and labels, so it cannot classify "
-                                 "images; export it with preprocess= and labels="
-                               : ": a plain TorchScript file holds no preprocessing and labels, so it "
-                                 "cannot classify images; export it with convship"));
+  throw Error(
+      ErrorCode::usage,
+      name + (manifest ? ": the file holds no preprocessing and labels, so it cannot classify "
+                         "images; export it with preprocess= and labels="
+                       : ": a plain TorchScript file holds no preprocessing and labels, so it "
+                         "cannot classify images; export it with convship"));
 }
 
 }  // namespace runtime
@@ -88,7 +91,8 @@ Model::~Model() = default;
 
 namespace {
 
-runtime::LoadedModel load_checked(std::vector<std::byte> bytes, const Options& options,
+runtime::LoadedModel load_checked(std::vector<std::byte> bytes,
+                                  const Options& options,
                                   const std::string& name) {
   ops::register_ops();
   if (options.threads == 0) {
@@ -120,7 +124,9 @@ Model Model::load(const std::filesystem::path& path, const Options& options) {
   });
 }
 
-Model Model::load(std::span<const std::byte> bytes, const Options& options, const std::string& name) {
+Model Model::load(std::span<const std::byte> bytes,
+                  const Options& options,
+                  const std::string& name) {
   return guarded(ErrorCode::model, name, [&] {
     auto impl = std::make_unique<Impl>();
     static_cast<runtime::LoadedModel&>(*impl) =
@@ -159,7 +165,8 @@ std::vector<Prediction> LoadedModel::predict(const at::Tensor& pixels, int top_k
   const c10::InferenceMode inference;
   const auto outputs = network->forward({network->preprocess(pixels)});
   const at::Tensor row = probabilities_of(outputs.at(0).second)[0].contiguous();
-  const std::span<const float> values(row.const_data_ptr<float>(), static_cast<std::size_t>(row.numel()));
+  const std::span<const float> values(row.const_data_ptr<float>(),
+                                      static_cast<std::size_t>(row.numel()));
   std::vector<std::int64_t> order(values.size());
   std::iota(order.begin(), order.end(), 0);
   const auto shown = std::min(values.size(), static_cast<std::size_t>(top_k));
@@ -185,11 +192,12 @@ NamedAtTensors LoadedModel::run(const std::vector<NamedView>& inputs) const {
   for (const NamedView& input : inputs) {
     auto found = std::find(names.begin(), names.end(), input.name);
     if (names.size() == 1) found = names.begin();
-    if (found == names.end() || tensors[static_cast<std::size_t>(found - names.begin())].defined()) {
+    if (found == names.end() ||
+        tensors[static_cast<std::size_t>(found - names.begin())].defined()) {
       std::string known;
       for (const auto& each : names) known += (known.empty() ? "" : ", ") + each;
-      throw Error(ErrorCode::usage, "the network's inputs are " + known + ", each once; got '" +
-                                        input.name + "'");
+      throw Error(ErrorCode::usage,
+                  "the network's inputs are " + known + ", each once; got '" + input.name + "'");
     }
     tensors[static_cast<std::size_t>(found - names.begin())] = to_aten(input.tensor);
   }

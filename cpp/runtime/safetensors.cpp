@@ -58,8 +58,8 @@ std::map<std::string, Tensor> read_safetensors(std::span<const std::byte> bytes,
     }
     return tensors;
   } catch (const std::exception& error) {
-    throw Error(ErrorCode::model,
-                name + ": the goldens cannot be read (" + error.what() + "); export the file again");
+    throw Error(ErrorCode::model, name + ": the goldens cannot be read (" + error.what() +
+                                      "); export the file again");
   }
 }
 

@@ -19,7 +19,8 @@ double max_difference(const at::Tensor& expected, const at::Tensor& actual) {
   const at::Tensor a = expected.to(at::kDouble);
   const at::Tensor b = actual.to(at::kDouble);
   const at::Tensor same = a.eq(b).logical_or(a.isnan().logical_and(b.isnan()));
-  const at::Tensor difference = a.sub(b).abs().masked_fill(same, 0).nan_to_num(kInfinity, kInfinity);
+  const at::Tensor difference =
+      a.sub(b).abs().masked_fill(same, 0).nan_to_num(kInfinity, kInfinity);
   return difference.max().item<double>();
 }
 
@@ -35,11 +36,14 @@ class Golden {
 
   const Tensor& at(const std::string& key) const {
     const Tensor* tensor = find(key);
-    if (tensor == nullptr) throw std::runtime_error("the golden '" + prefix_ + key + "' is missing");
+    if (tensor == nullptr)
+      throw std::runtime_error("the golden '" + prefix_ + key + "' is missing");
     return *tensor;
   }
 
-  Check compare(const std::string& key, const std::string& stage, const at::Tensor& actual,
+  Check compare(const std::string& key,
+                const std::string& stage,
+                const at::Tensor& actual,
                 double tolerance) const {
     const double error = max_difference(to_aten(at(key)), actual);
     return {index_, stage, error, tolerance, error <= tolerance};
@@ -51,12 +55,15 @@ class Golden {
   int index_;
 };
 
-void check_outputs(const Manifest& manifest, const Golden& golden, const NamedAtTensors& outputs,
+void check_outputs(const Manifest& manifest,
+                   const Golden& golden,
+                   const NamedAtTensors& outputs,
                    std::vector<Check>& checks) {
   for (const auto& [name, tensor] : outputs) {
     const auto tolerance = manifest.tolerances.find(name);
-    checks.push_back(golden.compare("output." + name, "output " + name, tensor,
-                                    tolerance == manifest.tolerances.end() ? 0 : tolerance->second));
+    checks.push_back(
+        golden.compare("output." + name, "output " + name, tensor,
+                       tolerance == manifest.tolerances.end() ? 0 : tolerance->second));
   }
 }
 
@@ -88,8 +95,9 @@ void check_tensors(const LoadedModel& model, const Golden& golden, std::vector<C
 
 std::vector<Check> selftest(const LoadedModel& model) {
   if (!model.manifest || model.manifest->goldens == 0) {
-    throw Error(ErrorCode::model, model.name + ": the file holds no goldens, so it cannot be tested; "
-                                               "export it with sample inputs");
+    throw Error(ErrorCode::model, model.name +
+                                      ": the file holds no goldens, so it cannot be tested; "
+                                      "export it with sample inputs");
   }
   const c10::InferenceMode inference;
   const auto tensors = read_safetensors(model.goldens, model.name);

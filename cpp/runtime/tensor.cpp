@@ -49,8 +49,8 @@ std::int64_t Tensor::numel() const {
 template <typename T>
 std::span<const T> Tensor::values() const {
   if (dtype_ != kDType<T>) {
-    throw Error(ErrorCode::usage, std::string("Tensor::values: the tensor holds ") + name_of(dtype_) +
-                                      ", asked for " + name_of(kDType<T>));
+    throw Error(ErrorCode::usage, std::string("Tensor::values: the tensor holds ") +
+                                      name_of(dtype_) + ", asked for " + name_of(kDType<T>));
   }
   return {static_cast<const T*>(data_.get()), static_cast<std::size_t>(numel())};
 }

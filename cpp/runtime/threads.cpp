@@ -1,8 +1,7 @@
 // How many threads a call may use: what the scheduler and the container allow,
 // which LibTorch's own default (all cores of the machine) does not ask.
-#include <sched.h>
-
 #include <ATen/Parallel.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <cmath>

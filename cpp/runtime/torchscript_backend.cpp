@@ -1,4 +1,4 @@
-#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ScalarOps.h>
 #include <ATen/core/ivalue.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/jit/api/module.h>
@@ -25,7 +25,9 @@ class MemoryBuffer : public std::streambuf {
 
  protected:
   pos_type seekoff(off_type offset, std::ios_base::seekdir from, std::ios_base::openmode) override {
-    char* base = from == std::ios_base::beg ? eback() : from == std::ios_base::cur ? gptr() : egptr();
+    char* base = from == std::ios_base::beg   ? eback()
+                 : from == std::ios_base::cur ? gptr()
+                                              : egptr();
     if (offset < eback() - base || offset > egptr() - base) return pos_type(off_type(-1));
     setg(eback(), base + offset, egptr());
     return gptr() - eback();
@@ -40,8 +42,9 @@ class MemoryBuffer : public std::streambuf {
 void check_required_ops(const Manifest& manifest, const std::string& name) {
   for (const std::string& op : manifest.required_ops) {
     if (torch::jit::getAllOperatorsFor(c10::Symbol::fromQualString(op)).empty()) {
-      throw Error(ErrorCode::model, name + ": the model needs the operator " + op +
-                                        ", which this program does not have; load its library first");
+      throw Error(ErrorCode::model,
+                  name + ": the model needs the operator " + op +
+                      ", which this program does not have; load its library first");
     }
   }
 }
@@ -79,7 +82,7 @@ void flatten(const c10::IValue& value, const std::string& prefix, NamedAtTensors
       flatten(item.value(), join(prefix, key_text(item.key())), out);
     }
   } else if (value.isScalar()) {
-    out.emplace_back(prefix.empty() ? "output" : prefix, at::scalar_tensor(value.toScalar()));
+    out.emplace_back(prefix.empty() ? "output" : prefix, at::scalar_to_tensor(value.toScalar()));
   } else if (!value.isNone()) {
     throw std::runtime_error("output '" + prefix + "' is a " + value.tagKind() +
                              ", only tensors, numbers, tuples, lists and dicts can be returned");
@@ -140,8 +143,10 @@ class TorchScriptBackend final : public NetworkBackend {
 
 }  // namespace
 
-std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive, const Manifest* manifest,
-                                                 Backend backend, const std::string& name) {
+std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
+                                                 const Manifest* manifest,
+                                                 Backend backend,
+                                                 const std::string& name) {
   if (manifest != nullptr) check_required_ops(*manifest, name);
   const c10::InferenceMode inference;
   MemoryBuffer buffer(archive.bytes);

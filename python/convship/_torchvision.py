@@ -48,4 +48,4 @@ def _declare_missing_ops() -> torch.library.Library:
 if not _compiled_ops_load():
     _declared = _declare_missing_ops()
 
-import torchvision  # noqa: E402  (must follow the declarations)
+import torchvision  # type: ignore[import-untyped]  # noqa: E402  (must follow the declarations)

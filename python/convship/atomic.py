@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from pathlib import Path
+
+__all__ = ["write_atomically"]
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -14,7 +17,8 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     is flushed. Whatever fails, an older file stays as it was.
 
     Raises:
-        OSError: The folder does not exist or cannot be written, or the disk is full.
+        OSError: The folder does not exist or cannot be written, or the disk is full; its
+            `filename` is `path`.
 
     Example:
         >>> import tempfile
@@ -24,6 +28,15 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         b'all of it'
     """
     path = Path(path)
+    try:
+        _write(path, content)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        reason = f"no space left ({error.strerror})" if full else error.strerror
+        raise OSError(error.errno, f"cannot be written: {reason}", str(path)) from error
+
+
+def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:

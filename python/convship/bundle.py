@@ -17,6 +17,16 @@ from torch import Tensor
 
 from convship.errors import ModelFileError, ModelFileNotFoundError
 
+__all__ = [
+    "FORMAT",
+    "Manifest",
+    "TensorSpec",
+    "Tolerances",
+    "describe",
+    "flatten",
+    "inspect",
+]
+
 FORMAT = 1
 MANIFEST = "manifest.json"
 GOLDENS = "goldens.safetensors"
@@ -107,10 +117,11 @@ def describe(manifest: Manifest) -> str:
     """
 
     def tensors(specs: list[TensorSpec]) -> str:
-        return ", ".join(
-            f"{spec.name} {spec.dtype} [{', '.join('N' if d is None else str(d) for d in spec.shape)}]"
-            for spec in specs
+        shapes = (
+            ", ".join("N" if size is None else str(size) for size in spec.shape) for spec in specs
         )
+        pairs = zip(specs, shapes, strict=True)
+        return ", ".join(f"{spec.name} {spec.dtype} [{shape}]" for spec, shape in pairs)
 
     tolerances = {**manifest.tolerances.outputs, "probabilities": manifest.tolerances.probabilities}
     if manifest.task == "general":
@@ -239,7 +250,9 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield prefix or "output", value
     elif isinstance(value, bool | int | float):
-        yield prefix or "output", torch.tensor(value)
+        # float64 for float, as LibTorch makes tensors of TorchScript's numbers.
+        dtype = torch.float64 if isinstance(value, float) else None
+        yield prefix or "output", torch.tensor(value, dtype=dtype)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))

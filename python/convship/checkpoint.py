@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 from pathlib import Path
 from typing import Any
@@ -10,43 +9,18 @@ from typing import Any
 import torch
 
 from convship.atomic import write_atomically
-from convship.errors import ModelFileError
+from convship.errors import ModelFileError, ModelFileNotFoundError
 
-__all__ = ["FORMAT", "MissingCheckpointError", "load_checkpoint", "save_checkpoint", "save_file"]
+__all__ = ["FORMAT", "load_checkpoint", "save_checkpoint"]
 
 FORMAT = "convship-checkpoint-1"
-
-
-class MissingCheckpointError(ModelFileError, FileNotFoundError):
-    """There is no run or checkpoint where one was named."""
-
-
-def save_file(path: str | Path, content: bytes) -> None:
-    """Write one of a run's files atomically.
-
-    Raises:
-        OSError: The disk is full or the folder cannot be written; an old file stays as it was.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_file(Path(folder) / "a.txt", b"hello")
-        ...     (Path(folder) / "a.txt").read_bytes()
-        b'hello'
-    """
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        reason = f"no space left on the disk ({error.strerror})" if full else error.strerror
-        raise OSError(f"{path}: cannot be written: {reason}") from error
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     """Write `content`, tensors and plain values only, as a checkpoint; atomically.
 
     Raises:
-        OSError: As `save_file`.
+        OSError: As `write_atomically`.
 
     Example:
         >>> import tempfile
@@ -58,25 +32,25 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     # To memory first: torch.save aborts the process when the disk is full.
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
-    save_file(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU; nothing in it is executed.
 
     Raises:
-        MissingCheckpointError: There is no such file.
+        ModelFileNotFoundError: There is no such file.
         ModelFileError: The file is damaged, or not a checkpoint of convship.
 
     Example:
         >>> load_checkpoint("missing.ckpt")
         Traceback (most recent call last):
-        convship.checkpoint.MissingCheckpointError: missing.ckpt: no such checkpoint
+        convship.errors.ModelFileNotFoundError: missing.ckpt: no such checkpoint
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise MissingCheckpointError(f"{path}: no such checkpoint") from None
+        raise ModelFileNotFoundError(f"{path}: no such checkpoint") from None
     except PermissionError as error:
         raise OSError(f"{path}: cannot be read: {error.strerror}") from None
     except Exception as error:  # torch raises many kinds, and texts of many lines

@@ -47,6 +47,7 @@ def train(
     shift: Annotated[int | None, typer.Option(help="largest random shift, pixels")] = None,
     rotate: Annotated[float | None, typer.Option(help="largest random rotation, degrees")] = None,
     scale: Annotated[float | None, typer.Option(help="largest random change of size")] = None,
+    start_size: Annotated[float | None, typer.Option(help="of --size, to grow from")] = None,
     early_stopping: Annotated[int | None, typer.Option(help="epochs to wait; 0: never")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     precision: Annotated[str | None, typer.Option(help="auto, 32, bf16-mixed, 16-mixed")] = None,
@@ -60,11 +61,14 @@ def train(
     overrides = {**locals(), "size": (size, size) if size is not None else None}
     del overrides["config"], overrides["resume"]
     from convship.config import read_config
+    from convship.loop import rank
     from convship.train import train as train_run
 
     if config is None and resume and out is not None and (out / "config.toml").exists():
         config = out / "config.toml"
     run = train_run(read_config(config, overrides), resume=resume)
+    if rank() > 0:  # under torchrun, one process speaks
+        return
     summary = run.summary
     print(
         f"{run.path}: test accuracy {100 * summary['test_accuracy']:.2f} % "
@@ -104,7 +108,7 @@ def export(
     """Ship a trained network as one file that runs without Python."""
     from convship.export import export_run
 
-    manifest = export_run(run, out, checkpoint)
+    manifest = export_run(run, out, checkpoint)  # type: ignore[arg-type]
     print(
         f"{out}: {out.stat().st_size / 1e6:.2f} MB, {len(manifest.labels)} classes, "
         f"{manifest.goldens} goldens"
@@ -128,7 +132,7 @@ def inspect(
 def verify(
     model: Annotated[Path, typer.Argument(help="a shipped file")],
     images: Annotated[list[Path] | None, typer.Argument(help="images and folders of them")] = None,
-    backend: Annotated[str, typer.Option(help="convship, or libtorch: our kernels off")] = "convship",
+    backend: Annotated[str, typer.Option(help="convship or libtorch")] = "convship",
     threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
     json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> int:
@@ -138,6 +142,15 @@ def verify(
     report = verify_model(model, images or (), backend=backend, threads=threads)  # type: ignore[arg-type]
     print(report.to_json() if json else as_table(report))
     return 0 if report.passed else 1
+
+
+@app.command()
+def sdk(
+    cmake_dir: Annotated[bool, typer.Option("--cmake-dir", help="for -Dconvship_DIR=")] = False,
+) -> None:
+    """Print where the headers and libraries for C++ programs are."""
+    package = Path(__file__).parent
+    print(package / "lib/cmake/convship" if cmake_dir else package)
 
 
 @data_app.command()
@@ -183,7 +196,7 @@ def exit_code(error: Exception) -> int | None:
     # typer's own errors have exit codes; they have no common public class.
     if isinstance(error, FileNotFoundError | ValueError) or hasattr(error, "format_message"):
         return 2
-    if isinstance(error, OSError | ImportError | MemoryError):
+    if isinstance(error, OSError | ModuleNotFoundError | MemoryError):
         return 5
     return None
 

@@ -22,6 +22,7 @@ __all__ = ["TrainConfig", "read_config", "resolve", "write_config"]
 
 _IMAGENET_MEAN = [0.485, 0.456, 0.406]
 _IMAGENET_STD = [0.229, 0.224, 0.225]
+_Precision = Literal["auto", "32", "bf16-mixed", "16-mixed"]
 
 
 class TrainConfig(BaseModel):
@@ -54,6 +55,8 @@ class TrainConfig(BaseModel):
         shift: Largest random shift in pixels.
         rotate: Largest random rotation in degrees.
         scale: Largest random relative change of size.
+        start_size: Fraction of `size` that training begins with; images grow to all of it over the
+            first 70 % of the epochs. Early epochs are cheaper so; for networks that take any size.
         early_stopping: Epochs without a better test accuracy before stopping; 0 never stops.
         seed: Of weights, order and augmentation.
         precision: "32", "bf16-mixed", "16-mixed", or "auto": bf16-mixed where the hardware
@@ -95,9 +98,10 @@ class TrainConfig(BaseModel):
     shift: int | None = Field(None, ge=0)
     rotate: float | None = Field(None, ge=0, le=180)
     scale: float | None = Field(None, ge=0, lt=1)
+    start_size: float | None = Field(None, gt=0, le=1)
     early_stopping: int = Field(0, ge=0)
     seed: int = Field(0, ge=0)
-    precision: Literal["auto", "32", "bf16-mixed", "16-mixed"] | None = None
+    precision: _Precision | None = None
     threads: int | None = Field(None, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = Field(None, ge=0)
@@ -119,6 +123,7 @@ _TUTORIAL: dict[str, Any] = {
     "shift": 0,
     "rotate": 0.0,
     "scale": 0.0,
+    "start_size": 1.0,
     "precision": "32",
 }
 
@@ -135,6 +140,7 @@ _DEFAULT: dict[str, Any] = {
     "label_smoothing": 0.1,
     "rotate": 0.0,
     "scale": 0.0,
+    "start_size": 1.0,
     "precision": "auto",
 }
 _LENET5: dict[str, Any] = {
@@ -145,7 +151,7 @@ _LENET5: dict[str, Any] = {
     "label_smoothing": 0.05,
     "precision": "32",  # too small for bfloat16 to pay
 }
-_CIFARNET: dict[str, Any] = {"epochs": 12, "batch_size": 256, "lr": 0.15}
+_CIFARNET: dict[str, Any] = {"epochs": 10, "batch_size": 256, "lr": 0.15, "start_size": 0.625}
 _PRETRAINED: dict[str, Any] = {"epochs": 5, "batch_size": 32, "lr": 0.005}
 
 
@@ -198,9 +204,9 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         (4, 0.001, (32, 32))
     """
     recipe = dict(_TUTORIAL) if config.recipe == "tutorial" else _default_recipe(config, data)
-    is_own = config.model in ("lenet5", "cifarnet")
+    is_own = config.model in ("lenet5", "cifarnet", "custom")
     recipe["size"] = _input_size(config, data)
-    recipe["channels"] = 1 if data.is_gray and is_own else 3
+    recipe["channels"] = 1 if data.is_gray and is_own else 3  # torchvision's take 3
     recipe["resize"] = 0 if is_own or config.size else 256
     # LeNet's layers are so small that a second thread waits more than it works.
     recipe["threads"] = 1 if config.model == "lenet5" else available_cpus()
@@ -223,6 +229,8 @@ def _default_recipe(config: TrainConfig, data: DataSet) -> dict[str, Any]:
             recipe["epochs"] = 10
     elif config.model == "cifarnet":
         recipe |= _CIFARNET
+        if len(data.train) < 10_000:  # few steps a batch of 256 would leave
+            recipe |= {"epochs": 30, "batch_size": 32, "lr": 0.05}
     elif config.weights:
         recipe |= _PRETRAINED
     if data.name in ("digits", "mnist"):  # mirrored digits are none
@@ -239,12 +247,14 @@ def _input_size(config: TrainConfig, data: DataSet) -> tuple[int, int]:
     if config.model == "cifarnet":
         # Small images as they are; larger ones at a size that still trains on a CPU.
         return data.size if data.size and 24 <= min(data.size) <= max(data.size) <= 96 else (64, 64)
+    if config.model == "custom":  # of the caller: whatever the images are
+        return data.size or (224, 224)
     return (299, 299) if config.model == "inception_v3" else (224, 224)
 
 
-def _resolve_precision(config: TrainConfig) -> str:
+def _resolve_precision(config: TrainConfig) -> _Precision:
     if config.precision != "auto":
-        return str(config.precision)
+        return config.precision or "32"
     if config.device != "cpu" and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     cpu: Any = torch.cpu

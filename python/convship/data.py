@@ -228,7 +228,11 @@ def from_datasets(train: Any, test: Any, labels: Sequence[str], name: str = "cus
                 f"got {low}..{high}"
             )
         parts.append(images)
-    return DataSet(name, list(labels), *parts)
+    sample = range(0, len(parts[0]), max(1, len(parts[0]) // 16))
+    shapes = [parts[0].read(index).shape for index in sample]
+    sizes = {(height, width) for _, height, width in shapes}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return DataSet(name, list(labels), parts[0], parts[1], size=size)
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -279,7 +283,7 @@ def _fake() -> DataSet:
         targets = torch.arange(count) % 4
         noise = torch.randint(0, 64, (count, 3, 32, 32), generator=generator)
         parts.append(TensorImages((noise + 60 * targets.view(-1, 1, 1, 1)).byte(), targets))
-    return DataSet("fake", ["black", "dark", "light", "white"], *parts, False, (32, 32))
+    return DataSet("fake", ["black", "dark", "light", "white"], parts[0], parts[1], False, (32, 32))
 
 
 # torchvision's class, whether gray, height and width in pixels
@@ -306,7 +310,7 @@ def _download(name: str, root: Path, download: bool) -> DataSet:
         images = torch.as_tensor(stored.data)
         images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)
         parts.append(TensorImages(images.contiguous(), torch.as_tensor(stored.targets)))
-    return DataSet(name, list(stored.classes), *parts, is_gray, (size, size))
+    return DataSet(name, list(stored.classes), parts[0], parts[1], is_gray, (size, size))
 
 
 def _cache_folder() -> Path:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,10 +125,12 @@ def evaluate(
         images = store(images, preprocess, workers=workers)
     count = len(labels)
     device = torch.device(device)
-    top1 = MulticlassAccuracy(count, average="micro").to(device)
-    top5 = MulticlassAccuracy(count, average="micro", top_k=min(5, count)).to(device)
-    confusion = MulticlassConfusionMatrix(count).to(device)
-    loss = MeanMetric().to(device)
+    # Under torchrun too, this process alone sees all of the images.
+    alone: Any = {"sync_on_compute": False}
+    top1 = MulticlassAccuracy(count, average="micro", **alone).to(device)
+    top5 = MulticlassAccuracy(count, average="micro", top_k=min(5, count), **alone).to(device)
+    confusion = MulticlassConfusionMatrix(count, **alone).to(device)
+    loss = MeanMetric(nan_strategy="disable", **alone).to(device)
     was_training = model.training
     model = model.to(device).eval()
     preprocess = preprocess.to(device)
@@ -138,7 +141,7 @@ def evaluate(
             check_outputs(outputs, count)
             for metric in (top1, top5, confusion):
                 metric.update(outputs, targets)
-            loss.update(nn.functional.cross_entropy(outputs, targets), len(targets))
+            loss.update(nn.functional.cross_entropy(outputs, targets, reduction="none"))
     model.train(was_training)
     matrix = confusion.compute().cpu()
     values = (float(metric.compute()) for metric in (loss, top1, top5))

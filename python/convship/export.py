@@ -38,6 +38,8 @@ from convship.golden import (
 )
 from convship.tolerance import find_tolerances, require_teeth
 
+__all__ = ["export_model", "export_run"]
+
 # Of a run's samples; each stores every stage, which for photographs is a megabyte.
 _GOLDENS = 4
 
@@ -114,8 +116,16 @@ def export_run(
     """Write the network that `train` left in folder `run` as one file; see `export_model`.
 
     Raises:
-        MissingCheckpointError: There is no such run.
+        ModelFileNotFoundError: There is no such run.
         OSError: The file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from convship.train import TrainConfig, train
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = train(TrainConfig(data="fake", epochs=1, out=f"{folder}/run"), verbose=False)
+        ...     export_run(run.path, f"{folder}/model.pt").labels == run.labels
+        True
     """
     from convship.runs import load_run
 
@@ -193,7 +203,8 @@ def _with_labels(plan: _Plan, labels: Sequence[str] | None) -> _Plan:
     names = [str(index) for index in range(classes)] if labels is None else list(labels)
     if len(names) != classes:
         raise ExportError(
-            f"export_model: labels must name the network's {classes} classes, got {len(names)} labels"
+            f"export_model: labels must name the network's {classes} classes, "
+            f"got {len(names)} labels"
         )
     return _Plan(plan.network, plan.shipped, plan.preprocess, names, plan.goldens, plan.inputs)
 
@@ -205,7 +216,7 @@ def _script(module: nn.Module, example: tuple[Any, ...], method: str) -> torch.j
             warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
             if method == "trace":
                 return torch.jit.trace(module, example)  # type: ignore[no-any-return]
-            return torch.jit.script(module)  # type: ignore[no-any-return]
+            return torch.jit.script(module)
     except Exception as error:
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         reason = " ".join(line.strip() for line in lines[:3])
@@ -220,21 +231,17 @@ def _script(module: nn.Module, example: tuple[Any, ...], method: str) -> torch.j
         ) from error
 
 
-class _Shipped(nn.Module):
-    """The module in the file; its methods are defined by `_ship`."""
-
-    def __init__(self, network: nn.Module, preprocessing: nn.Module | None) -> None:
-        super().__init__()
-        self.network = network
-        if preprocessing is not None:
-            self.preprocessing = preprocessing
-
-
 def _ship(
     network: torch.jit.ScriptModule, preprocessing: torch.jit.ScriptModule | None, names: list[str]
 ) -> torch.jit.ScriptModule:
-    shipped = _script(_Shipped(network, preprocessing).eval(), (), "script")
-    schema = network.forward.schema
+    # A class per export: scripted modules of one class share a type, and with it the methods that
+    # are defined below, which may be defined once only.
+    module = type("Shipped", (nn.Module,), {})()
+    module.network = network
+    if preprocessing is not None:
+        module.preprocessing = preprocessing
+    shipped = _script(module.eval(), (), "script")
+    schema = _forward_schema(network)
     # Some networks (googlenet) return a tuple once scripted whose first member are the logits.
     first = "[0]" if preprocessing is not None and _returns_tuple(schema) else ""
     types = {argument.name: argument.type.annotation_str for argument in schema.arguments}
@@ -254,8 +261,12 @@ def _ship(
     return shipped
 
 
+def _forward_schema(scripted: torch.jit.ScriptModule) -> Any:
+    return scripted.forward.schema  # type: ignore[attr-defined]
+
+
 def _returns_tuple(schema: Any) -> bool:
-    return schema.returns[0].type.kind() == "TupleType"
+    return bool(schema.returns[0].type.kind() == "TupleType")
 
 
 def _build(plan: _Plan, training: Mapping[str, Any] | None) -> tuple[Manifest, bytes]:
@@ -307,7 +318,8 @@ def _check_scripted(plan: _Plan, answers: list[dict[str, Tensor]], tolerances: T
             if error > tolerances.outputs[name]:
                 raise ExportError(
                     f"export_model: scripted, the model answers differently: output '{name}' of "
-                    f"sample {index} is off by {error:.3g}, tolerance {tolerances.outputs[name]:.3g}"
+                    f"sample {index} is off by {error:.3g}, "
+                    f"tolerance {tolerances.outputs[name]:.3g}"
                 )
 
 
@@ -330,7 +342,7 @@ def _required_ops(shipped: torch.jit.ScriptModule) -> list[str]:
     return sorted(name for name in names if name.split("::")[0] not in ("aten", "prim"))
 
 
-def _arguments(sample: Sample) -> tuple[Any, ...]:
+def _arguments(sample: Any) -> tuple[Any, ...]:
     if isinstance(sample, Tensor):
         return (sample,)
     if isinstance(sample, Mapping):
@@ -339,7 +351,7 @@ def _arguments(sample: Sample) -> tuple[Any, ...]:
 
 
 def _argument_names(scripted: torch.jit.ScriptModule) -> list[str]:
-    return [argument.name for argument in scripted.forward.schema.arguments][1:]
+    return [argument.name for argument in _forward_schema(scripted).arguments][1:]
 
 
 def _by_name(sample: Sample, names: list[str]) -> NetworkInput:

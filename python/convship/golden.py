@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from convship.bundle import flatten
 
+# Internal to export and verify.
+
 Image = str | Path | bytes | Tensor
 NetworkInput = Mapping[str, Tensor]
 

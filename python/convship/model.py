@@ -11,6 +11,8 @@ from convship import _library
 from convship.bundle import Manifest
 from convship.errors import ModelFileNotFoundError
 
+__all__ = ["Model", "load"]
+
 _library.load()
 
 from convship import _C  # noqa: E402  (the op library must be there first)

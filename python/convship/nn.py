@@ -1,7 +1,7 @@
 """Modules over the ops: what a network is built of."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ class ConvPool2d(nn.Module):
         torch.Size([4, 6, 14, 14])
     """
 
-    __constants__ = [
+    __constants__: ClassVar[list[str]] = [
         "in_channels",
         "out_channels",
         "kernel_size",
@@ -125,9 +125,7 @@ class ConvPool2d(nn.Module):
         self.activation = _choice("activation", activation, ops.ACTIVATIONS)
         self.pool_size = _pair("pool_size", pool_size, least=1)
         self.pool_stride = (
-            self.pool_size
-            if pool_stride is None
-            else _pair("pool_stride", pool_stride, least=1)
+            self.pool_size if pool_stride is None else _pair("pool_stride", pool_stride, least=1)
         )
         self.pool_padding = _pair("pool_padding", pool_padding, least=0)
         self.ceil_mode = bool(ceil_mode)
@@ -143,9 +141,7 @@ class ConvPool2d(nn.Module):
             )
         )
         if bias:
-            self.bias = nn.Parameter(
-                torch.empty(out_channels, device=device, dtype=dtype)
-            )
+            self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
@@ -160,12 +156,12 @@ class ConvPool2d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to images [N, C_in, H, W] or one image [C_in, H, W]."""
-        # Nested and not one condition: the script compiler only leaves out
-        # the other branch when is_scripting() stands alone.
-        if torch.jit.is_scripting():
+        # if and else, not one condition and no early return: the script
+        # compiler only leaves a branch out where is_scripting() stands alone.
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self._unfused(input)
-        else:
-            if torch.jit.is_tracing():
+        else:  # noqa: RET505
+            if _is_tracing():
                 return self._unfused(input)
             return ops.conv_pool2d(
                 input,
@@ -224,9 +220,7 @@ class ConvPool2d(nn.Module):
             ("ceil_mode", self.ceil_mode, False),
             ("accuracy", self.accuracy, "default"),
         )
-        parts += [
-            f"{name}={value!r}" for name, value, default in optional if value != default
-        ]
+        parts += [f"{name}={value!r}" for name, value, default in optional if value != default]
         return ", ".join(parts)
 
     def _check_combinations(self) -> None:
@@ -248,6 +242,10 @@ class ConvPool2d(nn.Module):
                     f"and pool_size {self.pool_size}"
                 )
                 raise ValueError(msg)
+
+
+def _is_tracing() -> bool:
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]
 
 
 def _integer(name: str, value: int, least: int) -> int:

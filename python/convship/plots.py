@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from convship.checkpoint import save_file
+from convship.atomic import write_atomically
 from convship.data import DataSet, Images
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def plot_confusion(confusion: Tensor, labels: Sequence[str], path: str | Path) -
     """Draw a confusion matrix [classes, classes], rows the truth, as PNG.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     plot_confusion(torch.eye(2), ["cat", "dog"], Path(folder) / "confusion.png")
     """
@@ -130,4 +129,4 @@ def _figure(width: float, height: float) -> Figure:
 def _save(figure: Figure, path: str | Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    save_file(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())

@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+__all__ = ["Preprocess"]
+
+
 class Preprocess(nn.Module):
     """Resize, crop, choose colour channels, scale to [0, 1] and normalise.
 
     The result is ``(crop(resize(images)) / 255 - mean) / std``. Resizing is ATen's
-    antialiased bilinear on uint8, the same bits on every instruction set and the same
-    as torchvision's ``resize`` of a uint8 tensor.
+    antialiased bilinear on uint8: the same bits on every instruction set, and within one gray
+    level of Pillow's and torchvision's, which round differently. To ship a torchvision preset's
+    own arithmetic, pass the preset itself to `export_model`.
 
     Args:
         size: Height and width of the network's input in pixels; one number for a square.
@@ -25,7 +29,7 @@ class Preprocess(nn.Module):
         std: Standard deviation per channel, in the same units.
 
     Raises:
-        ValueError: For sizes below 1, a channel count other than 1 or 3, a `resize` below
+        ValueError: For sizes below 2, a channel count other than 1 or 3, a `resize` below
             `size`, or `mean` and `std` that do not fit `channels`.
 
     Example:
@@ -46,8 +50,9 @@ class Preprocess(nn.Module):
     ) -> None:
         super().__init__()
         height, width = (size, size) if isinstance(size, int) else size
-        if min(height, width) < 1:
-            raise ValueError(f"Preprocess: size must be at least 1 pixel, got {size}")
+        # ATen's uint8 resize trips over results of one pixel.
+        if min(height, width) < 2:
+            raise ValueError(f"Preprocess: size must be at least 2 pixels, got {size}")
         if channels not in (1, 3):
             raise ValueError(f"Preprocess: channels must be 1 (gray) or 3 (RGB), got {channels}")
         if resize is not None and resize < max(height, width):
@@ -84,7 +89,9 @@ class Preprocess(nn.Module):
         if images.dtype != torch.uint8 or images.dim() != 4:
             raise ValueError(
                 "preprocess: images must be uint8 [N, 3 or 1, H, W], got "
-                + str(images.dtype) + " " + str(images.shape)
+                + str(images.dtype)
+                + " "
+                + str(images.shape)
             )
         if images.size(1) != 3 and images.size(1) != 1:
             raise ValueError(
@@ -105,9 +112,10 @@ class Preprocess(nn.Module):
             images = F.interpolate(
                 images, target, mode="bilinear", align_corners=False, antialias=True
             )
-        # round(): centre crops of odd margins fall where torchvision's do.
-        top = int(round((target[0] - self.height) / 2.0))
-        left = int(round((target[1] - self.width) / 2.0))
+        # round(): centre crops of odd margins fall where torchvision's do. int(): TorchScript's
+        # round gives a float.
+        top = int(round((target[0] - self.height) / 2.0))  # noqa: RUF046
+        left = int(round((target[1] - self.width) / 2.0))  # noqa: RUF046
         return images[:, :, top : top + self.height, left : left + self.width]
 
     def normalize(self, images: Tensor) -> Tensor:

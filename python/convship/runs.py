@@ -7,15 +7,16 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
 from torch import nn
 
-from convship.checkpoint import MissingCheckpointError, load_checkpoint, save_file
+from convship.atomic import write_atomically
+from convship.checkpoint import load_checkpoint
 from convship.config import TrainConfig
 from convship.data import DataSet
-from convship.errors import ImageError, ModelFileError
+from convship.errors import ImageError, ModelFileError, ModelFileNotFoundError
 from convship.models import create_model
 from convship.plots import spread_over_classes
 from convship.preprocess import Preprocess
@@ -51,7 +52,7 @@ class Run:
 
 def load_run(
     path: str | Path,
-    which: Literal["best", "last"] = "best",
+    which: str = "best",
     model: nn.Module | None = None,
 ) -> Run:
     """Return the run in folder `path`.
@@ -62,20 +63,23 @@ def load_run(
         model: A network to load the weights into, for runs that trained one of your own.
 
     Raises:
-        MissingCheckpointError: There is no such run, or no checkpoint in it yet.
+        ValueError: `which` is neither "best" nor "last".
+        ModelFileNotFoundError: There is no such run, or no checkpoint in it yet.
         ModelFileError: The checkpoint is damaged or does not fit the network.
 
     Example:
         >>> load_run("missing-run")
         Traceback (most recent call last):
-        convship.checkpoint.MissingCheckpointError: missing-run: no run here; convship train makes one
+        convship.errors.ModelFileNotFoundError: missing-run: no run here; convship train makes one
     """
     path = Path(path)
+    if which not in ("best", "last"):
+        raise ValueError(f"load_run: which must be best or last, got {which!r}")
     if path.is_file():
         raise ModelFileError(f"{path}: a file, not a run; name the folder that train wrote")
     file = path / f"{which}.ckpt"
     if not file.exists():
-        raise MissingCheckpointError(f"{path}: no run here; convship train makes one")
+        raise ModelFileNotFoundError(f"{path}: no run here; convship train makes one")
     content = load_checkpoint(file)
     try:
         config = TrainConfig(**content["config"])
@@ -164,7 +168,7 @@ def write_samples(data: DataSet, folder: Path) -> None:
                 raise ImageError(f"{file}: cannot be read: {error.strerror}") from None
         else:
             suffix, content = ".png", _png(data, index)
-        save_file(folder / f"{number}_{label}{suffix}", content)
+        write_atomically(folder / f"{number}_{label}{suffix}", content)
 
 
 def _png(data: DataSet, index: int) -> bytes:

@@ -27,6 +27,8 @@ from convship.errors import ImageError
 from convship.golden import largest_difference
 from convship.model import Model, load
 
+__all__ = ["StageResult", "VerifyReport", "as_table", "verify_model"]
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # The native program writes every stage to disk; this bounds how much at a time.
 _CHUNK = 200
@@ -105,6 +107,16 @@ def verify_model(
         FileNotFoundError, ModelFileError: There is no such file, or it is no convship model.
         ImageError: An image cannot be decoded.
         ValueError: Images were given for a network that does not take any.
+
+    Example:
+        >>> import convship, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/net.pt"
+        ...     network = torch.nn.Linear(3, 2)
+        ...     _ = convship.export_model(network, path, samples=[torch.rand(1, 3)])
+        ...     report = convship.verify_model(path)
+        >>> report.passed, report.stages[0].stage, report.stages[0].python_native
+        (True, 'output output', 0.0)
     """
     path = Path(path)
     extras = read_extras(path)
@@ -122,7 +134,9 @@ def verify_model(
             for each in columns.of_images(files, folder):
                 results.add(*each)
         elif images:
-            raise ValueError(f"verify_model: {path} is no classifier of images, so it takes no images")
+            raise ValueError(
+                f"verify_model: {path} is no classifier of images, so it takes no images"
+            )
         else:
             for each in columns.of_tensors(goldens, manifest, folder):
                 results.add(*each)
@@ -337,7 +351,12 @@ def _golden_files(goldens: Mapping[str, Tensor], count: int, folder: Path) -> li
 
 
 def as_table(report: VerifyReport) -> str:
-    """Return the report for people: a line per stage, then the verdict."""
+    """Return the report for people: a line per stage, then the verdict.
+
+    Example:
+        >>> as_table(VerifyReport("m.pt", "convship", threads=2)).splitlines()[-1]
+        'same answers'
+    """
     lines = [
         f"{report.inputs} inputs, backend {report.backend}, {report.threads} threads; "
         "P convship in Python, N native, R torch as it is",

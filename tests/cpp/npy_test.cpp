@@ -23,7 +23,9 @@ std::string npy_of(const Tensor& tensor) {
   return out.str();
 }
 
-const Tensor kMatrix(DType::float32, {2, 3}, std::shared_ptr<const void>(new float[6]{1, 2, 3, 4, 5, 6}, [](const void* p) {
+const Tensor kMatrix(DType::float32,
+                     {2, 3},
+                     std::shared_ptr<const void>(new float[6]{1, 2, 3, 4, 5, 6}, [](const void* p) {
                        delete[] static_cast<const float*>(p);
                      }));
 

@@ -62,7 +62,9 @@ std::string load_message(const std::string& bytes, const Options& options = {}) 
   return message_of([&] { Model::load(bytes_of(bytes), options, "file"); });
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 float run_sum(const Model& model, float a, float b) {
   const float values[] = {a, b};
@@ -73,7 +75,8 @@ float run_sum(const Model& model, float a, float b) {
 }  // namespace
 
 TEST_CASE("sha256 of a known text") {
-  CHECK(sha256_hex(bytes_of("abc")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK(sha256_hex(bytes_of("abc")) ==
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
 TEST_CASE("a shipped network runs and names its output") {
@@ -96,8 +99,10 @@ TEST_CASE("tuples, lists, dicts and named keys come out flattened") {
       shipped("def forward(self, x):\n    return {'a': x, 'b': x + 1}, [x, x * 2], 5\n"));
   const float values[] = {1, 2};
   std::vector<std::string> names;
-  for (const auto& [name, tensor] : model.run({{"x", {values, DType::float32, {2}, {}}}})) names.push_back(name);
-  const std::vector<std::string> expected = {"output_0.a", "output_0.b", "output_1.0", "output_1.1", "output_2"};
+  for (const auto& [name, tensor] : model.run({{"x", {values, DType::float32, {2}, {}}}}))
+    names.push_back(name);
+  const std::vector<std::string> expected = {"output_0.a", "output_0.b", "output_1.0", "output_1.1",
+                                             "output_2"};
   CHECK(names == expected);
 }
 
@@ -117,7 +122,9 @@ TEST_CASE("a file cut anywhere is refused") {
   const auto good = shipped(kSum);
   for (std::size_t size = 0; size < good.size(); size += 13) {
     CAPTURE(size);
-    CHECK_THROWS_AS(open_archive({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size)}, "file", true), Error);
+    CHECK_THROWS_AS(open_archive({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size)},
+                                 "file", true),
+                    Error);
   }
 }
 
@@ -168,7 +175,8 @@ TEST_CASE("wrong inputs are named") {
 }
 
 TEST_CASE("one model answers many threads as it answers one") {
-  const Model model = Model::load(shipped("def forward(self, x):\n    return (x * 3.7).exp().sum()\n"));
+  const Model model =
+      Model::load(shipped("def forward(self, x):\n    return (x * 3.7).exp().sum()\n"));
   const float expected = run_sum(model, 0.3f, 0.9f);
   std::atomic<int> wrong{0};
   std::vector<std::thread> threads;
@@ -190,11 +198,12 @@ TEST_CASE("safetensors whose offsets, shapes or header lie are refused") {
   };
   const auto good = file(R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})");
   CHECK(read_safetensors(good, "f").at("a").shape() == std::vector<std::int64_t>{2});
-  for (const char* header : {R"({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}})",
-                             R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}})",
-                             R"({"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}})",
-                             R"({"a": {"dtype": "F32", "shape": [4611686018427387904, 4], "data_offsets": [0, 0]}})",
-                             R"({"a": {"dtype": "X", "shape": [2], "data_offsets": [0, 8]}})", "{"}) {
+  for (const char* header :
+       {R"({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}})",
+        R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}})",
+        R"({"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}})",
+        R"({"a": {"dtype": "F32", "shape": [4611686018427387904, 4], "data_offsets": [0, 0]}})",
+        R"({"a": {"dtype": "X", "shape": [2], "data_offsets": [0, 8]}})", "{"}) {
     CAPTURE(header);
     CHECK_THROWS_AS(read_safetensors(file(header), "f"), Error);
   }

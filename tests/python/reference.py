@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -54,7 +54,41 @@ class Case:
         def draw(shape: tuple[int, ...]) -> Tensor:
             return torch.randn(shape, generator=generator, dtype=dtype)
 
-        return [draw(self.input), draw(self.weight), draw(self.weight[:1]) if self.has_bias else None]
+        return [
+            draw(self.input),
+            draw(self.weight),
+            draw(self.weight[:1]) if self.has_bias else None,
+        ]
+
+
+LENET = Case(input=(4, 3, 32, 32), weight=(6, 3, 5, 5))
+ODD = Case(
+    input=(3, 4, 13, 18),
+    weight=(6, 2, 3, 2),
+    stride=(2, 1),
+    padding=(1, 2),
+    dilation=(1, 2),
+    groups=2,
+    pool_size=(3, 2),
+    pool_stride=(2, 1),
+    pool_padding=(1, 0),
+    ceil_mode=True,
+)
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda x: x,
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "every_second_column": lambda x: x.repeat_interleave(2, 3)[..., ::2],
+    "every_second_channel": lambda x: x.repeat_interleave(2, 1)[:, ::2],
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "expanded": lambda x: x[:, :, :1, :1].expand(x.shape),
+    "expanded_batch": lambda x: x[:1].expand(x.shape),
+    "misaligned": lambda x: torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape),
+    "empty_batch": lambda x: x[:0],
+    "empty_batch_channels_last": lambda x: x[:0].contiguous(memory_format=torch.channels_last),
+    "one_image": lambda x: x[0],
+    "one_image_channels_last": lambda x: x[:1].contiguous(memory_format=torch.channels_last)[0],
+}
 
 
 def random_cases(count: int, seed: int) -> Iterator[Case]:
@@ -144,6 +178,23 @@ def exact_conv_pool2d(
     if case.activation == "relu":
         conv = conv.clamp(min=0)
     return _max_pool(case, conv), _max_pool(case, error)
+
+
+def assert_same(actual: Tensor, expected: Tensor, what: object = "") -> None:
+    """Same values bit for bit (NaN equals NaN), same sizes and strides."""
+    assert actual.shape == expected.shape, what
+    assert actual.stride() == expected.stride(), what
+    assert torch.equal(actual.isnan(), expected.isnan()), what
+    numbers = ~expected.isnan()
+    assert torch.equal(actual[numbers], expected[numbers]), what
+
+
+def gradients(
+    op: Callable[..., Tensor], tensors: list[Tensor | None], grad: Tensor, **arguments: Any
+) -> tuple[Tensor, ...]:
+    leaves = [None if t is None else t.detach().requires_grad_() for t in tensors]
+    wanted = [t for t in leaves if t is not None]
+    return torch.autograd.grad(op(*leaves, **arguments), wanted, grad)
 
 
 def _conv(case: Case, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -85,8 +85,8 @@ struct Stages {
 // One comparison of selftest(): a golden's stage against this machine's answer.
 struct Check {
   int golden = 0;
-  std::string stage;      // "decode", "preprocess", "output NAME", "probabilities"
-  double max_error = 0;   // largest absolute difference; infinity where shapes differ
+  std::string stage;     // "decode", "preprocess", "output NAME", "probabilities"
+  double max_error = 0;  // largest absolute difference; infinity where shapes differ
   double tolerance = 0;
   bool passed = false;
 };
@@ -113,7 +113,8 @@ class CONVSHIP_API Model {
  public:
   static Model load(const std::filesystem::path& path, const Options& options = {});
   // `bytes` is copied; `name` stands for the path in messages.
-  static Model load(std::span<const std::byte> bytes, const Options& options = {},
+  static Model load(std::span<const std::byte> bytes,
+                    const Options& options = {},
                     const std::string& name = "model");
 
   Model(Model&&) noexcept;

@@ -34,11 +34,10 @@ struct ConvPool2dOptions {
 // bias [C_out] or absent; any strides. Goes through LibTorch's dispatcher, so
 // autograd, autocast and tracing work as for LibTorch's own ops. Throws
 // c10::ValueError, c10::TypeError or c10::NotImplementedError. Thread-safe.
-CONVSHIP_API at::Tensor conv_pool2d(
-    const at::Tensor& input,
-    const at::Tensor& weight,
-    const std::optional<at::Tensor>& bias = {},
-    const ConvPool2dOptions& options = {});
+CONVSHIP_API at::Tensor conv_pool2d(const at::Tensor& input,
+                                    const at::Tensor& weight,
+                                    const std::optional<at::Tensor>& bias = {},
+                                    const ConvPool2dOptions& options = {});
 
 // Makes the ops known to TorchScript in a program that calls nothing else of
 // this library: without a reference to it, linkers that are given --as-needed

@@ -12,14 +12,28 @@ namespace {
 // tile is 8 accumulators of 128 bits: enough independent sums to hide the
 // latency of an addition, and still inside the 16 registers of x86-64.
 constexpr int kChannelBlock = 4;
-constexpr int kColumns = 8;
+constexpr int kTile = 8;
+constexpr int kHalfTile = 4;
 
 // One register. Vector types, because the compiler does not keep plain arrays
 // in registers across the loops over taps.
 template <typename T>
 using Lanes __attribute__((vector_size(16))) = T;
 template <typename T>
-constexpr int kVectors = kColumns * sizeof(T) / 16;
+constexpr int kLanes = sizeof(Lanes<T>) / sizeof(T);
+
+// One register each: a memcpy of several would keep them in memory.
+template <typename T>
+Lanes<T> load(const T* from) {
+  Lanes<T> lanes;
+  std::memcpy(&lanes, from, sizeof lanes);
+  return lanes;
+}
+
+template <typename T>
+void store(T* to, Lanes<T> lanes) {
+  std::memcpy(to, &lanes, sizeof lanes);
+}
 
 // Below this many operations a second thread costs more than it brings.
 constexpr int64_t kOperationsPerThread = 400'000;
@@ -40,7 +54,7 @@ class ConvRows {
     const int64_t last = (g_.kernel.w - 1) * g_.dilation.w - g_.padding.w;
     inner_.begin = tap_columns(0).begin;
     inner_.end = sources_inside(last, g_.stride.w, g_.image.w, g_.conv.w).end;
-    if (g_.stride.w != 1 || inner_.end - inner_.begin < kColumns) inner_ = {0, 0};
+    if (g_.stride.w != 1 || inner_.end - inner_.begin < kHalfTile) inner_ = {0, 0};
   }
 
   // Row r of channel o goes to rows + o * channel_step.
@@ -51,45 +65,54 @@ class ConvRows {
       edge(o, top, taps, {0, inner_.begin}, rows + o * channel_step);
       edge(o, top, taps, {inner_.end, g_.conv.w}, rows + o * channel_step);
     }
-    // The last tile moves left until it fits: some columns are computed twice,
+    // A last tile moves left until it fits: some columns are computed twice,
     // with the same result.
-    for (int64_t q = inner_.begin; q < inner_.end; q += kColumns) {
-      tile(top, taps, std::min(q, inner_.end - kColumns), rows, channel_step);
+    for (int64_t q = inner_.begin; q < inner_.end;) {
+      if (inner_.end - q > kHalfTile && inner_.end - inner_.begin >= kTile) {
+        tile<kTile>(top, taps, std::min(q, inner_.end - kTile), rows, channel_step);
+        q += kTile;
+      } else {
+        tile<kHalfTile>(top, taps, std::min(q, inner_.end - kHalfTile), rows, channel_step);
+        q += kHalfTile;
+      }
     }
   }
 
  private:
   Range tap_columns(int64_t j) const {
-    return sources_inside(
-        j * g_.dilation.w - g_.padding.w, g_.stride.w, g_.image.w, g_.conv.w);
+    return sources_inside(j * g_.dilation.w - g_.padding.w, g_.stride.w, g_.image.w, g_.conv.w);
   }
 
-  const T* input_row(int64_t c, int64_t y) const {
-    return image_ + c * plane_ + y * g_.image.w;
-  }
+  const T* input_row(int64_t c, int64_t y) const { return image_ + c * plane_ + y * g_.image.w; }
 
   // kColumns columns from q on, where every tap is inside and stride.w is 1.
+  template <int kColumns>
   void tile(int64_t top, Range taps, int64_t q, T* rows, int64_t channel_step) const {
-    Lanes<T> sum[kChannels][kVectors<T>];
+    constexpr int kVectors = kColumns / kLanes<T>;
+    Lanes<T> sum[kChannels][kVectors];
     for (int o = 0; o < kChannels; ++o) {
-      for (int v = 0; v < kVectors<T>; ++v) sum[o][v] = bias_[o] - Lanes<T>{};
+      for (int v = 0; v < kVectors; ++v) sum[o][v] = bias_[o] - Lanes<T>{};
     }
     for (int64_t c = 0; c < channels_; ++c) {
       for (int64_t i = taps.begin; i < taps.end; ++i) {
         const T* x = input_row(c, top + i * g_.dilation.h) + q - g_.padding.w;
         const T* w = weight_ + (c * g_.kernel.h + i) * g_.kernel.w;
         for (int64_t j = 0; j < g_.kernel.w; ++j) {
-          Lanes<T> source[kVectors<T>];
-          std::memcpy(source, x + j * g_.dilation.w, sizeof source);
+          Lanes<T> source[kVectors];
+          for (int v = 0; v < kVectors; ++v) {
+            source[v] = load(x + j * g_.dilation.w + v * kLanes<T>);
+          }
           for (int o = 0; o < kChannels; ++o) {
             const T factor = w[o * weight_step_ + j];
-            for (int v = 0; v < kVectors<T>; ++v) sum[o][v] += factor * source[v];
+            for (int v = 0; v < kVectors; ++v) sum[o][v] += factor * source[v];
           }
         }
       }
     }
     for (int o = 0; o < kChannels; ++o) {
-      std::memcpy(rows + o * channel_step + q, sum[o], sizeof sum[o]);
+      for (int v = 0; v < kVectors; ++v) {
+        store<T>(rows + o * channel_step + q + v * kLanes<T>, sum[o][v]);
+      }
     }
   }
 
@@ -133,8 +156,7 @@ void relu(T* row, int64_t count) {
 
 // Pooled row p from the conv rows of its window; row r lies in slot r % slots.
 template <typename T, typename Index, bool kWithIndex>
-void pool_row(
-    const Geometry& g, const T* ring, int64_t slots, int64_t p, T* output, Index* index) {
+void pool_row(const Geometry& g, const T* ring, int64_t slots, int64_t p, T* output, Index* index) {
   const int64_t top = p * g.pool_stride.h - g.pool_padding.h;
   const Range taps = sources_inside(top, 1, g.conv.h, g.pool_size.h);
   for (int64_t q = 0; q < g.pooled.w; ++q) {
@@ -160,14 +182,13 @@ void pool_row(
 
 // All pooled rows of kChannels output channels of one image.
 template <typename T, typename Index, int kChannels>
-void channel_block(
-    const Geometry& g,
-    Activation activation,
-    const ConvRows<T, kChannels>& conv,
-    T* ring,
-    int64_t slots,
-    T* output,
-    Index* index) {
+void channel_block(const Geometry& g,
+                   Activation activation,
+                   const ConvRows<T, kChannels>& conv,
+                   T* ring,
+                   int64_t slots,
+                   T* output,
+                   Index* index) {
   const int64_t ring_step = slots * g.conv.w;
   const int64_t plane = g.pooled.h * g.pooled.w;
   int64_t next = 0;
@@ -196,15 +217,14 @@ void channel_block(
 }  // namespace
 
 template <typename T, typename Index>
-void conv_pool2d_plain(
-    const Geometry& g,
-    Activation activation,
-    const T* input,
-    const T* weight,
-    const T* bias,
-    T* output,
-    Index* index,
-    const Parallel& parallel) {
+void conv_pool2d_plain(const Geometry& g,
+                       Activation activation,
+                       const T* input,
+                       const T* weight,
+                       const T* bias,
+                       T* output,
+                       Index* index,
+                       const Parallel& parallel) {
   const int64_t channels_in = g.c_in / g.groups;
   const int64_t channels_out = g.c_out / g.groups;
   const int64_t blocks = (channels_out + kChannelBlock - 1) / kChannelBlock;
@@ -225,32 +245,36 @@ void conv_pool2d_plain(
     const int64_t at = (n * g.c_out + o) * plane;
     const auto run = [&]<int kChannels>(std::integral_constant<int, kChannels>) {
       const ConvRows<T, kChannels> conv(g, x, weight + o * weight_step, bias ? bias + o : nullptr);
-      channel_block(
-          g, activation, conv, ring, slots, output + at, index ? index + at : nullptr);
+      channel_block(g, activation, conv, ring, slots, output + at, index ? index + at : nullptr);
     };
     switch (std::min(block, (group + 1) * channels_out - o)) {
-      case 1: return run(std::integral_constant<int, 1>{});
-      case 2: return run(std::integral_constant<int, 2>{});
-      case 3: return run(std::integral_constant<int, 3>{});
-      default: return run(std::integral_constant<int, kChannelBlock>{});
+      case 1:
+        return run(std::integral_constant<int, 1>{});
+      case 2:
+        return run(std::integral_constant<int, 2>{});
+      case 3:
+        return run(std::integral_constant<int, 3>{});
+      default:
+        return run(std::integral_constant<int, kChannelBlock>{});
     }
   };
 
   // In floating point: an estimate must not overflow.
-  const double operations =
-      2.0 * static_cast<double>(weight_step) * kChannelBlock * static_cast<double>(g.conv.h * g.conv.w);
+  const double operations = 2.0 * static_cast<double>(weight_step) * kChannelBlock *
+                            static_cast<double>(g.conv.h * g.conv.w);
   const int64_t grain = operations < kOperationsPerThread
-      ? static_cast<int64_t>(kOperationsPerThread / (operations + 1))
-      : 1;
-  parallel.run(g.n * g.groups * blocks, std::max<int64_t>(1, grain), [&](int64_t begin, int64_t end) {
-    const auto ring = std::make_unique_for_overwrite<T[]>(block * slots * g.conv.w);
-    for (int64_t number = begin; number < end; ++number) item(number, ring.get());
-  });
+                            ? static_cast<int64_t>(kOperationsPerThread / (operations + 1))
+                            : 1;
+  parallel.run(g.n * g.groups * blocks, std::max<int64_t>(1, grain),
+               [&](int64_t begin, int64_t end) {
+                 const auto ring = std::make_unique_for_overwrite<T[]>(block * slots * g.conv.w);
+                 for (int64_t number = begin; number < end; ++number) item(number, ring.get());
+               });
 }
 
-#define CONVSHIP_INSTANTIATE(T, Index) \
-  template void conv_pool2d_plain(     \
-      const Geometry&, Activation, const T*, const T*, const T*, T*, Index*, const Parallel&);
+#define CONVSHIP_INSTANTIATE(T, Index)                                                           \
+  template void conv_pool2d_plain(const Geometry&, Activation, const T*, const T*, const T*, T*, \
+                                  Index*, const Parallel&);
 CONVSHIP_INSTANTIATE(float, uint8_t)
 CONVSHIP_INSTANTIATE(float, int32_t)
 CONVSHIP_INSTANTIATE(double, uint8_t)

@@ -23,14 +23,13 @@ namespace convship::kernels::conv2d {
 // window wins), ties go to the first maximum, a window of nothing but -inf
 // gives -inf and its first tap. A sum is never -0.0.
 template <typename T, typename Index>
-void conv_pool2d_plain(
-    const Geometry& geometry,
-    Activation activation,
-    const T* input,
-    const T* weight,
-    const T* bias,
-    T* output,
-    Index* index,
-    const Parallel& parallel);
+void conv_pool2d_plain(const Geometry& geometry,
+                       Activation activation,
+                       const T* input,
+                       const T* weight,
+                       const T* bias,
+                       T* output,
+                       Index* index,
+                       const Parallel& parallel);
 
 }  // namespace convship::kernels::conv2d

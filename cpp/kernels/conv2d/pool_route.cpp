@@ -47,40 +47,32 @@ bool all_planes(const PoolGeometry& g, const Parallel& parallel, const Plane& pl
 
 template <typename T, typename Index>
 bool pool_route(
-    const PoolGeometry& g,
-    const T* pooled,
-    const Index* index,
-    T* conv,
-    const Parallel& parallel) {
+    const PoolGeometry& g, const T* pooled, const Index* index, T* conv, const Parallel& parallel) {
   const int64_t from_size = g.pooled.h * g.pooled.w;
   const int64_t to_size = g.conv.h * g.conv.w;
   return all_planes(g, parallel, [&](int64_t i) {
     const T* from = pooled + i * from_size;
     T* to = conv + i * to_size;
     std::fill(to, to + to_size, T(0));
-    return for_each_winner(
-        g, index + i * from_size, [&](int64_t p, int64_t source) { to[source] += from[p]; });
+    return for_each_winner(g, index + i * from_size,
+                           [&](int64_t p, int64_t source) { to[source] += from[p]; });
   });
 }
 
 template <typename T, typename Index>
 bool pool_gather(
-    const PoolGeometry& g,
-    const T* conv,
-    const Index* index,
-    T* pooled,
-    const Parallel& parallel) {
+    const PoolGeometry& g, const T* conv, const Index* index, T* pooled, const Parallel& parallel) {
   const int64_t from_size = g.conv.h * g.conv.w;
   const int64_t to_size = g.pooled.h * g.pooled.w;
   return all_planes(g, parallel, [&](int64_t i) {
     const T* from = conv + i * from_size;
     T* to = pooled + i * to_size;
-    return for_each_winner(
-        g, index + i * to_size, [&](int64_t p, int64_t source) { to[p] = from[source]; });
+    return for_each_winner(g, index + i * to_size,
+                           [&](int64_t p, int64_t source) { to[p] = from[source]; });
   });
 }
 
-#define CONVSHIP_INSTANTIATE(T, Index)                                                      \
+#define CONVSHIP_INSTANTIATE(T, Index)                                                        \
   template bool pool_route(const PoolGeometry&, const T*, const Index*, T*, const Parallel&); \
   template bool pool_gather(const PoolGeometry&, const T*, const Index*, T*, const Parallel&);
 CONVSHIP_INSTANTIATE(float, uint8_t)

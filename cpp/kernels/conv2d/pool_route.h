@@ -12,20 +12,18 @@ namespace convship::kernels::conv2d {
 // row-major order, so that the sums of overlapping windows have fixed bits.
 // False when an index points outside of its window or of the conv result.
 template <typename T, typename Index>
-bool pool_route(
-    const PoolGeometry& geometry,
-    const T* pooled,
-    const Index* index,
-    T* conv,
-    const Parallel& parallel);
+bool pool_route(const PoolGeometry& geometry,
+                const T* pooled,
+                const Index* index,
+                T* conv,
+                const Parallel& parallel);
 
 // pooled[p] = conv[window(p) at index[p]]; false as above.
 template <typename T, typename Index>
-bool pool_gather(
-    const PoolGeometry& geometry,
-    const T* conv,
-    const Index* index,
-    T* pooled,
-    const Parallel& parallel);
+bool pool_gather(const PoolGeometry& geometry,
+                 const T* conv,
+                 const Index* index,
+                 T* pooled,
+                 const Parallel& parallel);
 
 }  // namespace convship::kernels::conv2d
