@@ -15,7 +15,8 @@
 // a missing end of image and every PNG checksum are errors. Refused although
 // Pillow reads them: arithmetic-coded and lossless JPEG, progressive JPEG
 // that leaves coefficients unfinished, animated PNG whose first frame is
-// smaller than the image. Bytes after the end of the image are ignored.
+// smaller than the image. Bytes after the end of the image, and bytes between
+// the segments of a JPEG, are ignored.
 //
 // Every function here is re-entrant and thread-safe, keeps no global state and
 // prints nothing.

@@ -45,12 +45,13 @@ JpegState& state_of(j_common_ptr cinfo) { return *static_cast<JpegState*>(cinfo-
 }
 
 // Level -1 is a warning, others are traces. After a warning libjpeg goes on
-// and makes pixels up, so it is an error here, unless it is about a header
-// field that nothing depends on.
+// and makes pixels up, so it is an error here, unless nothing is made up:
+// header fields that nothing depends on, and bytes that belong to no segment,
+// which some cameras and editors leave before a marker and every reader skips.
 void on_message(j_common_ptr cinfo, int level) {
   if (level >= 0) return;
   const int code = cinfo->err->msg_code;
-  if (code == JWRN_ADOBE_XFORM || code == JWRN_JFIF_MAJOR) return;
+  if (code == JWRN_ADOBE_XFORM || code == JWRN_JFIF_MAJOR || code == JWRN_EXTRANEOUS_DATA) return;
   on_error(cinfo);
 }
 

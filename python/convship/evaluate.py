@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,10 +135,11 @@ def evaluate(
     was_training = model.training
     model = model.to(device).eval()
     preprocess = preprocess.to(device)
+    network = _as_shipped(model)
     order = torch.arange(len(images.targets))
     with torch.inference_mode():
         for inputs, targets in batches(images, order, _BATCH, preprocess, device=device):
-            outputs = model(inputs)
+            outputs = network(inputs)
             check_outputs(outputs, count)
             for metric in (top1, top5, confusion):
                 metric.update(outputs, targets)
@@ -146,6 +148,19 @@ def evaluate(
     matrix = confusion.compute().cpu()
     values = (float(metric.compute()) for metric in (loss, top1, top5))
     return Evaluation(list(labels), matrix, *values)
+
+
+def _as_shipped(model: nn.Module) -> nn.Module:
+    """Script the network, since that is what export writes; networks that cannot be stay eager."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+            scripted = torch.jit.script(model)
+    except Exception:  # whatever the compiler dislikes; export will say what
+        return model
+    # Some of torchvision's return more than logits once scripted.
+    returned = scripted.forward.schema.returns[0].type.kind()  # type: ignore[attr-defined]
+    return scripted if returned == "TensorType" else model
 
 
 def check_outputs(outputs: object, classes: int) -> None:

@@ -11,8 +11,6 @@ from convship.atomic import write_atomically
 from convship.config import TrainConfig
 from convship.plots import plot_curves
 
-__all__ = ["best_epoch", "has_stalled", "overfitting", "write_report"]
-
 
 def write_report(out: Path, history: list[dict[str, Any]]) -> None:
     """Write metrics.csv and curves.png anew from the history, so that no row is lost or doubled."""

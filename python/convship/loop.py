@@ -25,8 +25,6 @@ from convship.progress import Progress
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Session", "rank", "session_batches", "test_epoch", "train_epoch"]
-
 _METER_IMAGES = 1024  # metrics look at this many images at once; per step they would cost more
 
 

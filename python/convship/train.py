@@ -203,6 +203,8 @@ def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    if not config.weight_decay:  # one group: each costs a call per step
+        groups = [{"params": parameters}]
     lr = config.lr or 0.001
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=True)

@@ -180,6 +180,16 @@ def test_bytes_after_the_image_are_ignored() -> None:
         assert_same_pixels(png(rng, 2, 8, 0) + tail, "PNG")
 
 
+def test_bytes_between_segments_are_skipped_as_pillow_does() -> None:
+    """Well-known photo collections hold JPEGs with such bytes before the end-of-image marker."""
+    rng = np.random.default_rng(5)
+    for _, data in random_jpegs(20, seed=5):
+        for marker in (b"\xff\xd9", b"\xff\xda", b"\xff\xc4"):
+            at = data.rfind(marker)
+            junk = rng.integers(0, 255, 214, dtype=np.uint8).tobytes()  # no 0xff, hence no marker
+            assert_same_pixels(data[:at] + junk + data[at:], f"junk before {marker.hex()}")
+
+
 def test_real_photos_equal_pillow() -> None:
     archive = Path(__file__).parents[3] / "shared/data/cifar10-imagefolder.tar.gz"
     if not archive.is_file():
