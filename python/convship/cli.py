@@ -24,6 +24,24 @@ app.add_typer(data_app, name="data")
 _DATA_HELP = "digits, mnist, fashion-mnist, cifar10, fake or folder:PATH"
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from convship._version import __version__
+
+        print(f"convship {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print and exit"),
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def train(
     data: Annotated[str | None, typer.Option(help=_DATA_HELP)] = None,

@@ -14,6 +14,7 @@ from models_for_tests import LABELS, classifier, write_images
 from PIL import Image
 
 import convship
+from convship.cli import main
 from convship.verify import as_table
 
 
@@ -58,6 +59,7 @@ def test_a_wrong_decoder_is_named(model, images, monkeypatch):
     assert report.first_difference.stage == "decode"
     assert report.first_difference.first_difference.endswith("golden 0")
     assert "first difference: decode" in as_table(report)
+    assert main(["verify", str(model)]) == 1
 
 
 @pytest.mark.parametrize(
