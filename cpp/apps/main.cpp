@@ -41,6 +41,17 @@ constexpr Verb kVerbs[] = {
     {"stages", "Write every stage's tensors of the given images, for comparisons", add_stages},
 };
 
+// CLI11 says of an unknown verb only that one is required.
+std::string explain(const CLI::ParseError& error, int argc, char** argv) {
+  std::string known;
+  for (const Verb& verb : kVerbs) {
+    if (argc > 1 && argv[1] == std::string(verb.name)) return error.what();
+    known += (known.empty() ? "" : ", ") + std::string(verb.name);
+  }
+  const std::string given = argc > 1 ? std::string(", got '") + argv[1] + "'" : "";
+  return "the verbs are " + known + given;
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Runs convship models without Python.");
   app.set_version_flag("--version", "convship-run " CONVSHIP_VERSION);
@@ -55,7 +66,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     // Help and version end here too, with code 0.
     if (error.get_exit_code() == 0) return app.exit(error);
-    std::cerr << "convship-run: " << error.what() << "; see convship-run --help\n";
+    std::cerr << "convship-run: " << explain(error, argc, argv) << "; see convship-run --help\n";
     return static_cast<int>(ErrorCode::usage);
   }
   return actions.at(app.get_subcommands().front())();

@@ -16,12 +16,20 @@ struct Arguments {
   std::filesystem::path output;
 };
 
-// Output names come from the model; a file name must not lead out of the folder.
-std::string file_name(std::string name) {
-  for (char& c : name) {
-    if (c == '/' || c == '\0') c = '_';
+// Output names come from the model: a file name must not lead out of the folder,
+// and no two may collide, hence URL-style escapes.
+std::string file_name(const std::string& name) {
+  std::string escaped;
+  for (const char c : name) {
+    if (c == '/') {
+      escaped += "%2F";
+    } else if (c == '%') {
+      escaped += "%25";
+    } else {
+      escaped += c;
+    }
   }
-  return name + ".npy";
+  return escaped + ".npy";
 }
 
 int run(Arguments& arguments) {

@@ -14,7 +14,7 @@ int selftest(ModelArguments& arguments) {
   const std::vector<Check> checks = model.selftest();
   const auto passed =
       std::count_if(checks.begin(), checks.end(), [](const Check& c) { return c.passed; });
-  const bool all = passed == static_cast<std::ptrdiff_t>(checks.size());
+  const bool all = !checks.empty() && passed == static_cast<std::ptrdiff_t>(checks.size());
   if (arguments.json) {
     json list = json::array();
     for (const Check& check : checks) {

@@ -9,8 +9,11 @@
 namespace convship::bindings {
 namespace {
 
+// `tensor` must outlive the view.
 TensorView view_of(const std::string& name, const at::Tensor& tensor) {
-  if (!tensor.is_cpu()) throw Error(ErrorCode::usage, "input '" + name + "' must be on the CPU");
+  if (!tensor.is_cpu() || tensor.layout() != at::kStrided) {
+    throw Error(ErrorCode::usage, "input '" + name + "' must be a dense tensor on the CPU");
+  }
   return {tensor.const_data_ptr(), runtime::dtype_of(tensor), tensor.sizes().vec(),
           tensor.strides().vec()};
 }
@@ -64,7 +67,13 @@ py::dict run(const Model& model, const std::map<std::string, at::Tensor>& inputs
   std::vector<NamedTensor> outputs;
   {
     std::vector<NamedView> views;
-    for (const auto& [name, tensor] : inputs) views.push_back({name, view_of(name, tensor)});
+    std::vector<at::Tensor> resolved;
+    resolved.reserve(inputs.size());
+    for (const auto& [name, tensor] : inputs) {
+      // Conjugation and negation may be pending: memory then holds other values.
+      resolved.push_back(tensor.resolve_conj().resolve_neg());
+      views.push_back({name, view_of(name, resolved.back())});
+    }
     const py::gil_scoped_release release;
     outputs = model.run(views);
   }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <new>
 #include <numeric>
+#include <string_view>
 
 #include "convship/ops.h"
 #include "images/decode.h"
@@ -21,6 +22,11 @@ std::string first_line(const char* what) {
   std::string text(what);
   const std::size_t trace = text.find("Exception raised from");
   if (trace != std::string::npos) text.resize(trace);
+  // The interpreter puts a listing of the code first and the reason last.
+  const std::size_t reason = text.rfind("Error: ");
+  if (text.find("TorchScript interpreter") != std::string::npos && reason != std::string::npos) {
+    text.erase(0, reason + std::string_view("Error: ").size());
+  }
   std::string line;
   for (const char c : text) {
     if (c == '\n' && line.size() > 400) break;
@@ -143,7 +149,8 @@ const std::vector<std::string>& Model::labels() const {
 }
 
 std::vector<Prediction> Model::predict_file(const std::filesystem::path& image, int top_k) const {
-  return guarded(ErrorCode::model, impl_->name + " on " + image.string(), [&] {
+  // What the network refuses is this image's failure; the next may be fine.
+  return guarded(ErrorCode::image, image.string(), [&] {
     impl_->require_classifier();
     return impl_->predict(runtime::pixels_of(images::decode_file(image)), top_k);
   });
@@ -199,7 +206,8 @@ NamedAtTensors LoadedModel::run(const std::vector<NamedView>& inputs) const {
       throw Error(ErrorCode::usage,
                   "the network's inputs are " + known + ", each once; got '" + input.name + "'");
     }
-    tensors[static_cast<std::size_t>(found - names.begin())] = to_aten(input.tensor);
+    // A copy: networks may write to their inputs, and outputs may be views of them.
+    tensors[static_cast<std::size_t>(found - names.begin())] = to_aten(input.tensor).clone();
   }
   const c10::InferenceMode inference;
   return network->forward(std::move(tensors));
@@ -221,7 +229,10 @@ std::vector<NamedTensor> Model::run(const std::vector<NamedView>& inputs) const 
   return guarded(ErrorCode::usage, impl_->name, [&] {
     std::vector<NamedTensor> outputs;
     for (const auto& [name, tensor] : impl_->run(inputs)) {
-      outputs.push_back({name, runtime::from_aten(tensor)});
+      // Held by somebody else too (a weight, another output): the caller gets its own.
+      const bool shared =
+          tensor.use_count() > 1 || (tensor.has_storage() && tensor.storage().use_count() > 1);
+      outputs.push_back({name, runtime::from_aten(shared ? tensor.clone() : tensor)});
     }
     return outputs;
   });

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "model_impl.h"
@@ -28,6 +29,8 @@ class Golden {
  public:
   Golden(const std::map<std::string, Tensor>& tensors, int index)
       : tensors_(tensors), prefix_(std::to_string(index) + "."), index_(index) {}
+
+  int index() const { return index_; }
 
   const Tensor* find(const std::string& key) const {
     const auto found = tensors_.find(prefix_ + key);
@@ -59,6 +62,13 @@ void check_outputs(const Manifest& manifest,
                    const Golden& golden,
                    const NamedAtTensors& outputs,
                    std::vector<Check>& checks) {
+  for (const std::string& name : manifest.outputs) {
+    const auto same_name = [&](const auto& output) { return output.first == name; };
+    if (std::none_of(outputs.begin(), outputs.end(), same_name)) {
+      constexpr double kInfinity = std::numeric_limits<double>::infinity();
+      checks.push_back({golden.index(), "output " + name, kInfinity, 0, false});
+    }
+  }
   for (const auto& [name, tensor] : outputs) {
     const auto tolerance = manifest.tolerances.find(name);
     checks.push_back(

@@ -5,9 +5,13 @@
 #include <torch/csrc/jit/passes/freeze_module.h>
 #include <torch/csrc/jit/passes/frozen_graph_optimizations.h>
 #include <torch/csrc/jit/runtime/operator.h>
+#include <torch/csrc/jit/runtime/print_handler.h>
 #include <torch/csrc/jit/serialization/import.h>
 
+#include <cstdio>
 #include <istream>
+#include <memory>
+#include <mutex>
 #include <streambuf>
 
 #include "backend.h"
@@ -102,10 +106,36 @@ torch::jit::Module freeze_network(const torch::jit::Module& module) {
   return frozen;
 }
 
+bool reads_attributes(const torch::jit::Block* block) {
+  for (const torch::jit::Node* node : block->nodes()) {
+    if (node->kind() == c10::prim::GetAttr || node->kind() == c10::prim::SetAttr) return true;
+    for (const torch::jit::Block* inner : node->blocks()) {
+      if (reads_attributes(inner)) return true;
+    }
+  }
+  return false;
+}
+
+// Whether the network writes to its own attributes or buffers (a cache, a
+// counter): freezing makes constants of all that are only read.
+bool keeps_state(const torch::jit::Module& frozen) {
+  return reads_attributes(frozen.get_method("forward").graph()->block());
+}
+
+// What a model prints must not mix with a program's results. A Python process
+// has its own handler, which is left alone.
+void print_to_stderr() {
+  if (torch::jit::getPrintHandler() == torch::jit::getDefaultPrintHandler()) {
+    torch::jit::setPrintHandler(
+        [](const std::string& text) { std::fwrite(text.data(), 1, text.size(), stderr); });
+  }
+}
+
 class TorchScriptBackend final : public NetworkBackend {
  public:
-  TorchScriptBackend(torch::jit::Module module, const Manifest* manifest)
+  TorchScriptBackend(torch::jit::Module module, bool keeps_state, const Manifest* manifest)
       : module_(std::move(module)) {
+    if (keeps_state) state_ = std::make_unique<std::mutex>();
     if (manifest != nullptr && manifest->outputs.size() == 1) output_name_ = manifest->outputs[0];
   }
 
@@ -134,10 +164,13 @@ class TorchScriptBackend final : public NetworkBackend {
       throw Error(ErrorCode::usage, std::string("the model has no method '") + method +
                                         "'; export it with preprocessing and labels");
     }
+    const std::unique_lock lock =
+        state_ ? std::unique_lock(*state_) : std::unique_lock<std::mutex>();
     return module_.get_method(method)(std::move(arguments));
   }
 
   torch::jit::Module module_;
+  std::unique_ptr<std::mutex> state_;  // calls take turns where the network writes to itself
   std::string output_name_;
 };
 
@@ -153,8 +186,11 @@ std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
   std::istream stream(&buffer);
   torch::jit::Module module = torch::jit::load(stream, at::kCPU);
   module.eval();
-  if (backend == Backend::convship) module = freeze_network(module);
-  return std::make_unique<TorchScriptBackend>(std::move(module), manifest);
+  print_to_stderr();
+  torch::jit::Module frozen = freeze_network(module);
+  const bool state = keeps_state(frozen);
+  if (backend == Backend::convship) module = std::move(frozen);
+  return std::make_unique<TorchScriptBackend>(std::move(module), state, manifest);
 }
 
 }  // namespace convship::runtime

@@ -150,6 +150,8 @@ def read_extras(path: str | Path) -> dict[str, bytes]:
     path = Path(path)
     if not path.exists():
         raise ModelFileNotFoundError(f"{path}: no such model file")
+    if not path.is_file():
+        raise ModelFileError(f"{path}: a model is a regular file, this is not")
     try:
         _check_digest(path)
         with zipfile.ZipFile(path) as archive:

@@ -69,7 +69,7 @@ def train(
     early_stopping: Annotated[int | None, typer.Option(help="epochs to wait; 0: never")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     precision: Annotated[str | None, typer.Option(help="auto, 32, bf16-mixed, 16-mixed")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads", min=1, max=4096)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
     workers: Annotated[int | None, typer.Option(help="processes that decode images")] = None,
     cache: Annotated[bool | None, typer.Option(help="keep decoded images in memory")] = None,
@@ -103,7 +103,7 @@ def evaluate(
     checkpoint: Annotated[str, typer.Option(help="best or last")] = "best",
     confusion: Annotated[Path | None, typer.Option(help="picture of the confusion matrix")] = None,
     json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads", min=1, max=4096)] = None,
     workers: Annotated[int | None, typer.Option(help="processes that decode images")] = None,
 ) -> None:
     """Measure a trained network: top-1, top-5, per class, confusion matrix."""
@@ -151,7 +151,7 @@ def verify(
     model: Annotated[Path, typer.Argument(help="a shipped file")],
     images: Annotated[list[Path] | None, typer.Argument(help="images and folders of them")] = None,
     backend: Annotated[str, typer.Option(help="convship or libtorch")] = "convship",
-    threads: Annotated[int | None, typer.Option(help="CPU threads", min=1)] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads", min=1, max=4096)] = None,
     json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> int:
     """Compare torch, convship in Python and the native program, stage by stage."""

@@ -102,7 +102,7 @@ class TrainConfig(BaseModel):
     early_stopping: int = Field(0, ge=0)
     seed: int = Field(0, ge=0)
     precision: _Precision | None = None
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=4096)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = Field(None, ge=0)
     cache: bool | None = None

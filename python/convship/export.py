@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import inspect
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -99,9 +100,10 @@ def export_model(
     _library.load()
     path = Path(path)
     _check_target(path)
-    if not samples:
-        raise ExportError("export_model: samples must hold at least one input, got none")
-    network = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    _check_arguments(samples, labels, method)
+    network = _copy(model).cpu().eval()
+    for parameter in network.parameters():  # requires_grad_ of a scripted module does not exist
+        parameter.requires_grad_(False)
     with torch.no_grad():
         plan = _plan(network, preprocess, labels, samples, method)
         manifest, archive = _build(plan, training)
@@ -152,6 +154,31 @@ class _Plan:
     inputs: list[TensorSpec]
 
 
+def _copy(model: nn.Module) -> nn.Module:
+    if not isinstance(model, torch.jit.ScriptModule):
+        return copy.deepcopy(model)
+    # A deep copy of a scripted module has parameters that are no leaves.
+    buffer = io.BytesIO()
+    torch.jit.save(model, buffer)
+    buffer.seek(0)
+    return torch.jit.load(buffer)  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
+
+
+def _check_arguments(samples: Any, labels: Any, method: str) -> None:
+    if isinstance(samples, str | bytes | Tensor | Mapping) or not isinstance(samples, Sequence):
+        raise ExportError(
+            f"export_model: samples must be a list of inputs, got {type(samples).__name__}"
+        )
+    if not samples:
+        raise ExportError("export_model: samples must hold at least one input, got none")
+    if method not in ("script", "trace"):
+        raise ExportError(f"export_model: method must be 'script' or 'trace', got {method!r}")
+    if labels is not None and (
+        isinstance(labels, str) or not all(isinstance(label, str) for label in labels)
+    ):
+        raise ExportError("export_model: labels must be a list of strings, one per class")
+
+
 def _check_target(path: Path) -> None:
     """Find out before the work, not after it, that the file cannot be written."""
     if not path.parent.is_dir():
@@ -170,8 +197,7 @@ def _plan(
     if preprocess is None:
         if labels is not None:
             raise ExportError("export_model: labels need preprocess, which was not given")
-        first = samples[0]
-        scripted = _script(network, _arguments(first), method)
+        scripted = _script(network, _arguments(network, samples[0]), method)
         names = _argument_names(scripted)
         goldens = [tensor_golden(_by_name(sample, names)) for sample in samples]
         inputs = [
@@ -186,18 +212,28 @@ def _plan(
     goldens = [image_golden(sample, scripted_preprocess) for sample in samples]  # type: ignore[arg-type]
     example = goldens[0].inputs["input"]
     scripted = _script(network, (example,), method)
+    labels = _find_labels(network, goldens[0], labels)
     shipped = _ship(scripted, scripted_preprocess, ["input"])
     inputs = [TensorSpec(name="input", dtype=_dtype(example), shape=[None, *example.shape[1:]])]
-    plan = _Plan(network, shipped, preprocess, [], goldens, inputs)
-    return _with_labels(plan, labels)
+    return _Plan(network, shipped, preprocess, labels, goldens, inputs)
 
 
-def _with_labels(plan: _Plan, labels: Sequence[str] | None) -> _Plan:
-    logits = run_network(plan.network, plan.goldens[0].inputs, classifier=True)["logits"]
-    if logits.dim() != 2 or not logits.is_floating_point():
+def _find_labels(network: nn.Module, golden: Golden, labels: Sequence[str] | None) -> list[str]:
+    try:
+        logits = run_network(network, golden.inputs, classifier=True)["logits"]
+    except RuntimeError as error:
+        raise ExportError(
+            f"export_model: the network refuses what preprocess gives it: {_first_line(error)}"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or not logits.is_floating_point():
+        got = (
+            f"{_dtype(logits)} {list(logits.shape)}"
+            if isinstance(logits, Tensor)
+            else type(logits).__name__
+        )
         raise ExportError(
             "export_model: a network with preprocess must return logits [N, classes], got "
-            f"{_dtype(logits)} {list(logits.shape)}; leave preprocess out to ship any other network"
+            f"{got}; leave preprocess out to ship any other network"
         )
     classes = logits.shape[1]
     names = [str(index) for index in range(classes)] if labels is None else list(labels)
@@ -206,7 +242,7 @@ def _with_labels(plan: _Plan, labels: Sequence[str] | None) -> _Plan:
             f"export_model: labels must name the network's {classes} classes, "
             f"got {len(names)} labels"
         )
-    return _Plan(plan.network, plan.shipped, plan.preprocess, names, plan.goldens, plan.inputs)
+    return names
 
 
 def _script(module: nn.Module, example: tuple[Any, ...], method: str) -> torch.jit.ScriptModule:
@@ -218,10 +254,9 @@ def _script(module: nn.Module, example: tuple[Any, ...], method: str) -> torch.j
                 return torch.jit.trace(module, example)  # type: ignore[no-any-return]
             return torch.jit.script(module)
     except Exception as error:
-        lines = [line for line in str(error).strip().splitlines() if line.strip()]
-        reason = " ".join(line.strip() for line in lines[:3])
         raise ExportError(
-            f"export_model: {type(module).__name__} cannot be {method.rstrip('e')}ed: {reason}"
+            f"export_model: {type(module).__name__} cannot be {method.rstrip('e')}ed: "
+            f"{_first_line(error)}"
             + (
                 "; write it so that torch.jit.script takes it, or pass method='trace' if it has "
                 "no branches on data"
@@ -248,7 +283,13 @@ def _ship(
     if preprocessing is None:
         parameters = ", ".join(f"{name}: {types[name]}" for name in names)
         passed = ", ".join(f"{name}={name}" for name in names)
-        shipped.define(f"def forward(self, {parameters}):\n    return self.network({passed})\n")
+        try:
+            shipped.define(f"def forward(self, {parameters}):\n    return self.network({passed})\n")
+        except RuntimeError as error:
+            raise ExportError(
+                f"export_model: the samples give {', '.join(names)}, which the network does not "
+                f"take: {_first_line(error)}"
+            ) from error
         return shipped
     shipped.define(f"def forward(self, input: Tensor):\n    return self.network(input){first}\n")
     shipped.define(
@@ -271,7 +312,7 @@ def _returns_tuple(schema: Any) -> bool:
 
 def _build(plan: _Plan, training: Mapping[str, Any] | None) -> tuple[Manifest, bytes]:
     classifier = plan.preprocess is not None
-    answers = [run_network(plan.network, golden.inputs, classifier) for golden in plan.goldens]
+    answers = _answers(plan)
     tolerances = find_tolerances(plan.network, plan.goldens, answers, classifier)
     teeth = require_teeth(plan.network, plan.preprocess, plan.goldens, answers, tolerances)
     _check_scripted(plan, answers, tolerances)
@@ -308,6 +349,34 @@ def _build(plan: _Plan, training: Mapping[str, Any] | None) -> tuple[Manifest, b
     return manifest, with_digest(buffer.getvalue())
 
 
+def _answers(plan: _Plan) -> list[dict[str, Tensor]]:
+    """What the network answers to each golden, if that can be a reference at all."""
+    classifier = plan.preprocess is not None
+    answers = [run_network(plan.network, golden.inputs, classifier) for golden in plan.goldens]
+    again = run_network(plan.network, plan.goldens[0].inputs, classifier)
+    if not answers[0]:
+        raise ExportError("export_model: the network returns no tensor")
+    for index, answer in enumerate(answers):
+        if answer.keys() != answers[0].keys():
+            raise ExportError(
+                "export_model: all samples must give the same outputs, got "
+                f"{', '.join(answers[0])} and, of sample {index}, {', '.join(answer)}"
+            )
+        for name, value in answer.items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise ExportError(
+                    f"export_model: output '{name}' of sample {index} is not finite, so it cannot "
+                    "prove anything; look at the weights and at the sample"
+                )
+    for name, value in answers[0].items():
+        if largest_difference(again[name], value) > 0:
+            raise ExportError(
+                f"export_model: output '{name}' changes from one run to the next (randomness, or "
+                "state that the network keeps); a shipped network must answer alike each time"
+            )
+    return answers
+
+
 def _check_scripted(plan: _Plan, answers: list[dict[str, Tensor]], tolerances: Tolerances) -> None:
     """Scripting must not have changed the answers (a branch that only Python saw, say)."""
     classifier = plan.preprocess is not None
@@ -342,11 +411,13 @@ def _required_ops(shipped: torch.jit.ScriptModule) -> list[str]:
     return sorted(name for name in names if name.split("::")[0] not in ("aten", "prim"))
 
 
-def _arguments(sample: Any) -> tuple[Any, ...]:
+def _arguments(network: nn.Module, sample: Any) -> tuple[Any, ...]:
+    """The sample in the order of the network's arguments, for tracing."""
     if isinstance(sample, Tensor):
         return (sample,)
     if isinstance(sample, Mapping):
-        return tuple(sample.values())
+        order = list(inspect.signature(network.forward).parameters)
+        return tuple(sample[name] for name in order if name in sample)
     return tuple(sample)
 
 
@@ -354,23 +425,32 @@ def _argument_names(scripted: torch.jit.ScriptModule) -> list[str]:
     return [argument.name for argument in _forward_schema(scripted).arguments][1:]
 
 
-def _by_name(sample: Sample, names: list[str]) -> NetworkInput:
-    named = (
-        dict(sample)
-        if isinstance(sample, Mapping)
-        else dict(zip(names, _arguments(sample), strict=False))
-    )
+def _by_name(sample: Any, names: list[str]) -> NetworkInput:
+    if isinstance(sample, Mapping):
+        given = dict(sample)
+    else:
+        values: tuple[Any, ...] = (sample,) if isinstance(sample, Tensor) else tuple(sample)
+        given = dict(zip([*names, *map(str, range(len(names), len(values)))], values, strict=False))
+    if unknown := [name for name in given if name not in names]:
+        raise ExportError(
+            f"export_model: the network takes {len(names)} inputs ({', '.join(names)}), got "
+            f"{len(given)} with '{unknown[0]}'"
+        )
+    # In the order of forward, however the sample was written.
+    named = {name: given[name] for name in names if name in given}
     for name, value in named.items():
-        if name not in names:
-            raise ExportError(
-                f"export_model: the network's inputs are {', '.join(names)}; got '{name}'"
-            )
         if not isinstance(value, Tensor):
             raise ExportError(
                 f"export_model: input '{name}' must be a tensor, got {type(value).__name__}; wrap "
                 "the network in a module that takes tensors"
             )
     return named
+
+
+def _first_line(error: Exception) -> str:
+    """The beginning of a compiler's message on one line."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return " ".join(lines[:3])
 
 
 def _dtype(value: Tensor) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convship.bundle import flatten
+from convship.errors import ImageError
 
 # Internal to export and verify.
 
@@ -64,19 +65,35 @@ def image_golden(image: Image, preprocess: nn.Module) -> Golden:
             )
         pixels = image.cpu().expand(3, -1, -1).contiguous()
     else:
-        file = image if isinstance(image, bytes) else Path(image).read_bytes()
+        if not isinstance(image, str | Path | bytes):
+            raise ValueError(
+                "export_model: an image must be a path, the bytes of a file, or a uint8 tensor "
+                f"[3, H, W], got {type(image).__name__}"
+            )
+        file = image if isinstance(image, bytes) else read_image_file(image)
         subject = "image" if isinstance(image, bytes) else str(image)
         pixels = _C.decode_image(file, subject)
     return Golden({"input": preprocess(pixels.unsqueeze(0))}, pixels, file)
 
 
+def read_image_file(path: str | Path) -> bytes:
+    """Return the bytes of an image file; raise ImageError where there is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"{path}: no such image file")
+    return path.read_bytes()
+
+
 def tensor_golden(inputs: NetworkInput) -> Golden:
     """Return the golden of a call with tensors by argument name."""
-    return Golden({name: value.detach().cpu() for name, value in inputs.items()})
+    # Copies: what the caller does to its tensors later, or the network to its inputs, must not
+    # change the golden.
+    return Golden({name: value.detach().cpu().clone() for name, value in inputs.items()})
 
 
 def run_network(network: nn.Module, inputs: NetworkInput, classifier: bool) -> dict[str, Tensor]:
     """Return the network's outputs by name, ``{"logits": ...}`` for a classifier."""
+    inputs = {name: value.clone() for name, value in inputs.items()}  # some write to them
     result = network(*inputs.values()) if len(inputs) == 1 else network(**inputs)
     if not classifier:
         return dict(flatten(result))

@@ -54,7 +54,9 @@ def overfitting(history: list[dict[str, Any]]) -> str:
 
 
 def best_epoch(history: list[dict[str, Any]]) -> int:
-    return 1 + max(range(len(history)), key=lambda index: history[index]["test_accuracy"])
+    """Return the epoch of the highest test accuracy; of equals, that of the lowest test loss."""
+    keys = [(row["test_accuracy"], -row["test_loss"]) for row in history]
+    return 1 + max(range(len(keys)), key=keys.__getitem__)
 
 
 def has_stalled(config: TrainConfig, history: list[dict[str, Any]]) -> bool:

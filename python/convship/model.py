@@ -10,6 +10,7 @@ from torch import Tensor
 from convship import _library
 from convship.bundle import Manifest
 from convship.errors import ModelFileNotFoundError
+from convship.golden import read_image_file
 
 __all__ = ["Model", "load"]
 
@@ -102,9 +103,19 @@ class Model:
             if self.manifest is None and len(inputs) > 1:
                 raise ValueError("run: a plain TorchScript file takes its inputs by name")
             names = [spec.name for spec in self.manifest.inputs] if self.manifest else ["input"]
-            if len(inputs) > len(names):
-                raise ValueError(f"run: the network takes {len(names)} inputs, got {len(inputs)}")
-            named = {**dict(zip(names, inputs, strict=False)), **named}
+            positional = dict(zip(names, inputs, strict=False))
+            if len(inputs) > len(names) or positional.keys() & named.keys():
+                raise ValueError(
+                    f"run: the network's inputs are {', '.join(names)}, each once; got "
+                    f"{len(inputs)} by position and {', '.join(named) or 'none'} by name"
+                )
+            named = {**positional, **named}
+        known = {spec.name for spec in self.manifest.inputs} if self.manifest else named.keys()
+        if unknown := named.keys() - known:
+            raise ValueError(
+                f"run: the network's inputs are {', '.join(sorted(known))}; "
+                f"got {', '.join(sorted(unknown))}"
+            )
         return self._native.run(named)
 
     def stages(self, image: str | Path | bytes) -> dict[str, Tensor]:
@@ -114,7 +125,7 @@ class Model:
             "pixels" uint8 [3, H, W], "preprocessed" float32 [1, C, S, S], "output.NAME" for each
             output of the network, "probabilities" float32 [1, classes].
         """
-        data = image if isinstance(image, bytes) else Path(image).read_bytes()
+        data = image if isinstance(image, bytes) else read_image_file(image)
         return self._native.stages(data)
 
     def selftest(self) -> list[Check]:

@@ -108,6 +108,11 @@ class Preprocess(nn.Module):
                 target = [self.shorter_side * height // width, self.shorter_side]
         else:
             target = [self.height, self.width]
+        if target[0] * target[1] > 1 << 26:
+            raise ValueError(
+                "preprocess: the image is too long and thin, scaled it would have more than 64 "
+                "megapixels, got " + str(images.shape)
+            )
         if target[0] != height or target[1] != width:
             images = F.interpolate(
                 images, target, mode="bilinear", align_corners=False, antialias=True

@@ -55,7 +55,7 @@ def _run_in_float64(
     network: nn.Module, goldens: Sequence[Golden], classifier: bool
 ) -> list[Answer] | None:
     """None where the model insists on another dtype somewhere inside."""
-    wide = copy.deepcopy(network).double()
+    wide = _converted(network, torch.float64)
     try:
         return [
             run_network(wide, _floats_to(golden.inputs, torch.float64), classifier)
@@ -111,7 +111,9 @@ def require_teeth(
     seen: dict[str, float | str] = {}
     if preprocess is not None:
         seen["red and blue swapped"] = _swapped(network, preprocess, goldens, times_over)
-    seen["layer dropped"] = _dropped(network, times_over)
+    seen["layer dropped"], unseen = _dropped(network, times_over)
+    if unseen:
+        seen["layers that no sample reaches"] = ", ".join(unseen)
     seen["bfloat16"] = _narrowed(network, times_over)
     for fault, ratio in seen.items():
         if isinstance(ratio, float) and ratio <= 1:
@@ -137,36 +139,43 @@ def _swapped(
     return times_over(network, swap)
 
 
-def _dropped(network: nn.Module, times_over: _TimesOver) -> float | str:
+def _dropped(network: nn.Module, times_over: _TimesOver) -> tuple[float | str, list[str]]:
+    """The least visible of the layers that the samples reach, and those they do not reach."""
     layers = [
         name
         for name, module in network.named_modules()
         if any(p.is_floating_point() and p.numel() for p in module.parameters(recurse=False))
     ]
     if not layers:
-        return "no layer has parameters"
+        return "no layer has parameters", []
     # Spread over the depth, first and last included.
     count = min(_LAYERS_TRIED, len(layers))
     tried = [layers[i * (len(layers) - 1) // max(1, count - 1)] for i in range(count)]
     ratios: dict[str, float] = {}
     for name in dict.fromkeys(tried):
         faulty = copy.deepcopy(network)
-        for parameter in faulty.get_submodule(name).parameters(recurse=False):
+        # Not get_submodule, which scripted modules lack.
+        for parameter in dict(faulty.named_modules())[name].parameters(recurse=False):
             parameter.zero_()
         ratios[name] = times_over(faulty, lambda golden: golden.inputs)
     unseen = [name for name, ratio in ratios.items() if ratio <= 1]
-    if 0 < len(unseen) < len(ratios):
+    if len(unseen) == len(ratios):
+        return 0.0, []
+    if unseen:
         # A branch that no sample takes is no fault of the model's.
         warnings.warn(
             f"export_model: the samples do not reach the layers {', '.join(unseen)}", stacklevel=4
         )
-    return min((r for r in ratios.values() if r > 1), default=0.0)
+    return min(ratio for ratio in ratios.values() if ratio > 1), unseen
 
 
 def _narrowed(network: nn.Module, times_over: _TimesOver) -> float | str:
-    if not any(p.is_floating_point() for p in network.parameters()):
+    dtypes = {p.dtype for p in network.parameters() if p.is_floating_point()}
+    if not dtypes:
         return "no layer has parameters"
-    narrow = copy.deepcopy(network).bfloat16()
+    if dtypes <= {torch.bfloat16, torch.float16}:
+        return "the model is no wider"
+    narrow = _converted(network, torch.bfloat16)
     try:
         return times_over(narrow, lambda golden: _floats_to(golden.inputs, torch.bfloat16))
     except RuntimeError:
@@ -175,6 +184,15 @@ def _narrowed(network: nn.Module, times_over: _TimesOver) -> float | str:
         for parameter in narrow.parameters():
             parameter.copy_(parameter.bfloat16())
         return times_over(narrow, lambda golden: golden.inputs)
+
+
+def _converted(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a copy with all floats in `dtype`; Module.to is not supported by scripted modules."""
+    copied = copy.deepcopy(network)
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+    return copied
 
 
 def _times_over(actual: Answer, expected: Answer, tolerances: Tolerances) -> float:

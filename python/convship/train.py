@@ -7,6 +7,7 @@ as a run that was never killed.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import os
@@ -225,6 +226,11 @@ def _restore(session: Session, content: dict[str, Any]) -> None:
     file = session.config.out / "last.ckpt"
     if content["labels"] != session.labels:
         raise ModelFileError(f"{file}: was trained on other classes: {content['labels']}")
+    if content.get("data") != _fingerprint(session):
+        raise ValueError(
+            f"train: to resume {session.config.out}, the images must stay as they were; "
+            "some were added, removed or moved to other classes"
+        )
     try:
         session.network.load_state_dict(content["model"])
         session.optimizer.load_state_dict(content["optimizer"])
@@ -286,6 +292,14 @@ def _run_epochs(session: Session) -> None:
         log.close()
 
 
+def _fingerprint(session: Session) -> str:
+    """Which images of which classes are trained and tested on, as one number."""
+    digest = hashlib.sha256()
+    for images in (session.train_images, session.test_images):
+        digest.update(images.targets.numpy().tobytes() + b"|")
+    return digest.hexdigest()
+
+
 def _save_epoch(session: Session) -> None:
     config, history = session.config, session.history
     content = {
@@ -300,6 +314,7 @@ def _save_epoch(session: Session) -> None:
     if best_epoch(history) == len(history):
         save_checkpoint(config.out / "best.ckpt", content)
     state = {
+        "data": _fingerprint(session),
         "optimizer": session.optimizer.state_dict(),
         "precision": session.fabric.strategy.precision.state_dict(),  # float16's loss scale
     }

@@ -7,6 +7,7 @@ native program `convship-run`.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sysconfig
@@ -23,13 +24,15 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from convship.bundle import GOLDENS, MANIFEST, Manifest, flatten, read_extras
-from convship.errors import ImageError
+from convship.errors import ImageError, ModelFileError
 from convship.golden import largest_difference
 from convship.model import Model, load
 
 __all__ = ["StageResult", "VerifyReport", "as_table", "verify_model"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# By exit code of the native program.
+_ERRORS: dict[int, type[Exception]] = {2: ValueError, 3: ModelFileError, 4: ImageError}
 # The native program writes every stage to disk; this bounds how much at a time.
 _CHUNK = 200
 
@@ -72,7 +75,7 @@ class VerifyReport:
 
     @property
     def passed(self) -> bool:
-        return all(stage.passed for stage in self.stages)
+        return bool(self.stages) and all(stage.passed for stage in self.stages)
 
     @property
     def first_difference(self) -> StageResult | None:
@@ -81,6 +84,9 @@ class VerifyReport:
 
     def to_json(self) -> str:
         stages = [{**asdict(stage), "passed": stage.passed} for stage in self.stages]
+        for stage in stages:  # JSON has no infinity; as the native program writes it
+            for column in ("python_native", "reference_native"):
+                stage[column] = stage[column] if math.isfinite(stage[column]) else None
         return json.dumps({**asdict(self), "passed": self.passed, "stages": stages})
 
 
@@ -152,12 +158,15 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in map(Path, paths):
-        if not path.exists():
-            raise ImageError(f"{path}: no such image file or folder")
-        if not path.is_dir():
+        if path.is_file():
             files.append(path)
             continue
-        found = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+        if not path.is_dir():
+            raise ImageError(f"{path}: no such image file or folder")
+        # As the native program lists them.
+        found = sorted(
+            f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()
+        )
         if not found:
             raise ImageError(f"{path}: no .jpg, .jpeg or .png file in this folder")
         files.extend(found)
@@ -203,7 +212,7 @@ class _Columns:
         for index in range(manifest.goldens):
             inputs = {spec.name: goldens[f"{index}.input.{spec.name}"] for spec in manifest.inputs}
             with torch.inference_mode():
-                result = self.reference(*inputs.values())
+                result = self.reference(*(value.clone() for value in inputs.values()))
             yield (
                 f"golden {index}",
                 {f"output.{name}": value for name, value in flatten(result)},
@@ -244,7 +253,7 @@ class _Columns:
         )
         if process.returncode != 0:
             message = process.stderr.strip().removeprefix("convship-run: ")
-            kind = ImageError if process.returncode == 4 else RuntimeError
+            kind = _ERRORS.get(process.returncode, OSError)
             raise kind(message or f"convship-run ended with code {process.returncode}")
         return process.stdout
 
@@ -299,16 +308,16 @@ class _Results:
 
     def add(self, subject: str, reference: Stages, python: Stages, native: Stages) -> None:
         self._report.inputs += 1
-        for key in reference:
+        for key in {**reference, **python, **native}:
             stage = self._stages.setdefault(
                 key, StageResult(_stage_name(key), self._tolerances.get(key, 0.0))
             )
             p = largest_difference(python.get(key), native.get(key, torch.empty(0)))
-            r = largest_difference(reference[key], native.get(key, torch.empty(0)))
+            r = largest_difference(reference.get(key), native.get(key, torch.empty(0)))
             stage.python_native = max(stage.python_native, p)
             stage.reference_native = max(stage.reference_native, r)
             same_bits = _same_bits(python.get(key), native.get(key)) and (
-                stage.tolerance > 0 or _same_bits(reference[key], native.get(key))
+                stage.tolerance > 0 or _same_bits(reference.get(key), native.get(key))
             )
             if (not same_bits or r > stage.tolerance) and stage.first_difference is None:
                 stage.first_difference = subject
@@ -355,7 +364,7 @@ def as_table(report: VerifyReport) -> str:
 
     Example:
         >>> as_table(VerifyReport("m.pt", "convship", threads=2)).splitlines()[-1]
-        'same answers'
+        'nothing was compared'
     """
     lines = [
         f"{report.inputs} inputs, backend {report.backend}, {report.threads} threads; "
@@ -369,7 +378,9 @@ def as_table(report: VerifyReport) -> str:
     ]
     if report.top1_agreement is not None:
         lines.append(f"top-1 agreement of R and N: {100 * report.top1_agreement:.2f} %")
-    if (first := report.first_difference) is None:
+    if not report.stages:
+        lines.append("nothing was compared")
+    elif (first := report.first_difference) is None:
         lines.append("same answers")
     else:
         error = max(first.python_native, first.reference_native)

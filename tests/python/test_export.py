@@ -281,3 +281,68 @@ def test_inspect_names_what_is_no_model(tmp_path):
         1,
         2,
     )
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) + y
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([(torch.rand(2, 3),)], "samples give x, which the network does not take"),
+        ([tuple(torch.rand(3, 2, 3))], r"takes 2 inputs \(x, y\), got 3"),
+        ([{"x": torch.rand(2, 3), "z": torch.rand(2, 3)}], "with 'z'"),
+        ([(torch.rand(2, 3), 1.0)], "'y' must be a tensor, got float"),
+        (torch.rand(2, 3), "must be a list of inputs, got Tensor"),
+        ("cat.png", "must be a list of inputs, got str"),
+        ([(torch.rand(2, 3), torch.full((2, 3), torch.nan))], "is not finite"),
+    ],
+)
+def test_samples_that_do_not_fit_fails(tmp_path, samples, message):
+    with pytest.raises(convship.ExportError, match=message):
+        convship.export_model(TwoInputs(), tmp_path / "m.pt", samples=samples)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_answers_by_chance_fails(tmp_path):
+    class Chance(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x) + torch.rand(3)
+
+    with pytest.raises(convship.ExportError, match="changes from one run to the next"):
+        convship.export_model(Chance(), tmp_path / "m.pt", samples=[torch.rand(2, 3)])
+
+
+def test_scripted_and_narrow_models_are_shipped(tmp_path):
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2)))
+    convship.export_model(scripted, tmp_path / "s.pt", samples=[torch.rand(2, 3)])
+    assert_same_answers(tmp_path / "s.pt")
+    narrow = nn.Linear(64, 8).bfloat16()
+    samples = [torch.randn(4, 64, dtype=torch.bfloat16)]
+    manifest = convship.export_model(narrow, tmp_path / "b.pt", samples=samples)
+    assert manifest.outputs[0].dtype == "bfloat16"
+    assert_same_answers(tmp_path / "b.pt")
+
+
+def test_a_network_with_preprocess_that_is_no_classifier_fails(tmp_path, images):
+    class Segments(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"out": self.conv(x)}
+
+    _, preprocess = classifier()
+    with pytest.raises(convship.ExportError, match=r"must return logits \[N, classes\], got dict"):
+        convship.export_model(Segments(), tmp_path / "m.pt", samples=images, preprocess=preprocess)

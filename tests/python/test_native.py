@@ -231,3 +231,42 @@ def test_a_full_disk_at_the_output_is_an_error(model, images):
         )
     assert result.returncode == 5
     assert "standard output" in result.stderr
+
+
+class Talks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        print("hello from the model")
+        return {"a/b": self.linear(x), "a_b": x}
+
+
+def test_what_a_model_prints_and_its_odd_names_do_not_mix_with_results(folder):
+    path = folder / "talks.pt"
+    x = torch.rand(1, 2)
+    convship.export_model(Talks(), path, samples=[x])
+    assert convship.verify_model(path).passed
+    np.save(folder / "t.npy", x.numpy())
+    result = run("run", path, f"x={folder / 't.npy'}", "--output", folder / "talks", "--json")
+    assert "hello" in result.stderr
+    names = [each["name"] for each in json.loads(result.stdout)["outputs"]]
+    assert names == ["a/b", "a_b"]
+    assert len(list((folder / "talks").iterdir())) == 2
+
+
+def test_an_image_that_preprocessing_refuses_does_not_cost_the_others(folder, images):
+    from PIL import Image
+
+    network, _ = classifier()
+    preprocess = convship.Preprocess(32, resize=128, mean=[0.5] * 3, std=[0.25] * 3)
+    path = folder / "crop.pt"
+    convship.export_model(network, path, samples=images[:1], preprocess=preprocess, labels=LABELS)
+    thin = folder / "thin.png"
+    Image.new("RGB", (1, 16000)).save(thin)
+    result = run("predict", path, thin, images[0])
+    assert result.returncode == 4
+    assert "too long and thin" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout.startswith(str(images[0]))

@@ -1,0 +1,121 @@
+"""convship.load: answers belong to the caller, inputs stay the caller's, threads do not mix."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import convship
+
+
+class Aliases(nn.Module):
+    """Returns a view of its input, a weight, and something computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((3,), 2.0))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return x[1:], self.weight, x * self.weight
+
+
+class Subtract(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x - y) * self.weight
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x -= 0.5
+        return self.linear(x.relu_())
+
+
+class WritesToItself(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+        self.register_buffer("state", torch.zeros(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.state.copy_(self.linear(x))
+        return torch.tanh(self.state) + 0
+
+
+@pytest.fixture(params=["convship", "libtorch"])
+def ship(request, tmp_path):
+    def export_and_load(model, *samples):
+        convship.export_model(model, tmp_path / "m.pt", samples=samples)
+        assert convship.verify_model(tmp_path / "m.pt", backend=request.param).passed
+        return convship.load(tmp_path / "m.pt", backend=request.param)
+
+    return export_and_load
+
+
+def test_outputs_that_are_views_belong_to_the_caller(ship):
+    model = ship(Aliases(), torch.rand(2, 3))
+    outputs = model.run(torch.full((1000, 3), 7.0))
+    others = [torch.full((1000, 3), -1.0) for _ in range(50)]
+    assert outputs["output_0"].unique().tolist() == [7.0]
+    outputs["output_1"].fill_(100.0)
+    assert model.run(torch.ones(2, 3))["output_2"].unique().tolist() == [2.0]
+    assert len(others) == 50
+
+
+def test_inputs_and_samples_are_not_written_to(ship):
+    sample = torch.rand(2, 3)
+    before = sample.clone()
+    model = ship(InPlace(), sample)
+    model.run(sample)
+    assert torch.equal(sample, before)
+
+
+def test_inputs_go_by_the_order_of_forward(ship):
+    model = ship(Subtract(), {"y": torch.rand(2, 3), "x": torch.rand(2, 3)})
+    two, one = torch.full((1, 3), 2.0), torch.ones(1, 3)
+    assert model.run(two, one)["output"].tolist() == [[1.0] * 3]
+    assert model.run(y=one, x=two)["output"].tolist() == [[1.0] * 3]
+    with pytest.raises(ValueError, match="each once"):
+        model.run(two, one, y=one)
+    with pytest.raises(ValueError, match="inputs are x, y; got z"):
+        model.run(x=two, z=one)
+
+
+def test_pending_negation_and_strides_are_honoured(ship):
+    model = ship(Subtract(), (torch.rand(2, 3), torch.rand(2, 3)))
+    negated = torch.complex(torch.zeros(1, 3), torch.ones(1, 3)).conj().imag
+    assert negated.is_neg()
+    assert model.run(negated, torch.zeros(1, 3))["output"].tolist() == [[-1.0] * 3]
+    columns = torch.arange(12.0).reshape(3, 4).t()[::2]
+    assert torch.equal(model.run(columns, torch.zeros(2, 3))["output"], columns)
+    with pytest.raises(ValueError, match="dense tensor on the CPU"):
+        model.run(torch.eye(3).to_sparse(), torch.zeros(3, 3))
+
+
+def test_threads_do_not_see_each_others_state(ship):
+    network = WritesToItself()
+    model = ship(network, torch.rand(16))
+    inputs = torch.randn(8, 16)
+    expected = [model.run(x)["output"] for x in inputs]
+
+    def wrong(index: int) -> int:
+        x, right = inputs[index], expected[index]
+        return sum(not torch.equal(model.run(x)["output"], right) for _ in range(500))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(wrong, range(8))) == 0
+
+
+def test_empty_batch_runs(ship):
+    model = ship(nn.Linear(3, 2), torch.rand(2, 3))
+    assert model.run(torch.zeros(0, 3))["output"].shape == (0, 2)
