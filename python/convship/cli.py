@@ -185,6 +185,9 @@ def show(
     print(out)
 
 
+_INTERRUPTED = 130  # what shells give for SIGINT
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -194,12 +197,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result: Any = app(args=arguments, standalone_mode=False, prog_name="convship")
     except (KeyboardInterrupt, typer.Abort):
-        return _report("interrupted", 130)
+        result = _INTERRUPTED
     except Exception as error:  # the one place that turns errors into lines and codes
         code = exit_code(error)
         if code is None:
             raise
         return _report(_message(error), code)
+    if result == _INTERRUPTED:  # typer returns it too
+        return _report("interrupted; a training goes on with --resume", _INTERRUPTED)
     return int(result or 0)
 
 

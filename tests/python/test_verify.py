@@ -90,6 +90,15 @@ def test_a_wrong_network_is_named(model, monkeypatch, column, stage, scale):
     assert report.first_difference.stage == stage
 
 
+def test_interruption_is_one_line(monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("convship.plots.plot_samples", interrupt)
+    assert main(["data", "show", "--out", "unused.png"]) == 130
+    assert capsys.readouterr().err == "convship: interrupted; a training goes on with --resume\n"
+
+
 def test_bad_input_on_the_command_line(model, tmp_path):
     for arguments, code, message in [
         (("verify", tmp_path / "none.pt"), 3, "no such model file"),
