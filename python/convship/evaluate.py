@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from convship.data import DataSet, FileImages, Images, load_data
 from convship.plots import plot_confusion
 from convship.preprocess import Preprocess
 from convship.runs import Run
+from convship.scripting import without_deprecation
 
 __all__ = ["Evaluation", "evaluate", "evaluate_run"]
 
@@ -153,8 +153,7 @@ def evaluate(
 def _as_shipped(model: nn.Module) -> nn.Module:
     """Script the network, since that is what export writes; networks that cannot be stay eager."""
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        with without_deprecation():
             scripted = torch.jit.script(model)
     except Exception:  # whatever the compiler dislikes; export will say what
         return model

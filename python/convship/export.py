@@ -6,7 +6,6 @@ import copy
 import errno
 import inspect
 import io
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,15 @@ from convship.golden import (
     largest_difference,
     run_network,
     tensor_golden,
+)
+from convship.scripting import (
+    argument_names,
+    copy_of,
+    first_line,
+    required_ops,
+    script,
+    ship,
+    without_deprecation,
 )
 from convship.tolerance import find_tolerances, require_teeth
 
@@ -101,7 +109,7 @@ def export_model(
     path = Path(path)
     _check_target(path)
     _check_arguments(samples, labels, method)
-    network = _copy(model).cpu().eval()
+    network = copy_of(model).cpu().eval()
     for parameter in network.parameters():  # requires_grad_ of a scripted module does not exist
         parameter.requires_grad_(False)
     with torch.no_grad():
@@ -154,16 +162,6 @@ class _Plan:
     inputs: list[TensorSpec]
 
 
-def _copy(model: nn.Module) -> nn.Module:
-    if not isinstance(model, torch.jit.ScriptModule):
-        return copy.deepcopy(model)
-    # A deep copy of a scripted module has parameters that are no leaves.
-    buffer = io.BytesIO()
-    torch.jit.save(model, buffer)
-    buffer.seek(0)
-    return torch.jit.load(buffer)  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
-
-
 def _check_arguments(samples: Any, labels: Any, method: str) -> None:
     if isinstance(samples, str | bytes | Tensor | Mapping) or not isinstance(samples, Sequence):
         raise ExportError(
@@ -197,23 +195,23 @@ def _plan(
     if preprocess is None:
         if labels is not None:
             raise ExportError("export_model: labels need preprocess, which was not given")
-        scripted = _script(network, _arguments(network, samples[0]), method)
-        names = _argument_names(scripted)
+        scripted = script(network, _arguments(network, samples[0]), method)
+        names = argument_names(scripted)
         goldens = [tensor_golden(_by_name(sample, names)) for sample in samples]
         inputs = [
             TensorSpec(name=name, dtype=_dtype(value), shape=list(value.shape))
             for name, value in goldens[0].inputs.items()
         ]
-        shipped = _ship(scripted, None, list(goldens[0].inputs))
+        shipped = ship(scripted, None, list(goldens[0].inputs))
         return _Plan(network, shipped, None, [], goldens, inputs)
 
     preprocess = copy.deepcopy(preprocess).cpu().eval()
-    scripted_preprocess = _script(preprocess, (), "script")
+    scripted_preprocess = script(preprocess, (), "script")
     goldens = [image_golden(sample, scripted_preprocess) for sample in samples]  # type: ignore[arg-type]
     example = goldens[0].inputs["input"]
-    scripted = _script(network, (example,), method)
+    scripted = script(network, (example,), method)
     labels = _find_labels(network, goldens[0], labels)
-    shipped = _ship(scripted, scripted_preprocess, ["input"])
+    shipped = ship(scripted, scripted_preprocess, ["input"])
     inputs = [TensorSpec(name="input", dtype=_dtype(example), shape=[None, *example.shape[1:]])]
     return _Plan(network, shipped, preprocess, labels, goldens, inputs)
 
@@ -223,7 +221,7 @@ def _find_labels(network: nn.Module, golden: Golden, labels: Sequence[str] | Non
         logits = run_network(network, golden.inputs, classifier=True)["logits"]
     except RuntimeError as error:
         raise ExportError(
-            f"export_model: the network refuses what preprocess gives it: {_first_line(error)}"
+            f"export_model: the network refuses what preprocess gives it: {first_line(error)}"
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or not logits.is_floating_point():
         got = (
@@ -243,71 +241,6 @@ def _find_labels(network: nn.Module, golden: Golden, labels: Sequence[str] | Non
             f"got {len(names)} labels"
         )
     return names
-
-
-def _script(module: nn.Module, example: tuple[Any, ...], method: str) -> torch.jit.ScriptModule:
-    try:
-        with warnings.catch_warnings():
-            # Deprecated in favour of torch.export, and still what a .pt file is made of.
-            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
-            if method == "trace":
-                return torch.jit.trace(module, example)  # type: ignore[no-any-return]
-            return torch.jit.script(module)
-    except Exception as error:
-        raise ExportError(
-            f"export_model: {type(module).__name__} cannot be {method.rstrip('e')}ed: "
-            f"{_first_line(error)}"
-            + (
-                "; write it so that torch.jit.script takes it, or pass method='trace' if it has "
-                "no branches on data"
-                if method == "script"
-                else ""
-            )
-        ) from error
-
-
-def _ship(
-    network: torch.jit.ScriptModule, preprocessing: torch.jit.ScriptModule | None, names: list[str]
-) -> torch.jit.ScriptModule:
-    # A class per export: scripted modules of one class share a type, and with it the methods that
-    # are defined below, which may be defined once only.
-    module = type("Shipped", (nn.Module,), {})()
-    module.network = network
-    if preprocessing is not None:
-        module.preprocessing = preprocessing
-    shipped = _script(module.eval(), (), "script")
-    schema = _forward_schema(network)
-    # Some networks (googlenet) return a tuple once scripted whose first member are the logits.
-    first = "[0]" if preprocessing is not None and _returns_tuple(schema) else ""
-    types = {argument.name: argument.type.annotation_str for argument in schema.arguments}
-    if preprocessing is None:
-        parameters = ", ".join(f"{name}: {types[name]}" for name in names)
-        passed = ", ".join(f"{name}={name}" for name in names)
-        try:
-            shipped.define(f"def forward(self, {parameters}):\n    return self.network({passed})\n")
-        except RuntimeError as error:
-            raise ExportError(
-                f"export_model: the samples give {', '.join(names)}, which the network does not "
-                f"take: {_first_line(error)}"
-            ) from error
-        return shipped
-    shipped.define(f"def forward(self, input: Tensor):\n    return self.network(input){first}\n")
-    shipped.define(
-        "def preprocess(self, images: Tensor) -> Tensor:\n    return self.preprocessing(images)\n"
-    )
-    shipped.define(
-        "def predict(self, images: Tensor) -> Tensor:\n"
-        "    return torch.softmax(self.forward(self.preprocess(images)).float(), dim=1)\n"
-    )
-    return shipped
-
-
-def _forward_schema(scripted: torch.jit.ScriptModule) -> Any:
-    return scripted.forward.schema  # type: ignore[attr-defined]
-
-
-def _returns_tuple(schema: Any) -> bool:
-    return bool(schema.returns[0].type.kind() == "TupleType")
 
 
 def _build(plan: _Plan, training: Mapping[str, Any] | None) -> tuple[Manifest, bytes]:
@@ -330,7 +263,7 @@ def _build(plan: _Plan, training: Mapping[str, Any] | None) -> tuple[Manifest, b
             for name, value in answers[0].items()
         ],
         labels=plan.labels,
-        required_ops=_required_ops(plan.shipped),
+        required_ops=required_ops(plan.shipped),
         tolerances=tolerances,
         goldens=len(plan.goldens),
         teeth=teeth,
@@ -345,7 +278,8 @@ def _build(plan: _Plan, training: Mapping[str, Any] | None) -> tuple[Manifest, b
         GOLDENS: save_safetensors(tensors),
     }
     # To memory and not to a path: LibTorch aborts the process when a disk is full.
-    torch.jit.save(plan.shipped, buffer, _extra_files=extras)
+    with without_deprecation():
+        torch.jit.save(plan.shipped, buffer, _extra_files=extras)
     return manifest, with_digest(buffer.getvalue())
 
 
@@ -405,12 +339,6 @@ def _check_native(archive: bytes, path: Path) -> None:
             )
 
 
-def _required_ops(shipped: torch.jit.ScriptModule) -> list[str]:
-    """Operators beyond ATen, which a program must have registered before it loads the file."""
-    names = {name.split(".")[0] for name in torch.jit.export_opnames(shipped)}
-    return sorted(name for name in names if name.split("::")[0] not in ("aten", "prim"))
-
-
 def _arguments(network: nn.Module, sample: Any) -> tuple[Any, ...]:
     """The sample in the order of the network's arguments, for tracing."""
     if isinstance(sample, Tensor):
@@ -419,10 +347,6 @@ def _arguments(network: nn.Module, sample: Any) -> tuple[Any, ...]:
         order = list(inspect.signature(network.forward).parameters)
         return tuple(sample[name] for name in order if name in sample)
     return tuple(sample)
-
-
-def _argument_names(scripted: torch.jit.ScriptModule) -> list[str]:
-    return [argument.name for argument in _forward_schema(scripted).arguments][1:]
 
 
 def _by_name(sample: Any, names: list[str]) -> NetworkInput:
@@ -445,12 +369,6 @@ def _by_name(sample: Any, names: list[str]) -> NetworkInput:
                 "the network in a module that takes tensors"
             )
     return named
-
-
-def _first_line(error: Exception) -> str:
-    """The beginning of a compiler's message on one line."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return " ".join(lines[:3])
 
 
 def _dtype(value: Tensor) -> str:
