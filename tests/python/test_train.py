@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 import tomllib
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from convship.checkpoint import FORMAT, load_checkpoint, save_checkpoint
@@ -290,3 +292,23 @@ def kill_after(arguments: list[str], out, delay: float) -> bool:
     process.kill()
     process.wait()
     return killed
+
+
+def test_resume_on_other_images_fails(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def add(label: str, name: str) -> None:
+        folder = tmp_path / "images" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=generator)
+        Image.fromarray(pixels.numpy()).save(folder / f"{name}.png")
+
+    for label in ("a", "b"):
+        for number in range(5):
+            add(label, str(number))
+    config = TrainConfig(data=f"folder:{tmp_path / 'images'}", epochs=1, out=tmp_path / "run")
+    train(config, verbose=False)
+    train(config, resume=True, verbose=False)
+    add("a", "one more")
+    with pytest.raises(ValueError, match="the images must stay as they were"):
+        train(config, resume=True, verbose=False)
