@@ -117,7 +117,7 @@ void translate(std::exception_ptr thrown) {
         py::set_error(PyExc_ValueError, error.what());
         break;
       case ErrorCode::environment:
-        py::set_error(PyExc_RuntimeError, error.what());
+        py::set_error(PyExc_OSError, error.what());
         break;
     }
   }
