@@ -17,6 +17,8 @@ find_package(OpenSSL QUIET COMPONENTS Crypto) # SHA-256 of model files
 convship_need(OPENSSL_FOUND libssl-dev)
 find_package(nlohmann_json 3.10 QUIET) # the manifest, --json
 convship_need(nlohmann_json_FOUND nlohmann-json3-dev)
+find_path(HIGHWAY_INCLUDE_DIR hwy/highway.h) # SIMD in the kernels; headers only
+convship_need(HIGHWAY_INCLUDE_DIR libhwy-dev)
 find_package(CLI11 2.1 QUIET) # arguments of convship-run
 convship_need(CLI11_FOUND libcli11-dev)
 # The structure of model files. Its CMake package insists on the libzip tools,

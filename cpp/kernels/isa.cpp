@@ -2,33 +2,80 @@
 
 #include <array>
 #include <atomic>
-#include <cstddef>
+#include <cstdlib>
 #include <stdexcept>
+
+#include "kernels/instruction_set.h"
 
 namespace convship {
 namespace {
 
-constexpr std::array<std::string_view, 1> kIsas = {"baseline"};
+using kernels::InstructionSet;
 
-std::atomic<std::size_t> active = 0;
+constexpr InstructionSet kBaseline = {.name = "baseline", .single = {}, .twofold = {}};
+
+struct Candidate {
+  const InstructionSet* set;
+  bool (*runs_here)();
+};
+
+// Best first.
+constexpr auto kCandidates = std::to_array<Candidate>({
+#ifdef CONVSHIP_HAVE_AVX512
+    {&kernels::kAvx512, [] { return __builtin_cpu_supports("x86-64-v4") != 0; }},
+#endif
+#ifdef CONVSHIP_HAVE_AVX2
+    {&kernels::kAvx2, [] { return __builtin_cpu_supports("x86-64-v3") != 0; }},
+#endif
+#ifdef CONVSHIP_HAVE_NEON
+    {&kernels::kNeon, [] { return true; }},
+#endif
+    {&kBaseline, [] { return true; }},
+});
+static_assert(kCandidates.size() <= kernels::kMostInstructionSets);
+
+int number_of(std::string_view name, const char* subject) {
+  std::string known;
+  for (std::size_t i = 0; i < kCandidates.size(); ++i) {
+    if (!kCandidates[i].runs_here()) continue;
+    if (kCandidates[i].set->name == name) return static_cast<int>(i);
+    known += (known.empty() ? "" : ", ") + std::string(kCandidates[i].set->name);
+  }
+  throw std::invalid_argument(std::string(subject) + " must be one of " + known +
+                              " on this machine, got '" + std::string(name) + "'");
+}
+
+int first_choice() {
+  const char* forced = std::getenv("CONVSHIP_ISA");
+  return number_of(forced ? forced : available_isas().front(), "CONVSHIP_ISA");
+}
+
+std::atomic<int>& active() {
+  static std::atomic<int> number = first_choice();
+  return number;
+}
 
 }  // namespace
 
-std::vector<std::string> available_isas() { return {kIsas.begin(), kIsas.end()}; }
-
-std::string active_isa() { return std::string(kIsas[active]); }
-
-void set_isa(std::string_view name) {
-  std::string known;
-  for (std::size_t i = 0; i < kIsas.size(); ++i) {
-    if (kIsas[i] == name) {
-      active = i;
-      return;
-    }
-    known += (known.empty() ? "" : ", ") + std::string(kIsas[i]);
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const Candidate& candidate : kCandidates) {
+    if (candidate.runs_here()) names.emplace_back(candidate.set->name);
   }
-  throw std::invalid_argument("isa must be one of " + known + " on this machine, got '" +
-                              std::string(name) + "'");
+  return names;
 }
 
+std::string active_isa() {
+  return kernels::instruction_set(kernels::active_instruction_set()).name;
+}
+
+void set_isa(std::string_view name) { active() = number_of(name, "isa"); }
+
+namespace kernels {
+
+int active_instruction_set() { return active().load(std::memory_order_relaxed); }
+
+const InstructionSet& instruction_set(int number) { return *kCandidates[number].set; }
+
+}  // namespace kernels
 }  // namespace convship

@@ -14,6 +14,14 @@ struct Pair {
   int64_t w;
 };
 
+// What of a geometry belongs to the weights alone.
+struct WeightShape {
+  int64_t c_out;
+  int64_t channels;  // of the input, in one group
+  Pair kernel;
+  int64_t groups;
+};
+
 // All sizes are positive, except that n may be 0; the caller has checked that
 // no product of them overflows and that conv and pooled follow from the rest.
 struct Geometry {

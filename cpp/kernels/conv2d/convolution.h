@@ -1,0 +1,75 @@
+// One convolution with its epilogue: bias, residual, activation, max pooling.
+//
+//   y[n,o,p,q] = max over the window at (p,q) of
+//                act(bias[o] + sum over c,i,j of weight[o,c,i,j] * x[n,g(o)+c,...]
+//                    + residual[n,o,p,q])
+//
+// Layouts of input and output are a matter of their views; no pooling is a
+// window of 1x1 (pool_size 1, pool_stride 1, pool_padding 0).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "kernels/bfloat16.h"
+#include "kernels/conv2d/family.h"
+#include "kernels/conv2d/geometry.h"
+#include "kernels/conv2d/view.h"
+#include "kernels/parallel.h"
+
+namespace convship::kernels::conv2d {
+
+enum class Accuracy { direct, fast };
+
+// Receives the winning tap i * pool_size.w + j of each window, dense NCHW; the
+// type must hold every tap. At most one of the two is set.
+struct WindowIndex {
+  uint8_t* narrow = nullptr;
+  int32_t* wide = nullptr;
+  explicit operator bool() const { return narrow != nullptr || wide != nullptr; }
+};
+
+// Packs the weights for the loops that calls need, when they first need them,
+// and keeps them. Thread-safe. T is float, double or BFloat16; BFloat16 is
+// summed in float and rounded once.
+template <typename T>
+class Convolution {
+ public:
+  // weight [c_out, c_in / groups, kernel] dense, bias [c_out] or null. Referred
+  // to, not copied: they must outlive the object and keep their values.
+  Convolution(const T* weight, const T* bias, const WeightShape& shape, Accuracy accuracy);
+  ~Convolution();
+  Convolution(const Convolution&) = delete;
+  Convolution& operator=(const Convolution&) = delete;
+
+  // The geometry's weights must have the shape that the object was made for.
+  // residual.data may be null, and must be where there is pooling; its sizes
+  // are those of the output. With an index, sums are direct.
+  //
+  // As in torch: NaN passes through activation and pooling (the last NaN of a
+  // window wins), ties go to the first maximum, a window of nothing but -inf
+  // gives -inf and its first tap. Padding contributes nothing, even to
+  // infinite weights. A sum is never -0.0. An image's bits depend on nothing
+  // but its values, the geometry, the accuracy and the instruction set.
+  void run(const Geometry& geometry,
+           Activation activation,
+           const View<const T>& input,
+           const View<T>& output,
+           const View<const T>& residual,
+           const WindowIndex& index,
+           const Parallel& parallel) const;
+
+  // Which loop serves this geometry, with the active instruction set.
+  Family family(const Geometry& geometry) const;
+
+ private:
+  class Packs;
+  const T* weight_;
+  const T* bias_;
+  WeightShape shape_;
+  Accuracy accuracy_;
+  bool finite_;  // all weights are
+  std::unique_ptr<Packs> packs_;
+};
+
+}  // namespace convship::kernels::conv2d

@@ -1,0 +1,50 @@
+// How a call is cut into items for threads and caches: image, group, band of
+// pooled rows, part of the output channels. No cut changes a bit of an answer.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/conv2d/geometry.h"
+
+namespace convship::kernels::conv2d {
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct Item {
+  int64_t n;
+  int64_t group;
+  int64_t band;
+  int64_t part;
+};
+
+struct Cut {
+  int64_t bands;
+  int64_t band_rows;  // pooled rows
+  int64_t parts;
+  int64_t part_blocks;
+
+  // Parts of one band follow each other: they read the same input.
+  Item item(int64_t number, const Geometry& g) const {
+    const int64_t place = number / parts;
+    return {place / bands / g.groups, place / bands % g.groups, place % bands, number % parts};
+  }
+};
+
+// First conv row under pooled row p, conv rows under some pooled rows, input
+// rows under some conv rows.
+inline int64_t first_conv_row(int64_t p, const Geometry& g) {
+  return std::max<int64_t>(0, p * g.pool_stride.h - g.pool_padding.h);
+}
+inline int64_t conv_rows_of(int64_t pooled_rows, const Geometry& g) {
+  return std::min(g.conv.h, (pooled_rows - 1) * g.pool_stride.h + g.pool_size.h);
+}
+inline int64_t rows_under(int64_t conv_rows, const Geometry& g) {
+  return (conv_rows - 1) * g.stride.h + (g.kernel.h - 1) * g.dilation.h + 1;
+}
+
+// blocks: of output channels in a group, of block_size each. strip_row_bytes:
+// of one row of input that is copied, 0 where it is read in place.
+Cut cut(const Geometry& g, int64_t blocks, int64_t block_size, int64_t strip_row_bytes, int width);
+
+}  // namespace convship::kernels::conv2d

@@ -1,0 +1,100 @@
+// The output's side of a task: straight into the caller's memory where the
+// loops can write it, else by way of a buffer.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "kernels/bfloat16.h"
+#include "kernels/conv2d/pack.h"
+#include "kernels/conv2d/tasks.h"
+
+namespace convship::kernels::conv2d {
+
+template <typename T>
+class Destination {
+ public:
+  using A = AccumulatorOf<T>;
+
+  // lanes: channels that the loop writes side by side, 1 where its lanes hold
+  // columns.
+  Destination(const Call<T>& call, int64_t lanes)
+      : g_(call.geometry),
+        relu_(call.activation == Activation::relu),
+        output_(call.output),
+        residual_(call.residual),
+        index_(call.index),
+        lanes_(lanes) {}
+
+  // Values of buffer for `channels` channels and `rows` pooled rows.
+  int64_t buffer_size(int64_t channels, int64_t rows) const {
+    return 2 * channels * rows * g_.pooled.w;
+  }
+
+  // Runs `loop` on a target for channels [o, o + channels) of image n and the
+  // task's rows, of which there are at most as many as the buffer was made for.
+  template <typename Task>
+  void run(Task& task, int64_t n, int64_t o, int64_t channels, A* buffer, void (*loop)(const Task&))
+      const {
+    Target<A>& to = task.target;
+    const int64_t begin = task.pool.begin;
+    const int64_t rows = task.pool.end - begin;
+    const int64_t plane = g_.pooled.h * g_.pooled.w;
+    to.channels = channels;
+    to.relu = relu_;
+    to.index_channel_step = plane;
+    const int64_t at = (n * g_.c_out + o) * plane + begin * g_.pooled.w;
+    to.narrow = index_.narrow ? index_.narrow + at : nullptr;
+    to.wide = index_.wide ? index_.wide + at : nullptr;
+    if constexpr (std::is_same_v<T, A>) {
+      if (output_.block == 1 || (lanes_ > 1 && o % output_.block == 0)) {
+        to.y = output_.at(n, o, begin, 0);
+        to.residual = residual_.data ? residual_.at(n, o, begin, 0) : nullptr;
+        to.channel_step = output_.block > 1 ? 1 : output_.c_step;
+        to.row_step = output_.h_step;
+        to.column_step = output_.w_step;
+        for (int64_t i = 0; i < kMaxChannels; ++i) {
+          to.starts[i] = output_.channel(o + i * lanes_) - output_.channel(o);
+        }
+        loop(task);
+        return;
+      }
+    }
+    // The order in which the loop writes fastest.
+    const int64_t count = channels * rows * g_.pooled.w;
+    const View<A> view = lanes_ > 1 ? nhwc(buffer, channels, {rows, g_.pooled.w})
+                                    : nchw(buffer, channels, {rows, g_.pooled.w});
+    to.y = view.data;
+    to.residual = residual_.data ? buffer + count : nullptr;
+    to.channel_step = view.c_step;
+    to.row_step = view.h_step;
+    to.column_step = view.w_step;
+    for (int64_t i = 0; i < kMaxChannels; ++i) to.starts[i] = i * lanes_ * view.c_step;
+    const auto for_each = [&](const auto& visit) {
+      for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t y = 0; y < rows; ++y) {
+          for (int64_t x = 0; x < g_.pooled.w; ++x) visit(c, y, x, view.at(0, c, y, x) - buffer);
+        }
+      }
+    };
+    if (residual_.data) {
+      for_each([&](int64_t c, int64_t y, int64_t x, int64_t i) {
+        buffer[count + i] = Accumulator<T>::widen(*residual_.at(n, o + c, begin + y, x));
+      });
+    }
+    loop(task);
+    for_each([&](int64_t c, int64_t y, int64_t x, int64_t i) {
+      *output_.at(n, o + c, begin + y, x) = Accumulator<T>::narrow(buffer[i]);
+    });
+  }
+
+ private:
+  const Geometry& g_;
+  bool relu_;
+  const View<T>& output_;
+  const View<const T>& residual_;
+  const WindowIndex& index_;
+  int64_t lanes_;
+};
+
+}  // namespace convship::kernels::conv2d

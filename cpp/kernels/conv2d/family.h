@@ -1,0 +1,30 @@
+// The loops that can serve a convolution, and the one place that chooses.
+#pragma once
+
+#include "kernels/conv2d/geometry.h"
+
+namespace convship::kernels::conv2d {
+
+// README.md of cpp/kernels tells what each of them does.
+enum class Family {
+  plain,
+  channels,
+  columns,
+  winograd_2x2_3x3,
+  winograd_4x4_3x3,
+  winograd_2x2_5x5,
+};
+
+const char* family_name(Family family);
+
+struct Choice {
+  int lanes;        // of a vector; 0: this instruction set has none of our loops
+  bool may_round;   // accuracy fast, float32, no index: Winograd is allowed
+  bool may_expand;  // zeros in the padding may meet every weight: all are finite
+};
+
+// Depends on weights, image size and instruction set only, so that neither the
+// batch nor the threads, strides or alignment can change an image's bits.
+Family choose(const Geometry& geometry, const Choice& choice);
+
+}  // namespace convship::kernels::conv2d

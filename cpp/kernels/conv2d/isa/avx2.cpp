@@ -1,0 +1,15 @@
+// AVX2 with FMA (x86-64-v3).
+#define CONVSHIP_REGISTERS 16
+#include "kernels/conv2d/isa/loops-inl.h"
+
+static_assert(HWY_TARGET == HWY_AVX2, "the compiler's flags must allow this set, and no more");
+
+namespace convship::kernels {
+
+const InstructionSet kAvx2 = {
+    .name = "avx2",
+    .single = conv2d::kLoops<float>,
+    .twofold = conv2d::kLoops<double>,
+};
+
+}  // namespace convship::kernels

@@ -1,0 +1,15 @@
+// AVX-512 F, BW, CD, DQ, VL (x86-64-v4).
+#define CONVSHIP_REGISTERS 32
+#include "kernels/conv2d/isa/loops-inl.h"
+
+static_assert(HWY_TARGET == HWY_AVX3, "the compiler's flags must allow this set, and no more");
+
+namespace convship::kernels {
+
+const InstructionSet kAvx512 = {
+    .name = "avx512",
+    .single = conv2d::kLoops<float>,
+    .twofold = conv2d::kLoops<double>,
+};
+
+}  // namespace convship::kernels

@@ -1,0 +1,56 @@
+// Pieces that the loops share.
+
+constexpr int64_t smaller(int64_t a, int64_t b) { return b < a ? b : a; }
+constexpr int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
+
+template <typename A>
+constexpr A infinity();
+template <>
+constexpr float infinity<float>() {
+  return __builtin_inff();
+}
+template <>
+constexpr double infinity<double>() {
+  return __builtin_inf();
+}
+
+// Either NaN makes NaN. x86's maximum returns its second operand when one is
+// NaN, so only a NaN in `a` needs care; on other CPUs the choice is redundant.
+template <class V>
+HWY_INLINE V max_of(V a, V b) {
+  return hn::IfThenElse(hn::IsNaN(a), a, hn::Max(a, b));
+}
+
+// NaN stays: it is the second operand.
+template <class V>
+HWY_INLINE V relu(V value) {
+  return hn::Max(hn::Zero(hn::DFromV<V>()), value);
+}
+
+// from[q * step + c] for q < columns, c < channels (at most a vector) goes to
+// to[c * channel_step + q * column_step].
+template <class D, typename A = hn::TFromD<D>>
+void write_transposed(const A* from,
+                      int64_t step,
+                      int64_t columns,
+                      int64_t channels,
+                      A* to,
+                      int64_t channel_step,
+                      int64_t column_step) {
+  const D d;
+  constexpr int64_t kLanes = hn::MaxLanes(D());
+  int64_t q = 0;
+  if (column_step == 1) {
+    for (; q + kLanes <= columns; q += kLanes) {
+      hn::Vec<D> tile[kLanes];
+      for (int64_t i = 0; i < kLanes; ++i) tile[i] = hn::Load(d, from + (q + i) * step);
+      transpose(d, tile);
+      for (int64_t c = 0; c < channels; ++c) hn::StoreU(tile[c], d, to + c * channel_step + q);
+    }
+  }
+  for (; q < columns; ++q) {
+    for (int64_t c = 0; c < channels; ++c) {
+      to[c * channel_step + q * column_step] = from[q * step + c];
+    }
+  }
+}

@@ -1,0 +1,46 @@
+// The loops of each instruction set, and which one is active.
+#pragma once
+
+#include "kernels/conv2d/tasks.h"
+
+namespace convship::kernels {
+
+// Loops over values of type A.
+template <typename A>
+struct Loops {
+  int lanes;  // values in a vector
+  void (*channels)(const conv2d::ChannelsTask<A>&);
+};
+
+struct InstructionSet {
+  const char* name;
+  Loops<float> single;
+  Loops<double> twofold;
+};
+
+template <typename A>
+const Loops<A>& loops_of(const InstructionSet& isa);
+template <>
+inline const Loops<float>& loops_of(const InstructionSet& isa) {
+  return isa.single;
+}
+template <>
+inline const Loops<double>& loops_of(const InstructionSet& isa) {
+  return isa.twofold;
+}
+
+// What this build has, best first; the last is "baseline", which every CPU of
+// the architecture has and which has no loops over vectors.
+constexpr int kMostInstructionSets = 3;
+
+// Number of the one that calls use from now on, and what is behind a number.
+// Throws std::invalid_argument when CONVSHIP_ISA names one that is not there.
+int active_instruction_set();
+const InstructionSet& instruction_set(int number);
+
+// One per file of conv2d/isa.
+extern const InstructionSet kAvx2;
+extern const InstructionSet kAvx512;
+extern const InstructionSet kNeon;
+
+}  // namespace convship::kernels
