@@ -12,10 +12,22 @@ struct Loops {
   void (*channels)(const conv2d::ChannelsTask<A>&);
 };
 
+// One variant of Winograd's algorithm.
+template <typename A>
+struct WinogradLoops {
+  // Returns the largest magnitude that it saw, infinity for NaN.
+  A (*input)(const conv2d::WinogradInput<A>&);
+  void (*product)(const conv2d::WinogradProduct<A>&);
+  void (*output)(const conv2d::WinogradOutput<A>&);
+};
+
 struct InstructionSet {
   const char* name;
   Loops<float> single;
   Loops<double> twofold;
+  WinogradLoops<float> winograd_2x2_3x3;
+  WinogradLoops<float> winograd_4x4_3x3;
+  WinogradLoops<float> winograd_2x2_5x5;
 };
 
 template <typename A>

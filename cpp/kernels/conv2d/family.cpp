@@ -20,6 +20,54 @@ const char* family_name(Family family) {
   return "unknown";
 }
 
+namespace {
+
+// Input channels per group from which on a variant keeps the error rule of
+// docs/accuracy.md; scripts/accuracy measures it.
+constexpr int64_t kFewest_2x2_3x3 = 16;
+constexpr int64_t kFewest_4x4_3x3 = 64;
+constexpr int64_t kFewest_2x2_5x5 = 64;
+
+// Multiplications per input and output channel, and the reading of the
+// weights, which costs as much as some tiles: with few tiles, small transforms
+// of the weights win.
+double cost(const Geometry& g, int64_t out, int64_t points) {
+  constexpr double kWeightsInTiles = 24;
+  const int64_t tiles = ((g.conv.h + out - 1) / out) * ((g.conv.w + out - 1) / out);
+  return static_cast<double>(points) * (static_cast<double>(tiles) + kWeightsInTiles);
+}
+
+// Plain where none is faster than a direct sum.
+Family fastest_winograd(const Geometry& g) {
+  const int64_t k = g.kernel.h;
+  if (g.kernel.w != k || (k != 3 && k != 5) || g.stride.h != 1 || g.stride.w != 1 ||
+      g.dilation.h != 1 || g.dilation.w != 1 || g.c_out / g.groups < 16) {
+    return Family::plain;
+  }
+  const int64_t channels = g.c_in / g.groups;
+  struct Variant {
+    Family family;
+    int64_t taps, fewest, out, points;
+  };
+  constexpr Variant kVariants[] = {
+      {Family::winograd_2x2_3x3, 3, kFewest_2x2_3x3, 2, 16},
+      {Family::winograd_4x4_3x3, 3, kFewest_4x4_3x3, 4, 36},
+      {Family::winograd_2x2_5x5, 5, kFewest_2x2_5x5, 2, 36},
+  };
+  Family best = Family::plain;
+  double least = 0.9 * cost(g, 1, k * k);
+  for (const Variant& v : kVariants) {
+    const double c = cost(g, v.out, v.points);
+    if (v.taps == k && channels >= v.fewest && c < least) {
+      best = v.family;
+      least = c;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
 Family choose(const Geometry& g, const Choice& choice) {
   // Buffers hold a window's rows and the columns beside a row; larger windows
   // are no case for speed.
@@ -28,6 +76,10 @@ Family choose(const Geometry& g, const Choice& choice) {
   if (choice.lanes == 0 || (padded && !choice.may_expand) ||
       std::max(g.pool_size.h, g.pool_size.w) > kLargestWindow) {
     return Family::plain;
+  }
+  if (choice.may_round) {
+    const Family family = fastest_winograd(g);
+    if (family != Family::plain) return family;
   }
   return Family::channels;
 }

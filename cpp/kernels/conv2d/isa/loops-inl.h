@@ -23,13 +23,26 @@ constexpr int kRegisters = CONVSHIP_REGISTERS;
 //
 #include "kernels/conv2d/isa/vectors-inl.h"
 //
+#include "kernels/conv2d/isa/pooling-inl.h"
+//
 #include "kernels/conv2d/isa/channels-inl.h"
+//
+#include "kernels/conv2d/isa/winograd-inl.h"
 
 template <typename A>
 constexpr Loops<A> kLoops = {
     .lanes = static_cast<int>(hn::MaxLanes(hn::ScalableTag<A>())),
     .channels = channels<A>,
 };
+
+constexpr InstructionSet instruction_set(const char* name) {
+  return {.name = name,
+          .single = kLoops<float>,
+          .twofold = kLoops<double>,
+          .winograd_2x2_3x3 = kWinogradLoops<Winograd<2, 3>, float>,
+          .winograd_4x4_3x3 = kWinogradLoops<Winograd<4, 3>, float>,
+          .winograd_2x2_5x5 = kWinogradLoops<Winograd<2, 5>, float>};
+}
 
 }  // namespace
 }  // namespace convship::kernels::conv2d

@@ -27,6 +27,13 @@ HWY_INLINE V relu(V value) {
   return hn::Max(hn::Zero(hn::DFromV<V>()), value);
 }
 
+// max(|a|, |b|); NaN where b is. As integers, magnitudes of floats are ordered,
+// with NaN above infinity.
+template <class V>
+HWY_INLINE V larger_magnitude(V a, V b) {
+  return max_of(a, hn::Abs(b));
+}
+
 // from[q * step + c] for q < columns, c < channels (at most a vector) goes to
 // to[c * channel_step + q * column_step].
 template <class D, typename A = hn::TFromD<D>>
