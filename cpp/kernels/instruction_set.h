@@ -10,6 +10,9 @@ template <typename A>
 struct Loops {
   int lanes;  // values in a vector
   void (*channels)(const conv2d::ChannelsTask<A>&);
+  int columns_channels;  // output channels of a ColumnsTask, at most
+  void (*columns_split)(const conv2d::ColumnsSplit<A>&);
+  void (*columns)(const conv2d::ColumnsTask<A>&);
 };
 
 // One variant of Winograd's algorithm.

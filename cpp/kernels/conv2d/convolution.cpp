@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "kernels/conv2d/channels.h"
+#include "kernels/conv2d/columns.h"
 #include "kernels/conv2d/plain_pack.h"
 #include "kernels/conv2d/winograd.h"
 #include "kernels/instruction_set.h"
@@ -114,9 +115,12 @@ void Convolution<T>::run(const Geometry& geometry,
 template <typename T>
 std::unique_ptr<Pack<T>> Convolution<T>::make_pack(const InstructionSet& isa, Family family) const {
   if (family == Family::plain) return std::make_unique<PlainPack<T>>(shape_, weight_, bias_);
+  const auto& loops = loops_of<AccumulatorOf<T>>(isa);
   if (family == Family::channels) {
-    return std::make_unique<ChannelsPack<T>>(loops_of<AccumulatorOf<T>>(isa), shape_, weight_,
-                                             bias_);
+    return std::make_unique<ChannelsPack<T>>(loops, shape_, weight_, bias_);
+  }
+  if (family == Family::columns) {
+    return std::make_unique<ColumnsPack<T>>(loops, shape_, weight_, bias_);
   }
   if constexpr (std::is_same_v<AccumulatorOf<T>, float>) {
     return std::make_unique<WinogradPack<T>>(isa, family, shape_, weight_, bias_);

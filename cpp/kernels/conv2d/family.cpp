@@ -66,6 +66,26 @@ Family fastest_winograd(const Geometry& g) {
   return best;
 }
 
+// The share of its lanes that a loop uses, and how well it fills them with work
+// where it does (measured on AVX2; one vector of channels has more loads a sum
+// than two).
+double channels_use(const Geometry& g, int lanes) {
+  const int64_t out = g.c_out / g.groups;
+  const int64_t vectors = (out + lanes - 1) / lanes;
+  const double used = static_cast<double>(out) / static_cast<double>(vectors * lanes);
+  return used * (vectors == 1 ? 0.8 : 1);
+}
+
+double columns_use(const Geometry& g, int lanes) {
+  const int64_t stride = g.pooled.w == 1 ? 1 : g.pool_stride.w;
+  constexpr int64_t kMostPhases = 16;
+  if (stride * g.stride.w > kMostPhases) return 0;
+  const int64_t count = (g.conv.w + stride - 1) / stride;
+  const int64_t vectors = (count + lanes - 1) / lanes;
+  const double used = static_cast<double>(count) / static_cast<double>(vectors * lanes);
+  return used * (g.c_out / g.groups == 1 ? 0.6 : 0.9);
+}
+
 }  // namespace
 
 Family choose(const Geometry& g, const Choice& choice) {
@@ -81,7 +101,8 @@ Family choose(const Geometry& g, const Choice& choice) {
     const Family family = fastest_winograd(g);
     if (family != Family::plain) return family;
   }
-  return Family::channels;
+  return columns_use(g, choice.lanes) > channels_use(g, choice.lanes) ? Family::columns
+                                                                      : Family::channels;
 }
 
 }  // namespace convship::kernels::conv2d

@@ -84,6 +84,59 @@ inline int64_t channels_scratch(const Pool& pool, int64_t lanes) {
   return row_scratch(pool, pool.conv.w, block) + pooling_scratch(pool, block);
 }
 
+// Columns in the lanes. Column j of a strip row is value j / phases of phase
+// j % phases, so that columns one window apart adjoin.
+template <typename A>
+struct ColumnsSplit {
+  const A* from;  // row 0, column 0, channel 0
+  int64_t c_step;
+  int64_t h_step;
+  Pair image;
+  int64_t channels;
+  int64_t top;  // of the strip, in the image; may be outside
+  int64_t rows;
+  int64_t left;  // columns of zeros before the image
+  int64_t phases;
+  int64_t phase_size;
+  A* to;  // [channel][row][phase][phase_size]
+};
+
+// One block of output channels over some rows; columns in the lanes.
+template <typename A>
+struct ColumnsTask {
+  const A* x;
+  int64_t first_row;       // conv row at x
+  int64_t row_step;        // from one conv row to the next
+  const int32_t* offsets;  // [taps][pool.stride.w]: of conv columns s, s + stride, ...
+  int64_t taps;
+  Pool pool;
+  Target<A> target;
+  const A* weight;  // [taps][target.channels]
+  const A* bias;
+  A* scratch;
+};
+
+// Layout of a ColumnsTask's scratch, in values.
+struct ColumnsScratch {
+  int64_t before;      // of each phase row: what windows reach into on the left
+  int64_t phase_size;  // of a conv row's phase with both margins
+  int64_t pooled_size;
+  int64_t size;
+};
+
+inline ColumnsScratch columns_scratch(const Pool& pool, int64_t channels, int64_t lanes) {
+  const auto vectors = [&](int64_t count) { return (count + lanes - 1) / lanes * lanes; };
+  ColumnsScratch s{};
+  s.before = vectors((pool.padding.w + pool.stride.w - 1) / pool.stride.w);
+  const int64_t most =
+      pool.conv.w > pool.width * pool.stride.w ? pool.conv.w : pool.width * pool.stride.w;
+  s.phase_size =
+      s.before + vectors((most + pool.stride.w - 1) / pool.stride.w) + vectors(pool.size.w) + lanes;
+  s.pooled_size = vectors(pool.width);
+  s.size = channels * (pool.stride.w * s.phase_size + (2 * pool.size.h + 2) * s.pooled_size);
+  return s;
+}
+
 // Winograd. Tiles of a strip are numbered row by row; a point is one of the
 // tile's reach * reach values after the transform.
 

@@ -27,12 +27,17 @@ constexpr int kRegisters = CONVSHIP_REGISTERS;
 //
 #include "kernels/conv2d/isa/channels-inl.h"
 //
+#include "kernels/conv2d/isa/columns-inl.h"
+//
 #include "kernels/conv2d/isa/winograd-inl.h"
 
 template <typename A>
 constexpr Loops<A> kLoops = {
     .lanes = static_cast<int>(hn::MaxLanes(hn::ScalableTag<A>())),
     .channels = channels<A>,
+    .columns_channels = kColumnsChannels,
+    .columns_split = columns_split<A>,
+    .columns = columns<A>,
 };
 
 constexpr InstructionSet instruction_set(const char* name) {
