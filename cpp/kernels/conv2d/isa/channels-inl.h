@@ -93,24 +93,31 @@ struct Channels {
     const D d;
     const int64_t step = kStep ? kStep : t.source.column_step;
     V sum[kColumns][kVectors];
+    CONVSHIP_UNROLL
     for (int j = 0; j < kColumns; ++j) {
+      CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::Load(d, t.bias + v * kLanes);
     }
     const A* w = t.weight;
     const int32_t* offset = t.source.offsets;
     for (const int32_t* last = offset + t.source.taps; offset != last; ++offset) {
       V weight[kVectors];
+      CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) weight[v] = hn::Load(d, w + v * kLanes);
       w += kBlock;
       const A* from = x + *offset;
+      CONVSHIP_UNROLL
       for (int j = 0; j < kColumns; ++j) {
         const V value = hn::Set(d, from[j * step]);
+        CONVSHIP_UNROLL
         for (int v = 0; v < kVectors; ++v) {
           sum[j][v] = hn::MulAdd(value, weight[v], sum[j][v]);
         }
       }
     }
+    CONVSHIP_UNROLL
     for (int j = 0; j < kSize; ++j) {
+      CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         const V value = kPairs ? max_of(sum[2 * j][v], sum[2 * j + 1][v]) : sum[j][v];
         hn::Store(value, d, to + (j * kVectors + v) * kLanes);

@@ -126,8 +126,10 @@ struct Columns {
                        const int32_t* offset,
                        V (&sum)[kChannels][kPhases * kRows * kVectors]) const {
     const D d;
+    CONVSHIP_UNROLL
     for (int o = 0; o < kChannels; ++o) {
-      for (V& s : sum[o]) s = hn::Set(d, t.bias[o]);
+      CONVSHIP_UNROLL
+      for (int i = 0; i < kPhases * kRows * kVectors; ++i) sum[o][i] = hn::Set(d, t.bias[o]);
     }
     const A* w = t.weight;
     const int64_t offset_step = t.pool.stride.w;
@@ -135,10 +137,13 @@ struct Columns {
       // Weights stay in registers and inputs pass: the other way around there
       // would be one register too few.
       V weight[kChannels];
+      CONVSHIP_UNROLL
       for (int o = 0; o < kChannels; ++o) weight[o] = hn::Set(d, w[o]);
+      CONVSHIP_UNROLL
       for (int i = 0; i < kPhases * kRows * kVectors; ++i) {
         const int s = i / (kRows * kVectors), r = i / kVectors % kRows, v = i % kVectors;
         const V value = hn::LoadU(d, x + offset[s] + r * t.row_step + v * kLanes);
+        CONVSHIP_UNROLL
         for (int o = 0; o < kChannels; ++o) sum[o][i] = hn::MulAdd(weight[o], value, sum[o][i]);
       }
     }
@@ -161,7 +166,9 @@ struct Columns {
   HWY_NOINLINE void windows(const A* x, int64_t y, int64_t q) const {
     V sum[kChannels][4 * kVectors];
     sums<2, 2, kVectors>(x + q, t.offsets, sum);
+    CONVSHIP_UNROLL
     for (int o = 0; o < kChannels; ++o) {
+      CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         const V best = max_of(max_of(sum[o][v], sum[o][kVectors + v]),
                               max_of(sum[o][2 * kVectors + v], sum[o][3 * kVectors + v]));
@@ -244,7 +251,9 @@ struct Columns {
   HWY_NOINLINE void conv_vectors(const A* x, int64_t s, int64_t q) const {
     V sum[kChannels][kVectors];
     sums<1, 1, kVectors>(x + q, t.offsets + s, sum);
+    CONVSHIP_UNROLL
     for (int o = 0; o < kChannels; ++o) {
+      CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         hn::StoreU(sum[o][v], D(), phase(o, s) + q + v * kLanes);
       }

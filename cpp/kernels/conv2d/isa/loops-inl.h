@@ -13,6 +13,9 @@
 #include "kernels/conv2d/tasks.h"
 #include "kernels/instruction_set.h"
 
+// Before loops over registers: unrolled early, their arrays never see memory.
+#define CONVSHIP_UNROLL _Pragma("GCC unroll 36")
+
 namespace convship::kernels::conv2d {
 namespace {
 

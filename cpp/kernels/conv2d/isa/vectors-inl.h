@@ -50,6 +50,7 @@ void write_transposed(const A* from,
   if (column_step == 1) {
     for (; q + kLanes <= columns; q += kLanes) {
       hn::Vec<D> tile[kLanes];
+      CONVSHIP_UNROLL
       for (int64_t i = 0; i < kLanes; ++i) tile[i] = hn::Load(d, from + (q + i) * step);
       transpose(d, tile);
       for (int64_t c = 0; c < channels; ++c) hn::StoreU(tile[c], d, to + c * channel_step + q);

@@ -77,11 +77,14 @@ struct Winograd {
   static HWY_INLINE void tile_results(const A* m, int64_t point_step, V* y) {
     const hn::DFromV<V> d;
     V half[kOut * kReach];
+    CONVSHIP_UNROLL
     for (int j = 0; j < kReach; ++j) {
       V column[kReach];
+      CONVSHIP_UNROLL
       for (int i = 0; i < kReach; ++i) column[i] = hn::Load(d, m + (i * kReach + j) * point_step);
       from_points(column, 1, half + j, kReach);
     }
+    CONVSHIP_UNROLL
     for (int i = 0; i < kOut; ++i) from_points(half + i * kReach, 1, y + i * kOut, 1);
   }
 
@@ -184,16 +187,21 @@ A winograd_input(const WinogradInput<A>& t) {
       for (int64_t x = 0; x < t.tiles.w; ++x, to += kLanes) {
         const A* from = t.scratch + (y * columns + x) * W::kOut * kLanes;
         V half[kReach * kReach];
+        CONVSHIP_UNROLL
         for (int j = 0; j < kReach; ++j) {
           V column[kReach];
+          CONVSHIP_UNROLL
           for (int i = 0; i < kReach; ++i) {
             column[i] = hn::Load(d, from + (i * columns + j) * kLanes);
           }
           W::to_points(column, 1);
+          CONVSHIP_UNROLL
           for (int i = 0; i < kReach; ++i) half[i * kReach + j] = column[i];
         }
+        CONVSHIP_UNROLL
         for (int i = 0; i < kReach; ++i) {
           W::to_points(half + i * kReach, 1);
+          CONVSHIP_UNROLL
           for (int j = 0; j < kReach; ++j) {
             hn::Store(half[i * kReach + j], d, to + (i * kReach + j) * t.point_step);
           }
@@ -269,23 +277,30 @@ struct WinogradGemm {
     const int64_t channel_step = t.tiles * kLanes;
     for (int64_t c = 0; c < t.channels; c += kChain) {
       V sum[kSize][kVectors];
+      CONVSHIP_UNROLL
       for (int j = 0; j < kSize; ++j) {
+        CONVSHIP_UNROLL
         for (int k = 0; k < kVectors; ++k) sum[j][k] = hn::Zero(d);
       }
       const int64_t end = smaller(c + kChain, t.channels);
       for (int64_t i = c; i < end; i += kLanes, v += channel_step) {
         for (const A* x = v; x != v + kLanes; ++x, u += kBlock) {
           V weight[kVectors];
+          CONVSHIP_UNROLL
           for (int k = 0; k < kVectors; ++k) weight[k] = hn::Load(d, u + k * kLanes);
+          CONVSHIP_UNROLL
           for (int j = 0; j < kSize; ++j) {
             const V value = hn::Set(d, x[j * kLanes]);
+            CONVSHIP_UNROLL
             for (int k = 0; k < kVectors; ++k) {
               sum[j][k] = hn::MulAdd(value, weight[k], sum[j][k]);
             }
           }
         }
       }
+      CONVSHIP_UNROLL
       for (int j = 0; j < kSize; ++j) {
+        CONVSHIP_UNROLL
         for (int k = 0; k < kVectors; ++k) {
           A* to = m + (j * kVectors + k) * kLanes;
           hn::Store(c == 0 ? sum[j][k] : hn::Add(hn::Load(d, to), sum[j][k]), d, to);
@@ -329,6 +344,7 @@ struct WinogradBack {
     const D d;
     W::tile_results(t.m + tile * kBlock + k * kLanes, tiles() * kBlock, y);
     const V bias = hn::Load(d, t.bias + k * kLanes);
+    CONVSHIP_UNROLL
     for (int i = 0; i < kOut * kOut; ++i) y[i] = hn::Add(y[i], bias);
   }
 
@@ -340,10 +356,13 @@ struct WinogradBack {
     P writer(t.pool, t.target, t.scratch + kHalf * row_size);
     for (int64_t y = 0; y < t.tiles.h; ++y) {
       for (int64_t x = 0; x < t.tiles.w; ++x) {
+        CONVSHIP_UNROLL
         for (int k = 0; k < kMaxVectors; ++k) {
           V r[kOut * kOut];
           results(y * t.tiles.w + x, k, r);
+          CONVSHIP_UNROLL
           for (int i = 0; i < kHalf; ++i) {
+            CONVSHIP_UNROLL
             for (int j = 0; j < kHalf; ++j) {
               const V* corner = r + (2 * i) * kOut + 2 * j;
               const V best =
@@ -354,6 +373,7 @@ struct WinogradBack {
           }
         }
       }
+      CONVSHIP_UNROLL
       for (int i = 0; i < kHalf; ++i) {
         const int64_t row = t.first_row / 2 + y * kHalf + i;
         if (row < t.pool.begin || row >= t.pool.end) continue;
@@ -370,12 +390,15 @@ struct WinogradBack {
     const int64_t row_size = row_scratch(p, t.tiles.w * kOut, kBlock);
     A* const rows = t.scratch;
     for (int64_t tile = 0; tile < tiles(); ++tile) {
+      CONVSHIP_UNROLL
       for (int k = 0; k < kMaxVectors; ++k) {
         V y[kOut * kOut];
         results(tile, k, y);
         A* to = rows + tile / t.tiles.w * kOut * row_size +
                 (p.padding.w + tile % t.tiles.w * kOut) * kBlock + k * kLanes;
+        CONVSHIP_UNROLL
         for (int i = 0; i < kOut; ++i) {
+          CONVSHIP_UNROLL
           for (int j = 0; j < kOut; ++j) {
             hn::Store(y[i * kOut + j], d, to + i * row_size + j * kBlock);
           }
