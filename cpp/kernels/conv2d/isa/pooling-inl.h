@@ -44,9 +44,13 @@ struct Pooling {
         row_pool(next, ring + slot, ring_index + slot);
       }
       if (indexed()) {
-        pool_rows<true>(y, begin, end);
+        pool_rows<true, 0>(y, begin, end);
+      } else if (end - begin == 2) {
+        pool_rows<false, 2>(y, begin, end);
+      } else if (end - begin == 3) {
+        pool_rows<false, 3>(y, begin, end);
       } else {
-        pool_rows<false>(y, begin, end);
+        pool_rows<false, 0>(y, begin, end);
       }
     }
   }
@@ -64,14 +68,19 @@ struct Pooling {
   // Windows of a conv row with margins.
   void pool_columns(const A* row, A* pooled, I* index) const {
     if (indexed()) {
-      pool_columns<true>(row, pooled, index);
+      pool_columns<true, 0>(row, pooled, index);
+    } else if (pool.size.w == 2) {
+      pool_columns<false, 2>(row, pooled, index);
+    } else if (pool.size.w == 3) {
+      pool_columns<false, 3>(row, pooled, index);
     } else {
-      pool_columns<false>(row, pooled, index);
+      pool_columns<false, 0>(row, pooled, index);
     }
   }
 
-  // An index is the column of the winner's tap.
-  template <bool kIndex>
+  // kSize: the window's width, 0 where it is not one of the usual ones. An
+  // index is the column of the winner's tap.
+  template <bool kIndex, int kSize>
   void pool_columns(const A* row, A* pooled, I* index) const {
     const D d;
     const DI di;
@@ -79,10 +88,11 @@ struct Pooling {
     for (int64_t q = 0; q < p.width; ++q) {
       const A* window = row + q * p.stride.w * kBlock;
       const int64_t inside = larger(0, p.padding.w - q * p.stride.w);
+      CONVSHIP_UNROLL
       for (int64_t v = 0; v < kBlock; v += kLanes) {
         V best = relu_if<kIndex>(hn::Load(d, window + v));
         auto winner = hn::Set(di, static_cast<I>(inside));
-        for (int64_t i = 1; i < p.size.w; ++i) {
+        for (int64_t i = 1; i < (kSize ? kSize : p.size.w); ++i) {
           const V value = relu_if<kIndex>(hn::Load(d, window + i * kBlock + v));
           if constexpr (kIndex) {
             if (i > inside) {
@@ -106,7 +116,7 @@ struct Pooling {
   }
 
   // Pooled row y from the row-pooled conv rows [begin, end).
-  template <bool kIndex>
+  template <bool kIndex, int kCount>
   void pool_rows(int64_t y, int64_t begin, int64_t end) const {
     const D d;
     const DI di;
@@ -114,7 +124,7 @@ struct Pooling {
     const Target<A>& to = target;
     const int64_t top = y * p.stride.h - p.padding.h;
     const int64_t steps = p.width * kBlock;
-    const int64_t count = end - begin;
+    const int64_t count = kCount ? kCount : end - begin;
     const A* rows[kMostWindowRows];
     const I* indices[kMostWindowRows];
     for (int64_t k = 0; k < count; ++k) {
@@ -129,7 +139,7 @@ struct Pooling {
       V best = hn::Load(d, rows[0] + i);
       auto winner = hn::Set(di, static_cast<I>((begin - top) * p.size.w));
       if constexpr (kIndex) winner = hn::Add(winner, hn::Load(di, indices[0] + i));
-      for (int64_t k = 1; k < count; ++k) {
+      for (int64_t k = 1; k < (kCount ? kCount : count); ++k) {
         const V value = hn::Load(d, rows[k] + i);
         if constexpr (kIndex) {
           const auto wins = hn::Or(hn::Gt(value, best), hn::IsNaN(value));
