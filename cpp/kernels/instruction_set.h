@@ -13,6 +13,9 @@ struct Loops {
   int columns_channels;  // output channels of a ColumnsTask, at most
   void (*columns_split)(const conv2d::ColumnsSplit<A>&);
   void (*columns)(const conv2d::ColumnsTask<A>&);
+  // weight += grad * image, and image += grad * weight.
+  void (*winners_to_weight)(const conv2d::WinnersTask<A>&);
+  void (*winners_to_image)(const conv2d::WinnersTask<A>&);
 };
 
 // One variant of Winograd's algorithm.

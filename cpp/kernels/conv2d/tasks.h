@@ -187,4 +187,21 @@ struct WinogradOutput {
   A* scratch;
 };
 
+// Gradients from the winners of one output channel in one image. A kernel row
+// is a run of columns and channels that adjoin, here and in the image.
+constexpr int kMostWinnerVectors = 4;
+
+template <typename A>
+struct WinnersTask {
+  const int32_t* places;  // of each winner's first tap in the image
+  const A* grads;
+  int64_t count;
+  A* image;  // [rows][columns][channels], padding included
+  int64_t image_step;
+  A* weight;  // [rows][vectors][lanes]
+  int64_t weight_step;
+  int64_t rows;
+  int vectors;  // that a run takes, at most kMostWinnerVectors
+};
+
 }  // namespace convship::kernels::conv2d

@@ -32,6 +32,8 @@ constexpr int kRegisters = CONVSHIP_REGISTERS;
 //
 #include "kernels/conv2d/isa/columns-inl.h"
 //
+#include "kernels/conv2d/isa/winners-inl.h"
+//
 #include "kernels/conv2d/isa/winograd-inl.h"
 
 template <typename A>
@@ -41,6 +43,8 @@ constexpr Loops<A> kLoops = {
     .columns_channels = kColumnsChannels,
     .columns_split = columns_split<A>,
     .columns = columns<A>,
+    .winners_to_weight = winners<true, A>,
+    .winners_to_image = winners<false, A>,
 };
 
 constexpr InstructionSet instruction_set(const char* name) {
