@@ -5,11 +5,16 @@
 
 namespace convship::kernels {
 
+// Multiply-adds in a round of fma_loop: two units of latency 5 keep 10 in
+// flight, and with two factors they must fit into 16 registers.
+constexpr int kFmaRound = 12;
+
 // Loops over values of type A.
 template <typename A>
 struct Loops {
   int lanes;  // values in a vector
   void (*channels)(const conv2d::ChannelsTask<A>&);
+  A (*fma_loop)(int64_t rounds);  // of kFmaRound multiply-adds per lane
 };
 
 struct InstructionSet {

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "kernels/conv2d/channels.h"
+#include "kernels/conv2d/last_run.h"
 #include "kernels/conv2d/plain_pack.h"
 #include "kernels/instruction_set.h"
 
@@ -91,6 +92,7 @@ void Convolution<T>::run(const Geometry& geometry,
     if (family == Family::plain) return std::make_unique<PlainPack<T>>(shape_, weight_, bias_);
     return std::make_unique<ChannelsPack<T>>(loops, shape_, weight_, bias_);
   });
+  note_run(instruction_set(number), family);
   pack.run({geometry, activation, input, output, residual, index}, parallel);
 }
 

@@ -24,11 +24,14 @@ constexpr int kRegisters = CONVSHIP_REGISTERS;
 #include "kernels/conv2d/isa/vectors-inl.h"
 //
 #include "kernels/conv2d/isa/channels-inl.h"
+//
+#include "kernels/conv2d/isa/peak-inl.h"
 
 template <typename A>
 constexpr Loops<A> kLoops = {
     .lanes = static_cast<int>(hn::MaxLanes(hn::ScalableTag<A>())),
     .channels = channels<A>,
+    .fma_loop = fma_loop<A>,
 };
 
 }  // namespace
