@@ -14,13 +14,28 @@ template <typename A>
 struct Loops {
   int lanes;  // values in a vector
   void (*channels)(const conv2d::ChannelsTask<A>&);
+  int columns_channels;  // output channels of a ColumnsTask, at most
+  void (*columns_split)(const conv2d::ColumnsSplit<A>&);
+  void (*columns)(const conv2d::ColumnsTask<A>&);
   A (*fma_loop)(int64_t rounds);  // of kFmaRound multiply-adds per lane
+};
+
+// One variant of Winograd's algorithm.
+template <typename A>
+struct WinogradLoops {
+  // Returns the largest magnitude that it saw, infinity for NaN.
+  A (*input)(const conv2d::WinogradInput<A>&);
+  void (*product)(const conv2d::WinogradProduct<A>&);
+  void (*output)(const conv2d::WinogradOutput<A>&);
 };
 
 struct InstructionSet {
   const char* name;
   Loops<float> single;
   Loops<double> twofold;
+  WinogradLoops<float> winograd_2x2_3x3;
+  WinogradLoops<float> winograd_4x4_3x3;
+  WinogradLoops<float> winograd_2x2_5x5;
 };
 
 template <typename A>

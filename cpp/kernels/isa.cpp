@@ -12,7 +12,7 @@ namespace {
 
 using kernels::InstructionSet;
 
-constexpr InstructionSet kBaseline = {.name = "baseline", .single = {}, .twofold = {}};
+constexpr InstructionSet kBaseline = {"baseline", {}, {}, {}, {}, {}};
 
 struct Candidate {
   const InstructionSet* set;

@@ -84,7 +84,7 @@ ChannelsPack<T>::ChannelsPack(const Loops<A>& loops,
 }
 
 template <typename T>
-void ChannelsPack<T>::run(const Call<T>& call, const Parallel& parallel) const {
+std::vector<int64_t> ChannelsPack<T>::run(const Call<T>& call, const Parallel& parallel) const {
   const Geometry& g = call.geometry;
   const View<const T>& input = call.input;
   const int64_t channels = g.c_in / g.groups;
@@ -141,6 +141,7 @@ void ChannelsPack<T>::run(const Call<T>& call, const Parallel& parallel) const {
       }
     }
   });
+  return {};
 }
 
 template class ChannelsPack<float>;

@@ -14,7 +14,7 @@ class ChannelsPack final : public Pack<T> {
   using A = AccumulatorOf<T>;
   ChannelsPack(const Loops<A>& loops, const WeightShape& shape, const T* weight, const T* bias);
 
-  void run(const Call<T>& call, const Parallel& parallel) const override;
+  std::vector<int64_t> run(const Call<T>& call, const Parallel& parallel) const override;
 
  private:
   int64_t block_size() const { return kMaxVectors * loops_.lanes; }

@@ -4,10 +4,13 @@
 #include <atomic>
 #include <cmath>
 #include <mutex>
+#include <stdexcept>
 
 #include "kernels/conv2d/channels.h"
+#include "kernels/conv2d/columns.h"
 #include "kernels/conv2d/last_run.h"
 #include "kernels/conv2d/plain_pack.h"
+#include "kernels/conv2d/winograd.h"
 #include "kernels/instruction_set.h"
 
 namespace convship::kernels::conv2d {
@@ -23,6 +26,10 @@ bool all_finite(const T* values, int64_t count) {
   }
   return sum == 0;
 }
+
+// Double precision is asked for where rounding matters.
+template <typename T>
+constexpr bool kMayRound = !std::is_same_v<T, double>;
 
 constexpr int kFamilies = static_cast<int>(Family::winograd_2x2_5x5) + 1;
 
@@ -70,7 +77,7 @@ template <typename T>
 Family Convolution<T>::family(const Geometry& geometry) const {
   const InstructionSet& isa = instruction_set(active_instruction_set());
   return choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
-                           .may_round = accuracy_ == Accuracy::fast,
+                           .may_round = kMayRound<T> && accuracy_ == Accuracy::fast,
                            .may_expand = finite_});
 }
 
@@ -84,16 +91,42 @@ void Convolution<T>::run(const Geometry& geometry,
                          const Parallel& parallel) const {
   if (geometry.n == 0) return;
   const int number = active_instruction_set();
-  const auto& loops = loops_of<AccumulatorOf<T>>(instruction_set(number));
-  const Family family = choose(geometry, {.lanes = loops.lanes,
-                                          .may_round = accuracy_ == Accuracy::fast && !index,
-                                          .may_expand = finite_});
-  const Pack<T>& pack = packs_->get(number, family, [&]() -> std::unique_ptr<Pack<T>> {
-    if (family == Family::plain) return std::make_unique<PlainPack<T>>(shape_, weight_, bias_);
+  const InstructionSet& isa = instruction_set(number);
+  const Call<T> call{geometry, activation, input, output, residual, index};
+  const auto pack = [&](bool may_round) -> const Pack<T>& {
+    const Family family = choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
+                                            .may_round = may_round,
+                                            .may_expand = finite_});
+    return packs_->get(number, family, [&] { return make_pack(isa, family); });
+  };
+  const bool may_round = kMayRound<T> && accuracy_ == Accuracy::fast && !index;
+  for (const int64_t n : pack(may_round).run(call, parallel)) {
+    // Alone, by direct sums.
+    Geometry one = geometry;
+    one.n = 1;
+    View<const T> x = input, r = residual;
+    View<T> y = output;
+    x.data += n * x.n_step;
+    y.data += n * y.n_step;
+    if (r.data) r.data += n * r.n_step;
+    pack(false).run({one, activation, x, y, r, index}, parallel);
+  }
+}
+
+template <typename T>
+std::unique_ptr<Pack<T>> Convolution<T>::make_pack(const InstructionSet& isa, Family family) const {
+  if (family == Family::plain) return std::make_unique<PlainPack<T>>(shape_, weight_, bias_);
+  const auto& loops = loops_of<AccumulatorOf<T>>(isa);
+  if (family == Family::channels) {
     return std::make_unique<ChannelsPack<T>>(loops, shape_, weight_, bias_);
-  });
-  note_run(instruction_set(number), family);
-  pack.run({geometry, activation, input, output, residual, index}, parallel);
+  }
+  if (family == Family::columns) {
+    return std::make_unique<ColumnsPack<T>>(loops, shape_, weight_, bias_);
+  }
+  if constexpr (std::is_same_v<AccumulatorOf<T>, float>) {
+    return std::make_unique<WinogradPack<T>>(isa, family, shape_, weight_, bias_);
+  }
+  throw std::logic_error("no such loop");  // choose() offers Winograd for float only
 }
 
 template class Convolution<float>;

@@ -17,7 +17,14 @@
 #include "kernels/conv2d/view.h"
 #include "kernels/parallel.h"
 
+namespace convship::kernels {
+struct InstructionSet;
+}
+
 namespace convship::kernels::conv2d {
+
+template <typename T>
+class Pack;
 
 enum class Accuracy { direct, fast };
 
@@ -64,6 +71,8 @@ class Convolution {
 
  private:
   class Packs;
+  std::unique_ptr<Pack<T>> make_pack(const InstructionSet& isa, Family family) const;
+
   const T* weight_;
   const T* bias_;
   WeightShape shape_;

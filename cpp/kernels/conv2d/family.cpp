@@ -20,6 +20,74 @@ const char* family_name(Family family) {
   return "unknown";
 }
 
+namespace {
+
+// Input channels per group from which on a variant keeps the error rule of
+// docs/accuracy.md; scripts/accuracy measures it.
+constexpr int64_t kFewest_2x2_3x3 = 16;
+constexpr int64_t kFewest_4x4_3x3 = 64;
+constexpr int64_t kFewest_2x2_5x5 = 64;
+
+// Multiplications per input and output channel, and the reading of the
+// weights, which costs as much as some tiles: with few tiles, small transforms
+// of the weights win.
+double cost(const Geometry& g, int64_t out, int64_t points) {
+  constexpr double kWeightsInTiles = 24;
+  const int64_t tiles = ((g.conv.h + out - 1) / out) * ((g.conv.w + out - 1) / out);
+  return static_cast<double>(points) * (static_cast<double>(tiles) + kWeightsInTiles);
+}
+
+// Plain where none is faster than a direct sum.
+Family fastest_winograd(const Geometry& g) {
+  const int64_t k = g.kernel.h;
+  if (g.kernel.w != k || (k != 3 && k != 5) || g.stride.h != 1 || g.stride.w != 1 ||
+      g.dilation.h != 1 || g.dilation.w != 1 || g.c_out / g.groups < 16) {
+    return Family::plain;
+  }
+  const int64_t channels = g.c_in / g.groups;
+  struct Variant {
+    Family family;
+    int64_t taps, fewest, out, points;
+  };
+  constexpr Variant kVariants[] = {
+      {Family::winograd_2x2_3x3, 3, kFewest_2x2_3x3, 2, 16},
+      {Family::winograd_4x4_3x3, 3, kFewest_4x4_3x3, 4, 36},
+      {Family::winograd_2x2_5x5, 5, kFewest_2x2_5x5, 2, 36},
+  };
+  Family best = Family::plain;
+  double least = 0.9 * cost(g, 1, k * k);
+  for (const Variant& v : kVariants) {
+    const double c = cost(g, v.out, v.points);
+    if (v.taps == k && channels >= v.fewest && c < least) {
+      best = v.family;
+      least = c;
+    }
+  }
+  return best;
+}
+
+// The share of its lanes that a loop uses, and how well it fills them with work
+// where it does (measured on AVX2; one vector of channels has more loads a sum
+// than two).
+double channels_use(const Geometry& g, int lanes) {
+  const int64_t out = g.c_out / g.groups;
+  const int64_t vectors = (out + lanes - 1) / lanes;
+  const double used = static_cast<double>(out) / static_cast<double>(vectors * lanes);
+  return used * (vectors == 1 ? 0.8 : 1);
+}
+
+double columns_use(const Geometry& g, int lanes) {
+  const int64_t stride = g.pooled.w == 1 ? 1 : g.pool_stride.w;
+  constexpr int64_t kMostPhases = 16;
+  if (stride * g.stride.w > kMostPhases) return 0;
+  const int64_t count = (g.conv.w + stride - 1) / stride;
+  const int64_t vectors = (count + lanes - 1) / lanes;
+  const double used = static_cast<double>(count) / static_cast<double>(vectors * lanes);
+  return used * (g.c_out / g.groups == 1 ? 0.6 : 0.9);
+}
+
+}  // namespace
+
 Family choose(const Geometry& g, const Choice& choice) {
   // Buffers hold a window's rows and the columns beside a row; larger windows
   // are no case for speed.
@@ -29,7 +97,12 @@ Family choose(const Geometry& g, const Choice& choice) {
       std::max(g.pool_size.h, g.pool_size.w) > kLargestWindow) {
     return Family::plain;
   }
-  return Family::channels;
+  if (choice.may_round) {
+    const Family family = fastest_winograd(g);
+    if (family != Family::plain) return family;
+  }
+  return columns_use(g, choice.lanes) > channels_use(g, choice.lanes) ? Family::columns
+                                                                      : Family::channels;
 }
 
 }  // namespace convship::kernels::conv2d

@@ -19,7 +19,7 @@ const char* family_name(Family family);
 
 struct Choice {
   int lanes;        // of a vector; 0: this instruction set has none of our loops
-  bool may_round;   // accuracy fast, float32, no index: Winograd is allowed
+  bool may_round;   // accuracy is fast: Winograd is allowed, where it is exact enough
   bool may_expand;  // zeros in the padding may meet every weight: all are finite
 };
 

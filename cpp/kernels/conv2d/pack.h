@@ -1,6 +1,8 @@
 // The weights of one convolution as one loop reads them.
 #pragma once
 
+#include <vector>
+
 #include "kernels/conv2d/convolution.h"
 
 namespace convship::kernels::conv2d {
@@ -23,7 +25,8 @@ class Pack {
   Pack(const Pack&) = delete;
   Pack& operator=(const Pack&) = delete;
 
-  virtual void run(const Call<T>& call, const Parallel& parallel) const = 0;
+  // Returns the images that it could not serve: none, but for Winograd.
+  virtual std::vector<int64_t> run(const Call<T>& call, const Parallel& parallel) const = 0;
 };
 
 }  // namespace convship::kernels::conv2d

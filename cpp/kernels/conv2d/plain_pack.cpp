@@ -58,7 +58,7 @@ void for_each(int64_t n, int64_t c, Pair size, const Visit& visit) {
 }  // namespace
 
 template <typename T>
-void PlainPack<T>::run(const Call<T>& call, const Parallel& parallel) const {
+std::vector<int64_t> PlainPack<T>::run(const Call<T>& call, const Parallel& parallel) const {
   using A = AccumulatorOf<T>;
   const Geometry& g = call.geometry;
   std::vector<A> copied_input, copied_output;
@@ -88,7 +88,7 @@ void PlainPack<T>::run(const Call<T>& call, const Parallel& parallel) const {
     conv_pool2d_plain<A, uint8_t>(g, late, x, widened_->weight, widened_->bias, y,
                                   call.index.narrow, parallel);
   }
-  if (!copy_out && !call.residual.data) return;
+  if (!copy_out && !call.residual.data) return {};
   for_each(g.n, g.c_out, g.pooled, [&](int64_t n, int64_t c, int64_t h, int64_t w, int64_t at) {
     A value = y[at];
     if (call.residual.data) {
@@ -97,6 +97,7 @@ void PlainPack<T>::run(const Call<T>& call, const Parallel& parallel) const {
     }
     *call.output.at(n, c, h, w) = Accumulator<T>::narrow(value);
   });
+  return {};
 }
 
 template class PlainPack<float>;

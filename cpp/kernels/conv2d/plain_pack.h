@@ -12,7 +12,7 @@ class PlainPack final : public Pack<T> {
   // Refers to weight and bias where they need no conversion.
   PlainPack(const WeightShape& shape, const T* weight, const T* bias);
   ~PlainPack() override;
-  void run(const Call<T>& call, const Parallel& parallel) const override;
+  std::vector<int64_t> run(const Call<T>& call, const Parallel& parallel) const override;
 
  private:
   struct Widened;

@@ -14,6 +14,8 @@ namespace convship::kernels::conv2d {
 // to this many channels where the lanes hold columns.
 constexpr int kMaxVectors = 2;
 constexpr int kMaxChannels = 8;
+// Larger windows go to the plain loop.
+constexpr int kMostWindowRows = 64;
 
 // The convolution's part: where conv row r, column j, tap t finds its input:
 //   x[(r - first_row) * row_step + j * column_step + offsets[t]]
@@ -67,11 +69,122 @@ struct ChannelsTask {
   A* scratch;       // channels_scratch() values, aligned to a vector
 };
 
-// Values of scratch that a task with these sizes needs.
-inline int64_t channels_scratch(const Pool& pool, int64_t lanes) {
-  const int64_t row = pool.conv.w + 2 * pool.size.w + pool.padding.w;
-  // One conv row, the window's pooled rows and their indices, one result row.
-  return kMaxVectors * lanes * (row + (2 * pool.size.h + 2) * pool.width);
+// Values of scratch for row-pooled conv rows, their indices and one result row.
+inline int64_t pooling_scratch(const Pool& pool, int64_t block) {
+  return (2 * pool.size.h + 2) * pool.width * block;
 }
+
+// Values of a conv row of `columns` columns, with its margins.
+inline int64_t row_scratch(const Pool& pool, int64_t columns, int64_t block) {
+  return (pool.padding.w + columns + pool.size.w) * block;
+}
+
+inline int64_t channels_scratch(const Pool& pool, int64_t lanes) {
+  const int64_t block = kMaxVectors * lanes;
+  return row_scratch(pool, pool.conv.w, block) + pooling_scratch(pool, block);
+}
+
+// Columns in the lanes. Column j of a strip row is value j / phases of phase
+// j % phases, so that columns one window apart adjoin.
+template <typename A>
+struct ColumnsSplit {
+  const A* from;  // row 0, column 0, channel 0
+  int64_t c_step;
+  int64_t h_step;
+  Pair image;
+  int64_t channels;
+  int64_t top;  // of the strip, in the image; may be outside
+  int64_t rows;
+  int64_t left;  // columns of zeros before the image
+  int64_t phases;
+  int64_t phase_size;
+  A* to;  // [channel][row][phase][phase_size]
+};
+
+// One block of output channels over some rows; columns in the lanes.
+template <typename A>
+struct ColumnsTask {
+  const A* x;
+  int64_t first_row;       // conv row at x
+  int64_t row_step;        // from one conv row to the next
+  const int32_t* offsets;  // [taps][pool.stride.w]: of conv columns s, s + stride, ...
+  int64_t taps;
+  Pool pool;
+  Target<A> target;
+  const A* weight;  // [taps][target.channels]
+  const A* bias;
+  A* scratch;
+};
+
+// Layout of a ColumnsTask's scratch, in values.
+struct ColumnsScratch {
+  int64_t before;      // of each phase row: what windows reach into on the left
+  int64_t phase_size;  // of a conv row's phase with both margins
+  int64_t pooled_size;
+  int64_t size;
+};
+
+inline ColumnsScratch columns_scratch(const Pool& pool, int64_t channels, int64_t lanes) {
+  const auto vectors = [&](int64_t count) { return (count + lanes - 1) / lanes * lanes; };
+  ColumnsScratch s{};
+  s.before = vectors((pool.padding.w + pool.stride.w - 1) / pool.stride.w);
+  const int64_t most =
+      pool.conv.w > pool.width * pool.stride.w ? pool.conv.w : pool.width * pool.stride.w;
+  s.phase_size =
+      s.before + vectors((most + pool.stride.w - 1) / pool.stride.w) + vectors(pool.size.w) + lanes;
+  s.pooled_size = vectors(pool.width);
+  s.size = channels * (pool.stride.w * s.phase_size + (2 * pool.size.h + 2) * s.pooled_size);
+  return s;
+}
+
+// Winograd. Tiles of a strip are numbered row by row; a point is one of the
+// tile's reach * reach values after the transform.
+
+// Transforms some input channels of a strip.
+template <typename A>
+struct WinogradInput {
+  const A* x;  // row 0, column 0, channel 0 of the image and group
+  int64_t c_step;
+  int64_t h_step;
+  int64_t w_step;
+  int64_t block;
+  Pair image;
+  int64_t channels;
+  int64_t top;  // of the strip, in the image; may be outside
+  int64_t left;
+  Pair tiles;
+  int64_t begin;  // channels, multiples of the lanes
+  int64_t end;
+  A* v;  // [point][channel / lanes][tile][lanes]
+  int64_t point_step;
+  A* scratch;  // winograd_rows() values
+};
+
+// v times u, for some points and some blocks of output channels.
+template <typename A>
+struct WinogradProduct {
+  const A* v;
+  int64_t v_point_step;
+  int64_t tiles;
+  int64_t channels;  // padded to the lanes
+  const A* u;        // [point][block][channel][kMaxVectors * lanes]
+  int64_t u_point_step;
+  A* m;  // [block][point][tile][kMaxVectors * lanes]
+  int64_t blocks;
+  int64_t points;
+  bool prefetch;  // u comes from far away
+};
+
+// Transforms one block of output channels back, then pools and writes it.
+template <typename A>
+struct WinogradOutput {
+  const A* m;  // [point][tile][kMaxVectors * lanes]
+  Pair tiles;
+  int64_t first_row;  // conv row of the strip's first tile
+  const A* bias;      // [kMaxVectors * lanes]
+  Pool pool;
+  Target<A> target;
+  A* scratch;
+};
 
 }  // namespace convship::kernels::conv2d

@@ -6,10 +6,6 @@ static_assert(HWY_TARGET == HWY_AVX2, "the compiler's flags must allow this set,
 
 namespace convship::kernels {
 
-const InstructionSet kAvx2 = {
-    .name = "avx2",
-    .single = conv2d::kLoops<float>,
-    .twofold = conv2d::kLoops<double>,
-};
+const InstructionSet kAvx2 = conv2d::instruction_set("avx2");
 
 }  // namespace convship::kernels

@@ -6,10 +6,6 @@ static_assert(HWY_TARGET == HWY_AVX3, "the compiler's flags must allow this set,
 
 namespace convship::kernels {
 
-const InstructionSet kAvx512 = {
-    .name = "avx512",
-    .single = conv2d::kLoops<float>,
-    .twofold = conv2d::kLoops<double>,
-};
+const InstructionSet kAvx512 = conv2d::instruction_set("avx512");
 
 }  // namespace convship::kernels

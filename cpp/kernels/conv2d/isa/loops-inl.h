@@ -13,6 +13,9 @@
 #include "kernels/conv2d/tasks.h"
 #include "kernels/instruction_set.h"
 
+// Before loops over registers: unrolled early, their arrays never see memory.
+#define CONVSHIP_UNROLL _Pragma("GCC unroll 36")
+
 namespace convship::kernels::conv2d {
 namespace {
 
@@ -23,7 +26,13 @@ constexpr int kRegisters = CONVSHIP_REGISTERS;
 //
 #include "kernels/conv2d/isa/vectors-inl.h"
 //
+#include "kernels/conv2d/isa/pooling-inl.h"
+//
 #include "kernels/conv2d/isa/channels-inl.h"
+//
+#include "kernels/conv2d/isa/columns-inl.h"
+//
+#include "kernels/conv2d/isa/winograd-inl.h"
 //
 #include "kernels/conv2d/isa/peak-inl.h"
 
@@ -31,8 +40,20 @@ template <typename A>
 constexpr Loops<A> kLoops = {
     .lanes = static_cast<int>(hn::MaxLanes(hn::ScalableTag<A>())),
     .channels = channels<A>,
+    .columns_channels = kColumnsChannels,
+    .columns_split = columns_split<A>,
+    .columns = columns<A>,
     .fma_loop = fma_loop<A>,
 };
+
+constexpr InstructionSet instruction_set(const char* name) {
+  return {.name = name,
+          .single = kLoops<float>,
+          .twofold = kLoops<double>,
+          .winograd_2x2_3x3 = kWinogradLoops<Winograd<2, 3>, float>,
+          .winograd_4x4_3x3 = kWinogradLoops<Winograd<4, 3>, float>,
+          .winograd_2x2_5x5 = kWinogradLoops<Winograd<2, 5>, float>};
+}
 
 }  // namespace
 }  // namespace convship::kernels::conv2d

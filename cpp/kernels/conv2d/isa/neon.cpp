@@ -6,10 +6,6 @@ static_assert(HWY_TARGET == HWY_NEON, "the compiler's flags must allow this set,
 
 namespace convship::kernels {
 
-const InstructionSet kNeon = {
-    .name = "neon",
-    .single = conv2d::kLoops<float>,
-    .twofold = conv2d::kLoops<double>,
-};
+const InstructionSet kNeon = conv2d::instruction_set("neon");
 
 }  // namespace convship::kernels

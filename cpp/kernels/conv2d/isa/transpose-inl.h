@@ -25,15 +25,18 @@ template <class D>
 HWY_INLINE void transpose(D d, hn::Vec<D>* rows) {
   constexpr int kLanes = hn::MaxLanes(D());
   constexpr int kInBlock = 16 / sizeof(hn::TFromD<D>);
+  CONVSHIP_UNROLL
   for (int i = 0; i < kLanes; i += kInBlock) transpose_in_blocks(d, rows + i);
   // Now block b of rows[g * kInBlock + k] holds column b * kInBlock + k.
   if constexpr (kLanes == 2 * kInBlock) {
+    CONVSHIP_UNROLL
     for (int k = 0; k < kInBlock; ++k) {
       const auto low = hn::ConcatLowerLower(d, rows[kInBlock + k], rows[k]);
       rows[kInBlock + k] = hn::ConcatUpperUpper(d, rows[kInBlock + k], rows[k]);
       rows[k] = low;
     }
   } else if constexpr (kLanes == 4 * kInBlock) {
+    CONVSHIP_UNROLL
     for (int k = 0; k < kInBlock; ++k) {
       const auto r0 = rows[k], r1 = rows[kInBlock + k];
       const auto r2 = rows[2 * kInBlock + k], r3 = rows[3 * kInBlock + k];

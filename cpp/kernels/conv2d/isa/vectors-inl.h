@@ -27,6 +27,13 @@ HWY_INLINE V relu(V value) {
   return hn::Max(hn::Zero(hn::DFromV<V>()), value);
 }
 
+// max(|a|, |b|); NaN where b is. As integers, magnitudes of floats are ordered,
+// with NaN above infinity.
+template <class V>
+HWY_INLINE V larger_magnitude(V a, V b) {
+  return max_of(a, hn::Abs(b));
+}
+
 // from[q * step + c] for q < columns, c < channels (at most a vector) goes to
 // to[c * channel_step + q * column_step].
 template <class D, typename A = hn::TFromD<D>>
@@ -43,6 +50,7 @@ void write_transposed(const A* from,
   if (column_step == 1) {
     for (; q + kLanes <= columns; q += kLanes) {
       hn::Vec<D> tile[kLanes];
+      CONVSHIP_UNROLL
       for (int64_t i = 0; i < kLanes; ++i) tile[i] = hn::Load(d, from + (q + i) * step);
       transpose(d, tile);
       for (int64_t c = 0; c < channels; ++c) hn::StoreU(tile[c], d, to + c * channel_step + q);

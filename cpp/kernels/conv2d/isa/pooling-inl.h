@@ -1,0 +1,201 @@
+// Pooling, activation and writing of rows of conv results with output channels
+// in the lanes: what follows the sums, whichever loop made them.
+
+// One block of kVectors vectors of output channels. A conv row lies in memory
+// as [columns][kVectors][lanes].
+template <class D, int kVectors>
+struct Pooling {
+  using A = hn::TFromD<D>;
+  using V = hn::Vec<D>;
+  using DI = hn::RebindToSigned<D>;
+  using I = hn::TFromD<DI>;
+  static constexpr int64_t kLanes = hn::MaxLanes(D());
+  static constexpr int64_t kBlock = kVectors * kLanes;
+
+  const Pool& pool;
+  const Target<A>& target;
+  A* const ring;        // row-pooled conv rows of a window
+  I* const ring_index;  // the column of each one's winner
+  A* const result;
+  I* const result_index;
+
+  // scratch: (2 * pool.size.h + 2) * pool.width blocks.
+  Pooling(const Pool& pool_, const Target<A>& target_, A* scratch)
+      : pool(pool_),
+        target(target_),
+        ring(scratch),
+        ring_index(reinterpret_cast<I*>(ring + kBlock * pool.size.h * pool.width)),
+        result(ring + 2 * kBlock * pool.size.h * pool.width),
+        result_index(reinterpret_cast<I*>(result + kBlock * pool.width)) {}
+
+  bool indexed() const { return target.narrow || target.wide; }
+
+  // For each pooled row, row_pool(r, to, index) is called for each conv row
+  // under it that was not seen before, and leaves that row's windows at `to`.
+  template <class RowPool>
+  void run(const RowPool& row_pool) const {
+    int64_t next = 0;
+    for (int64_t y = pool.begin; y < pool.end; ++y) {
+      const int64_t top = y * pool.stride.h - pool.padding.h;
+      const int64_t begin = larger(top, 0);
+      const int64_t end = smaller(top + pool.size.h, pool.conv.h);
+      for (next = larger(next, begin); next < end; ++next) {
+        const int64_t slot = next % pool.size.h * pool.width * kBlock;
+        row_pool(next, ring + slot, ring_index + slot);
+      }
+      if (indexed()) {
+        pool_rows<true, 0>(y, begin, end);
+      } else if (end - begin == 2) {
+        pool_rows<false, 2>(y, begin, end);
+      } else if (end - begin == 3) {
+        pool_rows<false, 3>(y, begin, end);
+      } else {
+        pool_rows<false, 0>(y, begin, end);
+      }
+    }
+  }
+
+  // Columns left and right of a conv row, which windows may reach into.
+  void fill_margins(A* row) const {
+    const V none = hn::Set(D(), -infinity<A>());
+    const int64_t left = pool.padding.w * kBlock;
+    const int64_t right = pool.size.w * kBlock;
+    A* end = row + left + pool.conv.w * kBlock;
+    for (int64_t i = 0; i < left; i += kLanes) hn::Store(none, D(), row + i);
+    for (int64_t i = 0; i < right; i += kLanes) hn::Store(none, D(), end + i);
+  }
+
+  // Windows of a conv row with margins.
+  void pool_columns(const A* row, A* pooled, I* index) const {
+    if (indexed()) {
+      pool_columns<true, 0>(row, pooled, index);
+    } else if (pool.size.w == 2) {
+      pool_columns<false, 2>(row, pooled, index);
+    } else if (pool.size.w == 3) {
+      pool_columns<false, 3>(row, pooled, index);
+    } else {
+      pool_columns<false, 0>(row, pooled, index);
+    }
+  }
+
+  // kSize: the window's width, 0 where it is not one of the usual ones. An
+  // index is the column of the winner's tap.
+  template <bool kIndex, int kSize>
+  void pool_columns(const A* row, A* pooled, I* index) const {
+    const D d;
+    const DI di;
+    const Pool& p = pool;
+    for (int64_t q = 0; q < p.width; ++q) {
+      const A* window = row + q * p.stride.w * kBlock;
+      const int64_t inside = larger(0, p.padding.w - q * p.stride.w);
+      CONVSHIP_UNROLL
+      for (int64_t v = 0; v < kBlock; v += kLanes) {
+        V best = relu_if<kIndex>(hn::Load(d, window + v));
+        auto winner = hn::Set(di, static_cast<I>(inside));
+        for (int64_t i = 1; i < (kSize ? kSize : p.size.w); ++i) {
+          const V value = relu_if<kIndex>(hn::Load(d, window + i * kBlock + v));
+          if constexpr (kIndex) {
+            if (i > inside) {
+              const auto wins = hn::Or(hn::Gt(value, best), hn::IsNaN(value));
+              winner =
+                  hn::IfThenElse(hn::RebindMask(di, wins), hn::Set(di, static_cast<I>(i)), winner);
+            }
+          }
+          best = max_of(best, value);
+        }
+        hn::Store(best, d, pooled + q * kBlock + v);
+        if constexpr (kIndex) hn::Store(winner, di, index + q * kBlock + v);
+      }
+    }
+  }
+
+  // With an index, activation comes first, as in torch: ties among zeros.
+  template <bool kIndex>
+  V relu_if(V value) const {
+    return kIndex && target.relu ? relu(value) : value;
+  }
+
+  // Pooled row y from the row-pooled conv rows [begin, end).
+  template <bool kIndex, int kCount>
+  void pool_rows(int64_t y, int64_t begin, int64_t end) const {
+    const D d;
+    const DI di;
+    const Pool& p = pool;
+    const Target<A>& to = target;
+    const int64_t top = y * p.stride.h - p.padding.h;
+    const int64_t steps = p.width * kBlock;
+    const int64_t count = kCount ? kCount : end - begin;
+    const A* rows[kMostWindowRows];
+    const I* indices[kMostWindowRows];
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t slot = (begin + k) % p.size.h * steps;
+      rows[k] = ring + slot;
+      indices[k] = ring_index + slot;
+    }
+    // Vectors go straight to their place where channels lie side by side.
+    const bool direct = !kIndex && to.channel_step == 1 && to.channels == kBlock;
+    A* const y_row = to.y + (y - p.begin) * to.row_step;
+    for (int64_t i = 0; i < steps; i += kLanes) {
+      V best = hn::Load(d, rows[0] + i);
+      auto winner = hn::Set(di, static_cast<I>((begin - top) * p.size.w));
+      if constexpr (kIndex) winner = hn::Add(winner, hn::Load(di, indices[0] + i));
+      for (int64_t k = 1; k < (kCount ? kCount : count); ++k) {
+        const V value = hn::Load(d, rows[k] + i);
+        if constexpr (kIndex) {
+          const auto wins = hn::Or(hn::Gt(value, best), hn::IsNaN(value));
+          const auto tap = hn::Add(hn::Load(di, indices[k] + i),
+                                   hn::Set(di, static_cast<I>((begin + k - top) * p.size.w)));
+          winner = hn::IfThenElse(hn::RebindMask(di, wins), tap, winner);
+        }
+        best = max_of(best, value);
+      }
+      if (to.residual) best = hn::Add(best, residual(y, i));
+      if (to.relu) best = relu(best);
+      if (direct) {
+        hn::StoreU(best, d, y_row + i / kBlock * to.column_step + to.starts[i % kBlock / kLanes]);
+      } else {
+        hn::Store(best, d, result + i);
+      }
+      if constexpr (kIndex) hn::Store(winner, di, result_index + i);
+    }
+    if (!direct) write_row(result, y_row);
+    if constexpr (kIndex) write_index(y);
+  }
+
+  V residual(int64_t y, int64_t i) const {
+    const D d;
+    const Target<A>& to = target;
+    const int64_t v = i % kBlock / kLanes;
+    const A* from =
+        to.residual + (y - pool.begin) * to.row_step + i / kBlock * to.column_step + to.starts[v];
+    const int64_t exist = smaller(kLanes, to.channels - v * kLanes);
+    if (to.channel_step == 1 && exist == kLanes) return hn::LoadU(d, from);
+    HWY_ALIGN A lanes[kLanes] = {};
+    for (int64_t c = 0; c < exist; ++c) lanes[c] = from[c * to.channel_step];
+    return hn::Load(d, lanes);
+  }
+
+  // A row of results [column][kVectors][lanes] to its place.
+  void write_row(const A* row, A* y_row) const {
+    const Target<A>& to = target;
+    for (int64_t v = 0; v < kVectors; ++v) {
+      const int64_t exist = smaller(kLanes, to.channels - v * kLanes);
+      if (exist <= 0) break;
+      write_transposed<D>(row + v * kLanes, kBlock, pool.width, exist, y_row + to.starts[v],
+                          to.channel_step, to.column_step);
+    }
+  }
+
+  void write_index(int64_t y) const {
+    const Target<A>& to = target;
+    const int64_t at = (y - pool.begin) * pool.width;
+    for (int64_t c = 0; c < to.channels; ++c) {
+      for (int64_t q = 0; q < pool.width; ++q) {
+        const int64_t place = at + c * to.index_channel_step + q;
+        const I value = result_index[q * kBlock + c];
+        if (to.narrow) to.narrow[place] = static_cast<uint8_t>(value);
+        if (to.wide) to.wide[place] = static_cast<int32_t>(value);
+      }
+    }
+  }
+};

@@ -1,0 +1,359 @@
+#include "kernels/conv2d/winograd.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/conv2d/strip.h"
+
+namespace convship::kernels::conv2d {
+namespace {
+
+// The finite points of each transform, in the order of isa/winograd-inl.h.
+std::vector<double> points_of(int64_t reach) {
+  if (reach == 4) return {0, 1, -1};
+  return {0, 0.625, -0.625, 1.5, -1.5};
+}
+
+// G of the transform, [reach][taps].
+std::vector<double> weight_transform(WinogradShape tile) {
+  const std::vector<double> points = points_of(tile.reach());
+  std::vector<double> g(tile.reach() * tile.taps, 0.0);
+  for (std::size_t p = 0; p < points.size(); ++p) {
+    double factor = 1;
+    for (std::size_t q = 0; q < points.size(); ++q) {
+      if (q != p) factor /= points[p] - points[q];
+    }
+    for (int64_t j = 0; j < tile.taps; ++j, factor *= points[p]) g[p * tile.taps + j] = factor;
+  }
+  g.back() = 1;  // infinity takes the last tap
+  return g;
+}
+
+// How much two-dimensional transforms of inputs and of products can grow the
+// largest magnitude: the squares of the largest sums along a row.
+double largest_growth(WinogradShape tile) {
+  const std::vector<double> points = points_of(tile.reach());
+  double input = 0, output = 0;
+  for (std::size_t left_out = 0; left_out <= points.size(); ++left_out) {
+    double product = 1;  // of 1 + |p|: no less than the sum of |coefficients|
+    for (std::size_t q = 0; q < points.size(); ++q) {
+      if (q != left_out) product *= 1 + std::abs(points[q]);
+    }
+    input = std::max(input, product);
+  }
+  for (int64_t k = 0; k < tile.out; ++k) {
+    double sum = 1;
+    for (const double p : points) sum += std::pow(std::abs(p), static_cast<double>(k));
+    output = std::max(output, sum);
+  }
+  return input * input * output * output;
+}
+
+int64_t second_level_cache() {
+  static const int64_t bytes = [] {
+    const long found = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return found > 0 ? static_cast<int64_t>(found) : int64_t{1} << 20;
+  }();
+  return bytes;
+}
+
+const WinogradLoops<float>& loops_for(const InstructionSet& isa, Family family) {
+  if (family == Family::winograd_2x2_3x3) return isa.winograd_2x2_3x3;
+  if (family == Family::winograd_4x4_3x3) return isa.winograd_4x4_3x3;
+  return isa.winograd_2x2_5x5;
+}
+
+}  // namespace
+
+WinogradShape winograd_shape(Family family) {
+  if (family == Family::winograd_2x2_3x3) return {2, 3};
+  if (family == Family::winograd_4x4_3x3) return {4, 3};
+  return {2, 5};
+}
+
+template <typename T>
+WinogradPack<T>::WinogradPack(const InstructionSet& isa,
+                              Family family,
+                              const WeightShape& shape,
+                              const T* weight,
+                              const T* bias)
+    : loops_(loops_for(isa, family)),
+      lanes_(isa.single.lanes),
+      tile_(winograd_shape(family)),
+      shape_(shape),
+      channels_(ceil_div(shape.channels, lanes_) * lanes_),
+      blocks_(ceil_div(shape.c_out / shape.groups, block_size())) {
+  const int64_t points = tile_.points(), reach = tile_.reach(), taps = tile_.taps;
+  const int64_t out = shape.c_out / shape.groups;
+  // One block after the other, while all weights stay in the cache; all blocks
+  // point by point, where those of a single block do not fit.
+  const int64_t block_bytes = points * channels_ * block_size() * sizeof(A);
+  pass_blocks_ = block_bytes * blocks_ <= second_level_cache() ? 1
+                 : block_bytes > second_level_cache()
+                     ? blocks_
+                     : std::min<int64_t>(blocks_, ceil_div(128, block_size()));
+  const int64_t slice = channels_ * block_size();
+  const int64_t all = ceil_div(blocks_, pass_blocks_) * pass_blocks_;
+  u_ = make_aligned<A>(shape.groups * all * points * slice);
+  bias_ = make_aligned<A>(shape.groups * all * block_size());
+  std::fill_n(u_.get(), shape.groups * all * points * slice, A(0));
+  std::fill_n(bias_.get(), shape.groups * all * block_size(), A(0));
+  const std::vector<double> g = weight_transform(tile_);
+  double largest = 0;  // sum of the transformed weights' magnitudes that meet in one product
+  std::vector<double> half(reach * taps), sums(points);
+  for (int64_t o = 0; o < shape.c_out; ++o) {
+    const int64_t group = o / out, b = o % out / block_size(), lane = o % block_size();
+    const int64_t lane_in_group = o % out % block_size();
+    (void)lane;
+    A* const to = u_.get() + (group * all + b / pass_blocks_ * pass_blocks_) * points * slice +
+                  b % pass_blocks_ * slice + lane_in_group;
+    if (bias) {
+      bias_[(group * all + b) * block_size() + lane_in_group] =
+          Accumulator<T>::widen(bias[o]) + A(0);
+    }
+    std::fill(sums.begin(), sums.end(), 0.0);
+    for (int64_t c = 0; c < shape.channels; ++c) {
+      const T* w = weight + (o * shape.channels + c) * taps * taps;
+      for (int64_t i = 0; i < reach; ++i) {
+        for (int64_t j = 0; j < taps; ++j) {
+          double sum = 0;
+          for (int64_t k = 0; k < taps; ++k) {
+            sum += g[i * taps + k] * static_cast<double>(Accumulator<T>::widen(w[k * taps + j]));
+          }
+          half[i * taps + j] = sum;
+        }
+      }
+      for (int64_t point = 0; point < points; ++point) {
+        const int64_t i = point / reach, j = point % reach;
+        double sum = 0;
+        for (int64_t k = 0; k < taps; ++k) sum += half[i * taps + k] * g[j * taps + k];
+        to[point * pass_blocks_ * slice + c * block_size()] = static_cast<A>(sum);
+        sums[point] += std::abs(sum);
+      }
+    }
+    largest = std::max(largest, *std::max_element(sums.begin(), sums.end()));
+  }
+  // Half of what would be exact leaves room for rounding and the bias.
+  double most_bias = 0;
+  for (int64_t o = 0; bias && o < shape.c_out; ++o) {
+    most_bias = std::max(most_bias, std::abs(static_cast<double>(Accumulator<T>::widen(bias[o]))));
+  }
+  const double room = (std::numeric_limits<A>::max() / 2.0 - most_bias) / largest_growth(tile_);
+  limit_ = room > 0 ? static_cast<A>(std::min<double>(std::numeric_limits<A>::max(),
+                                                      room / std::max(largest, 1.0)))
+                    : A(0);
+}
+
+// One call: strips of tiles, each in three steps.
+template <typename T>
+class WinogradPack<T>::Run {
+ public:
+  Run(const WinogradPack& pack, const Call<T>& call, int width)
+      : p_(pack), call_(call), g_(call.geometry), destination_(call, pack.lanes_), unsafe_(g_.n) {
+    const int64_t out = p_.tile_.out;
+    tiles_w_ = ceil_div(g_.conv.w, out);
+    // Tiles in flight: v near half a megabyte where the weights stay in the
+    // cache, else as many as share one reading of the weights.
+    const int64_t tile_bytes = p_.tile_.points() * p_.channels_ * sizeof(A);
+    const int64_t v_bytes = p_.pass_blocks_ == 1 && p_.blocks_ > 1 ? 512 << 10 : 4 << 20;
+    const int64_t rows = std::max<int64_t>(1, v_bytes / (tile_bytes * tiles_w_)) * out;
+    band_rows_ = std::clamp<int64_t>(rows / g_.pool_stride.h, 1, g_.pooled.h);
+    // Two pooled rows of a tile belong together.
+    if (2 * g_.pool_stride.h == out && band_rows_ > 1) band_rows_ += band_rows_ % 2;
+    bands_ = ceil_div(g_.pooled.h, band_rows_);
+    band_rows_ = ceil_div(g_.pooled.h, bands_);
+    if (2 * g_.pool_stride.h == out && bands_ > 1) band_rows_ += band_rows_ % 2;
+    bands_ = ceil_div(g_.pooled.h, band_rows_);
+    strips_ = g_.n * g_.groups * bands_;
+    // Whole strips for each thread, or all threads in one strip after another.
+    by_strips_ = width == 1 || strips_ % width == 0 || strips_ >= 4 * width;
+    tiles_h_most_ = ceil_div(conv_rows_of(band_rows_, g_) + out - 1, out);
+  }
+
+  std::vector<int64_t> run(const Parallel& parallel) {
+    const Serial serial;
+    if (by_strips_) {
+      parallel.run(strips_, 1, [&](int64_t begin, int64_t end) { strips(begin, end, serial); });
+    } else {
+      strips(0, strips_, parallel);
+    }
+    std::vector<int64_t> refused;
+    for (int64_t n = 0; n < g_.n; ++n) {
+      if (unsafe_[n]) refused.push_back(n);
+    }
+    return refused;
+  }
+
+ private:
+  struct Strip {
+    int64_t n, group, begin, end;  // image, group, pooled rows
+    int64_t first_row;             // conv row of the first tile
+    Pair tiles;
+    int64_t tile_count() const { return tiles.h * tiles.w; }
+  };
+
+  Strip strip(int64_t number) const {
+    const int64_t band = number % bands_, place = number / bands_;
+    const int64_t begin = band * band_rows_;
+    const int64_t end = std::min(g_.pooled.h, begin + band_rows_);
+    const int64_t out = p_.tile_.out;
+    // The grid of tiles begins at conv row 0 for every strip.
+    const int64_t first = first_conv_row(begin, g_) / out * out;
+    const int64_t last =
+        std::min(g_.conv.h, (end - 1) * g_.pool_stride.h - g_.pool_padding.h + g_.pool_size.h);
+    return {place / g_.groups,
+            place % g_.groups,
+            begin,
+            end,
+            first,
+            {ceil_div(last - first, out), tiles_w_}};
+  }
+
+  // One cache line more than a power of two may be: the points of a tile are
+  // written at once, and must not fall into the same sets of the cache.
+  int64_t point_step(const Strip& s) const { return s.tile_count() * p_.channels_ + 16; }
+
+  void strips(int64_t begin, int64_t end, const Parallel& parallel) {
+    const Strip largest{0, 0, 0, 0, 0, {tiles_h_most_, tiles_w_}};
+    const auto v = make_aligned<A>(p_.tile_.points() * point_step(largest));
+    for (int64_t number = begin; number < end; ++number) {
+      const Strip s = strip(number);
+      if (unsafe_[s.n]) continue;
+      const int64_t vectors = p_.channels_ / p_.lanes_;
+      parallel.run(vectors, 1, [&](int64_t from, int64_t to) { input(s, from, to, v.get()); });
+      const int64_t passes = ceil_div(p_.blocks_, p_.pass_blocks_);
+      // Threads share a strip block by block, and blocks may be cut by points.
+      parallel.run(passes == 1 && parallel.width() > 1 ? p_.blocks_ : passes, 1,
+                   [&](int64_t from, int64_t to) {
+                     output(s, from, to, v.get(), passes == 1 && parallel.width() > 1);
+                   });
+    }
+  }
+
+  void input(const Strip& s, int64_t from, int64_t to, A* v) {
+    const int64_t reach = p_.tile_.reach(), out = p_.tile_.out;
+    const int64_t rows = (s.tiles.h - 1) * out + reach, columns = (s.tiles.w - 1) * out + reach;
+    const int64_t top = s.first_row - g_.padding.h;
+    AlignedArray<A> scratch = make_aligned<A>(rows * columns * p_.lanes_);
+    WinogradInput<A> task{};
+    task.image = g_.image;
+    task.top = top;
+    task.left = -g_.padding.w;
+    task.tiles = s.tiles;
+    task.v = v;
+    task.point_step = point_step(s);
+    task.scratch = scratch.get();
+    const int64_t c = s.group * p_.shape_.channels;
+    if constexpr (std::is_same_v<T, A>) {
+      if (call_.input.block == 1 || c % call_.input.block == 0) {
+        const auto& x = call_.input;
+        task.x = x.at(s.n, c, 0, 0);
+        task.c_step = x.c_step;
+        task.h_step = x.h_step;
+        task.w_step = x.w_step;
+        task.block = x.block;
+        task.channels = p_.shape_.channels;
+        task.begin = from * p_.lanes_;
+        task.end = to * p_.lanes_;
+        if (!(p_.loops_.input(task) < p_.limit_)) unsafe_[s.n] = true;
+        return;
+      }
+    }
+    // Anything else as a dense copy of the strip, a vector of channels at a time.
+    const auto strip = conv2d::Strip::like(false, p_.lanes_, rows, columns);
+    const auto copy = make_aligned<A>(strip.size);
+    for (int64_t vector = from; vector < to; ++vector) {
+      const int64_t first = vector * p_.lanes_;
+      conv2d::Strip some = strip;
+      some.channels = std::min(p_.lanes_, p_.shape_.channels - first);
+      copy_strip(some, call_.input, g_.image, s.n, c + first, top, -g_.padding.w, copy.get());
+      task.x = copy.get();
+      task.c_step = strip.steps.c_step;
+      task.h_step = strip.steps.h_step;
+      task.w_step = 1;
+      task.block = 1;
+      task.image = {rows, columns};
+      task.top = task.left = 0;
+      task.channels = some.channels;
+      task.begin = 0;
+      task.end = p_.lanes_;
+      task.v = v + first * s.tile_count();
+      if (!(p_.loops_.input(task) < p_.limit_)) unsafe_[s.n] = true;
+    }
+  }
+
+  // Multiplies and finishes some passes, or blocks of the only pass.
+  void output(const Strip& s, int64_t from, int64_t to, const A* v, bool by_block) const {
+    const int64_t points = p_.tile_.points(), slice = p_.channels_ * p_.block_size();
+    const int64_t passes = ceil_div(p_.blocks_, p_.pass_blocks_);
+    const int64_t all = passes * p_.pass_blocks_;
+    const int64_t m_size = points * s.tile_count() * p_.block_size();
+    const int64_t most_blocks = by_block ? to - from : p_.pass_blocks_;
+    const auto m = make_aligned<A>(most_blocks * m_size);
+    WinogradOutput<A> back{};
+    back.tiles = s.tiles;
+    back.first_row = s.first_row;
+    back.pool = {g_.conv,         g_.pooled.w, g_.pool_size, g_.pool_stride,
+                 g_.pool_padding, s.begin,     s.end};
+    const int64_t out = p_.tile_.out;
+    const int64_t rows = s.tiles.h * out * row_scratch(back.pool, s.tiles.w * out, p_.block_size());
+    const int64_t scratch_size = rows + pooling_scratch(back.pool, p_.block_size());
+    const auto memory = make_aligned<A>(ceil_div(scratch_size, 16) * 16 +
+                                        destination_.buffer_size(p_.block_size(), band_rows_));
+    back.scratch = memory.get();
+    A* const buffer = memory.get() + ceil_div(scratch_size, 16) * 16;
+    WinogradProduct<A> product{};
+    product.v = v;
+    product.v_point_step = point_step(s);
+    product.tiles = s.tile_count();
+    product.channels = p_.channels_;
+    product.m = m.get();
+    product.points = points;
+    product.prefetch = p_.pass_blocks_ > 1;
+    for (int64_t i = by_block ? 0 : from; i < (by_block ? 1 : to); ++i) {
+      const int64_t first = by_block ? from : i * p_.pass_blocks_;
+      const int64_t last = by_block ? to : std::min(p_.blocks_, first + p_.pass_blocks_);
+      product.u = p_.u_.get() +
+                  (s.group * all + first / p_.pass_blocks_ * p_.pass_blocks_) * points * slice +
+                  first % p_.pass_blocks_ * slice;
+      product.blocks = last - first;
+      product.u_point_step = p_.pass_blocks_ * slice;
+      p_.loops_.product(product);
+      for (int64_t b = first; b < last; ++b) {
+        back.m = m.get() + (b - first) * m_size;
+        back.bias = p_.bias_.get() + (s.group * all + b) * p_.block_size();
+        const int64_t channels = p_.shape_.c_out / p_.shape_.groups;
+        destination_.run(back, s.n, s.group * channels + b * p_.block_size(),
+                         std::min(p_.block_size(), channels - b * p_.block_size()), buffer,
+                         p_.loops_.output);
+      }
+    }
+  }
+
+  const WinogradPack& p_;
+  const Call<T>& call_;
+  const Geometry& g_;
+  Destination<T> destination_;
+  std::vector<std::atomic<bool>> unsafe_;
+  int64_t tiles_w_;
+  int64_t tiles_h_most_;
+  int64_t band_rows_;
+  int64_t bands_;
+  int64_t strips_;
+  bool by_strips_;
+};
+
+template <typename T>
+std::vector<int64_t> WinogradPack<T>::run(const Call<T>& call, const Parallel& parallel) const {
+  return Run(*this, call, parallel.width()).run(parallel);
+}
+
+template class WinogradPack<float>;
+template class WinogradPack<BFloat16>;
+
+}  // namespace convship::kernels::conv2d
