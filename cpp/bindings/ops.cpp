@@ -1,13 +1,18 @@
 #include "convship/ops.h"
 
 #include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/python_variable.h>
 
 #include <optional>
 #include <string>
 #include <variant>
 
 #include "bindings.h"
+#include "convship/accuracy.h"
 #include "convship/isa.h"
+#include "ops/packed_cache.h"
+#include "ops/packed_conv.h"
+#include "ops/timing.h"
 
 namespace convship::bindings {
 namespace {
@@ -20,19 +25,16 @@ Pair to_pair(const IntOrPair& value) {
   return std::get<Pair>(value);
 }
 
-at::Tensor conv_pool2d(const at::Tensor& input,
-                       const at::Tensor& weight,
-                       const std::optional<at::Tensor>& bias,
-                       const IntOrPair& stride,
-                       const IntOrPair& padding,
-                       const IntOrPair& dilation,
-                       std::int64_t groups,
-                       const std::string& activation,
-                       const IntOrPair& pool_size,
-                       const std::optional<IntOrPair>& pool_stride,
-                       const IntOrPair& pool_padding,
-                       bool ceil_mode,
-                       const std::string& accuracy) {
+ops::ConvPool2dOptions to_options(const IntOrPair& stride,
+                                  const IntOrPair& padding,
+                                  const IntOrPair& dilation,
+                                  std::int64_t groups,
+                                  const std::string& activation,
+                                  const IntOrPair& pool_size,
+                                  const std::optional<IntOrPair>& pool_stride,
+                                  const IntOrPair& pool_padding,
+                                  bool ceil_mode,
+                                  const std::string& accuracy) {
   ops::ConvPool2dOptions options{.stride = to_pair(stride),
                                  .padding = to_pair(padding),
                                  .dilation = to_pair(dilation),
@@ -43,7 +45,58 @@ at::Tensor conv_pool2d(const at::Tensor& input,
                                  .ceil_mode = ceil_mode,
                                  .accuracy = accuracy};
   if (pool_stride) options.pool_stride = to_pair(*pool_stride);
-  return ops::conv_pool2d(input, weight, bias, options);
+  return options;
+}
+
+// function(tensors..., options) as a Python function of their arguments. Torch's
+// own translation of C++ errors: c10::ValueError becomes ValueError.
+template <typename... Tensors, typename Function>
+auto with_options(const Function& function) {
+  return torch::wrap_pybind_function_no_gil(
+      [function](const Tensors&... tensors, const IntOrPair& stride, const IntOrPair& padding,
+                 const IntOrPair& dilation, std::int64_t groups, const std::string& activation,
+                 const IntOrPair& pool_size, const std::optional<IntOrPair>& pool_stride,
+                 const IntOrPair& pool_padding, bool ceil_mode, const std::string& accuracy) {
+        return function(tensors...,
+                        to_options(stride, padding, dilation, groups, activation, pool_size,
+                                   pool_stride, pool_padding, ceil_mode, accuracy));
+      });
+}
+
+// Names and defaults of those arguments.
+template <typename Define>
+void define_with_options(const Define& define) {
+  define(py::kw_only(), py::arg("stride") = 1, py::arg("padding") = 0, py::arg("dilation") = 1,
+         py::arg("groups") = 1, py::arg("activation") = "relu", py::arg("pool_size") = 2,
+         py::arg("pool_stride") = py::none(), py::arg("pool_padding") = 0,
+         py::arg("ceil_mode") = false, py::arg("accuracy") = "default");
+}
+
+// None for the calls that PackedCache leaves to the op, and for tensors whose
+// Python type may change what the op means. Takes handles: it is called for
+// every layer of every forward pass, and most arguments need no conversion.
+py::object run_cache(ops::PackedCache& cache,
+                     py::handle input,
+                     py::handle weight,
+                     py::handle bias) {
+  const auto is_parameter = [](py::handle h) {
+    return reinterpret_cast<PyObject*>(Py_TYPE(h.ptr())) == ParameterClass;
+  };
+  if (!THPVariable_CheckExact(input.ptr()) || !is_parameter(weight) ||
+      !(bias.is_none() || is_parameter(bias))) {
+    return py::none();
+  }
+  at::Tensor output;
+  {
+    const auto& x = THPVariable_Unpack(input.ptr());
+    const auto& w = THPVariable_Unpack(weight.ptr());
+    std::optional<at::Tensor> b;
+    if (!bias.is_none()) b = THPVariable_Unpack(bias.ptr());
+    const py::gil_scoped_release no_gil;
+    output = cache.run(x, w, b);
+  }
+  if (!output.defined()) return py::none();
+  return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(output)));
 }
 
 py::dict build_info() {
@@ -55,19 +108,50 @@ py::dict build_info() {
   return info;
 }
 
+void init_packed(py::module_& m) {
+  py::class_<ops::PackedConv, c10::intrusive_ptr<ops::PackedConv>>(
+      m, "PackedConv", "Packed weights of one conv_pool2d; immutable, for any number of threads.")
+      .def("__repr__", &ops::PackedConv::description);
+
+  py::class_<ops::PackedCache> cache(
+      m, "PackedCache", "Packs a layer's parameters when they have changed; for any thread.");
+  define_with_options([&](const auto&... options) {
+    cache.def(py::init(with_options<>([](const ops::ConvPool2dOptions& given) {
+                return std::make_unique<ops::PackedCache>(given);
+              })),
+              options...);
+  });
+  cache.def("run", torch::wrap_pybind_function(run_cache), py::arg("input"), py::arg("weight"),
+            py::arg("bias"),
+            "conv_pool2d with packed weights, or None where the caller must call conv_pool2d.");
+  cache.def("clear", &ops::PackedCache::clear, py::call_guard<py::gil_scoped_release>(),
+            "Pack again at the next call.");
+}
+
 }  // namespace
 
 void init_ops(py::module_& m) {
   ops::register_ops();
+  init_packed(m);
 
-  // Torch's own translation of C++ errors: c10::ValueError becomes ValueError.
-  m.def("conv_pool2d", torch::wrap_pybind_function_no_gil(conv_pool2d), py::arg("input"),
-        py::arg("weight"), py::arg("bias") = py::none(), py::kw_only(), py::arg("stride") = 1,
-        py::arg("padding") = 0, py::arg("dilation") = 1, py::arg("groups") = 1,
-        py::arg("activation") = "relu", py::arg("pool_size") = 2,
-        py::arg("pool_stride") = py::none(), py::arg("pool_padding") = 0,
-        py::arg("ceil_mode") = false, py::arg("accuracy") = "default",
-        "The op as a direct call, with autograd; see convship.ops.conv_pool2d.");
+  using at::Tensor;
+  using OptionalTensor = std::optional<Tensor>;
+  define_with_options([&](const auto&... options) {
+    m.def("conv_pool2d", with_options<Tensor, Tensor, OptionalTensor>(ops::conv_pool2d),
+          py::arg("input"), py::arg("weight"), py::arg("bias") = py::none(), options...,
+          "The op as a direct call, with autograd; see convship.ops.conv_pool2d.");
+    m.def("conv_pool2d_prepack", with_options<Tensor, OptionalTensor>(ops::conv_pool2d_prepack),
+          py::arg("weight"), py::arg("bias") = py::none(), options...,
+          "Copies of weight and bias, packed for conv_pool2d_packed. Resolves accuracy "
+          "'default'. NotImplementedError where no kernel serves the weight.");
+  });
+  m.def("conv_pool2d_packed", torch::wrap_pybind_function_no_gil(ops::conv_pool2d_packed),
+        py::arg("input"), py::arg("packed"),
+        "conv_pool2d with packed weights; refuses inputs whose gradient is recorded.");
+  m.def("time_conv_pool2d", torch::wrap_pybind_function_no_gil(ops::time_conv_pool2d),
+        py::arg("packed"), py::arg("input"), py::arg("seconds"),
+        "Call conv_pool2d_packed from C++ for about `seconds`; returns the output and the "
+        "median of seconds per call.");
   m.def("build_info", build_info,
         "Version of this library, and the torch, compiler and build type it was built with.");
   m.def("available_isas", available_isas,
@@ -75,6 +159,17 @@ void init_ops(py::module_& m) {
   m.def("active_isa", active_isa, "The instruction set in use.");
   m.def("set_isa", set_isa, py::arg("name"),
         "Use an instruction set from now on; ValueError when it is not available.");
+  m.def("last_isa", last_isa,
+        "The instruction set whose loops served this thread's last conv_pool2d; '' before the "
+        "first.");
+  m.def("last_family", last_family,
+        "The name of the loop that served this thread's last conv_pool2d; '' before the first.");
+  m.def("fma_rate", fma_rate, py::arg("seconds"), py::call_guard<py::gil_scoped_release>(),
+        "Operations per second of float32 multiply-adds (two each) that one core reaches with "
+        "the active instruction set's vectors, in registers.");
+  m.def("default_accuracy", default_accuracy, "What accuracy 'default' means: 'direct' or 'fast'.");
+  m.def("set_default_accuracy", set_default_accuracy, py::arg("name"),
+        "Change what accuracy 'default' means, for weights packed and calls made from now on.");
 }
 
 }  // namespace convship::bindings

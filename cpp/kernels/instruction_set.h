@@ -5,6 +5,10 @@
 
 namespace convship::kernels {
 
+// Multiply-adds in a round of fma_loop: two units of latency 5 keep 10 in
+// flight, and with two factors they must fit into 16 registers.
+constexpr int kFmaRound = 12;
+
 // Loops over values of type A.
 template <typename A>
 struct Loops {
@@ -16,6 +20,7 @@ struct Loops {
   // weight += grad * image, and image += grad * weight.
   void (*winners_to_weight)(const conv2d::WinnersTask<A>&);
   void (*winners_to_image)(const conv2d::WinnersTask<A>&);
+  A (*fma_loop)(int64_t rounds);  // of kFmaRound multiply-adds per lane
 };
 
 // One variant of Winograd's algorithm.

@@ -158,6 +158,34 @@ Parameters Parameters::check(c10::IntArrayRef stride,
   return p;
 }
 
+Parameters Parameters::check(const ConvPool2dOptions& o) {
+  const Pair pool_stride = o.pool_stride.value_or(o.pool_size);
+  return check(o.stride, o.padding, o.dilation, o.groups, o.activation, o.pool_size,
+               c10::IntArrayRef(pool_stride), o.pool_padding, o.ceil_mode, o.accuracy);
+}
+
+template <typename Int>
+void check_weight(const Parameters& p,
+                  c10::ArrayRef<Int> weight,
+                  std::optional<c10::ArrayRef<Int>> bias) {
+  TORCH_CHECK_VALUE(weight.size() == 4,
+                    "conv_pool2d: weight must be [C_out, C_in/groups, K_h, K_w], got ",
+                    weight.size(), " dimensions ", weight);
+  for (const Int& size : weight) {
+    TORCH_CHECK_VALUE(at_least(size, Int(1)), "conv_pool2d: weight must not be empty, got ",
+                      weight);
+  }
+  TORCH_CHECK_VALUE(equal(weight[0] % Int(p.groups), Int(0)),
+                    "conv_pool2d: C_out must be divisible by groups, got weight ", weight,
+                    " and groups ", p.groups);
+  TORCH_CHECK_VALUE(!bias || (bias->size() == 1 && equal((*bias)[0], weight[0])),
+                    "conv_pool2d: bias must be [C_out], got ", *bias, " for weight ", weight);
+}
+
+template void check_weight(const Parameters&,
+                           c10::ArrayRef<int64_t>,
+                           std::optional<c10::ArrayRef<int64_t>>);
+
 template <typename Int>
 Shape<Int> check_shape(const Parameters& p,
                        c10::ArrayRef<Int> input,
@@ -166,27 +194,16 @@ Shape<Int> check_shape(const Parameters& p,
   TORCH_CHECK_VALUE(input.size() == 4 || input.size() == 3,
                     "conv_pool2d: input must be [N, C_in, H, W] or [C_in, H, W], got ",
                     input.size(), " dimensions ", input);
-  TORCH_CHECK_VALUE(weight.size() == 4,
-                    "conv_pool2d: weight must be [C_out, C_in/groups, K_h, K_w], got ",
-                    weight.size(), " dimensions ", weight);
   const bool batched = input.size() == 4;
   const auto image = input.slice(batched ? 1 : 0);
   for (const Int& size : image) {
     TORCH_CHECK_VALUE(at_least(size, Int(1)),
                       "conv_pool2d: input may be empty in its batch dimension only, got ", input);
   }
-  for (const Int& size : weight) {
-    TORCH_CHECK_VALUE(at_least(size, Int(1)), "conv_pool2d: weight must not be empty, got ",
-                      weight);
-  }
+  check_weight(p, weight, bias);
   TORCH_CHECK_VALUE(equal(multiply(weight[1], Int(p.groups)), image[0]),
                     "conv_pool2d: input must have weight.size(1) * groups channels, got input ",
                     input, ", weight ", weight, " and groups ", p.groups);
-  TORCH_CHECK_VALUE(equal(weight[0] % Int(p.groups), Int(0)),
-                    "conv_pool2d: C_out must be divisible by groups, got weight ", weight,
-                    " and groups ", p.groups);
-  TORCH_CHECK_VALUE(!bias || (bias->size() == 1 && equal((*bias)[0], weight[0])),
-                    "conv_pool2d: bias must be [C_out], got ", *bias, " for weight ", weight);
 
   Shape<Int> shape{batched,   batched ? input[0] : Int(1), image[0],         {image[1], image[2]},
                    weight[0], {weight[2], weight[3]},      {Int(0), Int(0)}, {Int(0), Int(0)}};
@@ -221,30 +238,30 @@ template Shape<c10::SymInt> check_shape(const Parameters&,
 
 void check_types(const at::Tensor& input,
                  const at::Tensor& weight,
-                 const std::optional<at::Tensor>& bias) {
+                 const std::optional<at::Tensor>& bias,
+                 const char* first) {
   const auto check = [&](const char* name, const at::Tensor& tensor) {
     TORCH_CHECK_TYPE(tensor.scalar_type() == input.scalar_type(), "conv_pool2d: ", name,
-                     " must have the dtype of input, got ", tensor.scalar_type(), " and input ",
-                     input.scalar_type());
+                     " must have the dtype of ", first, ", got ", tensor.scalar_type(), " and ",
+                     first, " ", input.scalar_type());
     TORCH_CHECK_VALUE(tensor.device() == input.device(), "conv_pool2d: ", name,
-                      " must be on the device of input, got ", tensor.device(), " and input on ",
-                      input.device());
+                      " must be on the device of ", first, ", got ", tensor.device(), " and ",
+                      first, " on ", input.device());
   };
   check("weight", weight);
   if (bias) check("bias", *bias);
 }
 
 template <typename Int>
-at::MemoryFormat output_format(const at::Tensor& input,
-                               const at::Tensor& weight,
+at::MemoryFormat output_format(at::MemoryFormat input,
+                               at::MemoryFormat weight,
                                const Parameters& p,
                                const Shape<Int>& shape) {
   constexpr auto kDense = at::MemoryFormat::Contiguous;
   // max_pool2d does not see the format in one image, nor in an empty batch.
   if (!shape.batched || is_known(shape.n, 0)) return kDense;
   // conv2d takes channels_last from either tensor.
-  if (input.suggest_memory_format() != at::MemoryFormat::ChannelsLast &&
-      weight.suggest_memory_format() != at::MemoryFormat::ChannelsLast) {
+  if (input != at::MemoryFormat::ChannelsLast && weight != at::MemoryFormat::ChannelsLast) {
     return kDense;
   }
   // relu takes a result that is dense both ways for an NCHW one.
@@ -253,19 +270,20 @@ at::MemoryFormat output_format(const at::Tensor& input,
   return p.activation == Activation::relu && both ? kDense : at::MemoryFormat::ChannelsLast;
 }
 
-template at::MemoryFormat output_format(const at::Tensor&,
-                                        const at::Tensor&,
+template at::MemoryFormat output_format(at::MemoryFormat,
+                                        at::MemoryFormat,
                                         const Parameters&,
                                         const Shape<int64_t>&);
-template at::MemoryFormat output_format(const at::Tensor&,
-                                        const at::Tensor&,
+template at::MemoryFormat output_format(at::MemoryFormat,
+                                        at::MemoryFormat,
                                         const Parameters&,
                                         const Shape<c10::SymInt>&);
 
 bool has_kernel(const at::Tensor& input, const at::Tensor& weight, const Parameters& p) {
   const bool dense = input.layout() == at::kStrided && weight.layout() == at::kStrided;
   const auto type = input.scalar_type();
-  return input.device().is_cpu() && dense && (type == at::kFloat || type == at::kDouble) &&
+  const bool known = type == at::kFloat || type == at::kDouble || type == at::kBFloat16;
+  return input.device().is_cpu() && dense && known &&
          p.pool_size[0] <= std::numeric_limits<int32_t>::max() / p.pool_size[1];
 }
 
@@ -318,12 +336,7 @@ at::Tensor conv_pool2d(const at::Tensor& input,
                        const at::Tensor& weight,
                        const std::optional<at::Tensor>& bias,
                        const ConvPool2dOptions& options) {
-  const Pair pool_stride = options.pool_stride.value_or(options.pool_size);
-  return dispatch_conv_pool2d(
-      input, weight, bias,
-      Parameters::check(options.stride, options.padding, options.dilation, options.groups,
-                        options.activation, options.pool_size, c10::IntArrayRef(pool_stride),
-                        options.pool_padding, options.ceil_mode, options.accuracy));
+  return dispatch_conv_pool2d(input, weight, bias, Parameters::check(options));
 }
 
 }  // namespace convship::ops

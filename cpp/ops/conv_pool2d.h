@@ -48,6 +48,7 @@ struct Parameters {
                           c10::IntArrayRef pool_padding,
                           bool ceil_mode,
                           std::string_view accuracy);
+  static Parameters check(const ConvPool2dOptions& options);
 };
 
 // Sizes as numbers (int64_t) or as expressions of a traced program (SymInt).
@@ -68,6 +69,12 @@ struct Shape {
   }
 };
 
+// What of check_shape does not need an input.
+template <typename Int>
+void check_weight(const Parameters& parameters,
+                  c10::ArrayRef<Int> weight,
+                  std::optional<c10::ArrayRef<Int>> bias);
+
 // Throws c10::ValueError where the tensors' sizes do not fit each other or the
 // parameters. Instantiated for int64_t and c10::SymInt.
 template <typename Int>
@@ -77,15 +84,17 @@ Shape<Int> check_shape(const Parameters& parameters,
                        std::optional<c10::ArrayRef<Int>> bias);
 
 // Throws c10::TypeError unless all have one dtype, c10::ValueError unless all
-// are on one device.
+// are on one device. `first`: what messages call the first tensor.
 void check_types(const at::Tensor& input,
                  const at::Tensor& weight,
-                 const std::optional<at::Tensor>& bias);
+                 const std::optional<at::Tensor>& bias,
+                 const char* first = "input");
 
-// The memory format in which max_pool2d(act(conv2d(input, weight))) comes out.
+// The memory format in which max_pool2d(act(conv2d(input, weight))) comes out,
+// for tensors that suggest these.
 template <typename Int>
-at::MemoryFormat output_format(const at::Tensor& input,
-                               const at::Tensor& weight,
+at::MemoryFormat output_format(at::MemoryFormat input,
+                               at::MemoryFormat weight,
                                const Parameters& parameters,
                                const Shape<Int>& shape);
 

@@ -13,6 +13,7 @@
 #include <torch/library.h>
 
 #include "ops/conv_pool2d.h"
+#include "ops/plain_call.h"
 
 namespace convship::ops {
 namespace {
@@ -90,10 +91,6 @@ class ConvPool2dFunction : public torch::autograd::Function<ConvPool2dFunction> 
     return result;
   }
 };
-
-bool has_tangent(const at::Tensor& tensor) {
-  return tensor.defined() && tensor._fw_grad(/*level=*/0).defined();
-}
 
 at::Tensor conv_pool2d_autograd(const at::Tensor& input,
                                 const at::Tensor& weight,

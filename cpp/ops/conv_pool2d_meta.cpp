@@ -22,7 +22,9 @@ at::Tensor conv_pool2d_meta(const at::Tensor& input,
                             const std::optional<at::Tensor>& bias,
                             const Parameters& p) {
   const auto shape = check(input, weight, bias, p);
-  return at::empty_symint(shape.output(), input.options(), output_format(input, weight, p, shape));
+  return at::empty_symint(
+      shape.output(), input.options(),
+      output_format(input.suggest_memory_format(), weight.suggest_memory_format(), p, shape));
 }
 
 std::tuple<at::Tensor, at::Tensor> conv_pool2d_with_index_meta(
@@ -31,7 +33,9 @@ std::tuple<at::Tensor, at::Tensor> conv_pool2d_with_index_meta(
     const std::optional<at::Tensor>& bias,
     const Parameters& p) {
   const auto shape = check(input, weight, bias, p);
-  return {at::empty_symint(shape.output(), input.options(), output_format(input, weight, p, shape)),
+  return {at::empty_symint(shape.output(), input.options(),
+                           output_format(input.suggest_memory_format(),
+                                         weight.suggest_memory_format(), p, shape)),
           at::empty_symint(shape.output(), input.options().dtype(index_type(p.pool_size)))};
 }
 

@@ -33,8 +33,9 @@ void check_tensors(const at::Tensor& values, const at::Tensor& index, const char
                     " and window_index must have 4 dimensions, got ", values.dim(), " and ",
                     index.dim());
   const auto type = values.scalar_type();
-  TORCH_CHECK_NOT_IMPLEMENTED(type == at::kFloat || type == at::kDouble, "pool_route: ", name,
-                              " must be float32 or float64, got ", type);
+  TORCH_CHECK_NOT_IMPLEMENTED(type == at::kFloat || type == at::kDouble || type == at::kBFloat16,
+                              "pool_route: ", name, " must be float32, float64 or bfloat16, got ",
+                              type);
   const auto index_type = index.scalar_type();
   TORCH_CHECK_TYPE(index_type == at::kByte || index_type == at::kInt,
                    "pool_route: window_index must be uint8 or int32, got ", index_type);
@@ -59,6 +60,12 @@ at::Tensor move(bool route,
                 const Pair& pool_size,
                 const Pair& pool_stride,
                 const Pair& pool_padding) {
+  if (from.scalar_type() == at::kBFloat16) {
+    // Sums of overlapping windows are rounded once.
+    return move(route, from.to(at::kFloat), window_index, conv_size, pool_size, pool_stride,
+                pool_padding)
+        .to(at::kBFloat16);
+  }
   const auto pooled = window_index.sizes();
   TORCH_CHECK_VALUE(
       from.size(0) == pooled[0] && from.size(1) == pooled[1] && (!route || from.sizes() == pooled),

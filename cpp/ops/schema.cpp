@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include "convship/ops.h"
+#include "ops/packed_conv.h"
 
 namespace convship::ops {
 
@@ -13,11 +14,29 @@ void register_ops() {}
 }  // namespace convship::ops
 
 TORCH_LIBRARY(convship, m) {
+  // Cannot be saved: a file holds weights in their own order, and packs again.
+  m.class_<convship::ops::PackedConv>("PackedConv")
+      .def("description", [](const c10::intrusive_ptr<convship::ops::PackedConv>& packed) {
+        return packed->description();
+      });
+
   m.def(
       "conv_pool2d(Tensor input, Tensor weight, Tensor? bias=None, *, "
       "int[2] stride=1, int[2] padding=0, int[2] dilation=1, int groups=1, "
       "str activation=\"relu\", int[2] pool_size=2, int[2]? pool_stride=None, "
       "int[2] pool_padding=0, bool ceil_mode=False, str accuracy=\"default\") -> Tensor");
+
+  // The same with weights packed once: "default" accuracy is resolved then.
+  // No derivatives.
+  m.def(
+      "conv_pool2d_prepack(Tensor weight, Tensor? bias=None, *, "
+      "int[2] stride=1, int[2] padding=0, int[2] dilation=1, int groups=1, "
+      "str activation=\"relu\", int[2] pool_size=2, int[2]? pool_stride=None, "
+      "int[2] pool_padding=0, bool ceil_mode=False, str accuracy=\"default\") "
+      "-> __torch__.torch.classes.convship.PackedConv");
+  m.def(
+      "conv_pool2d_packed(Tensor input, __torch__.torch.classes.convship.PackedConv packed) "
+      "-> Tensor");
 
   // What training records: also the winning tap of each pooling window, as
   // uint8 or int32. Sums directly, whatever `accuracy` says.

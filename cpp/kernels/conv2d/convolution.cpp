@@ -8,6 +8,7 @@
 
 #include "kernels/conv2d/channels.h"
 #include "kernels/conv2d/columns.h"
+#include "kernels/conv2d/last_run.h"
 #include "kernels/conv2d/plain_pack.h"
 #include "kernels/conv2d/winograd.h"
 #include "kernels/instruction_set.h"

@@ -35,6 +35,8 @@ constexpr int kRegisters = CONVSHIP_REGISTERS;
 #include "kernels/conv2d/isa/winners-inl.h"
 //
 #include "kernels/conv2d/isa/winograd-inl.h"
+//
+#include "kernels/conv2d/isa/peak-inl.h"
 
 template <typename A>
 constexpr Loops<A> kLoops = {
@@ -45,6 +47,7 @@ constexpr Loops<A> kLoops = {
     .columns = columns<A>,
     .winners_to_weight = winners<true, A>,
     .winners_to_image = winners<false, A>,
+    .fma_loop = fma_loop<A>,
 };
 
 constexpr InstructionSet instruction_set(const char* name) {
