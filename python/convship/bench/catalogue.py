@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from convship import _library
 from convship.bench.settings import DTYPES, LAYOUTS, Settings
 
 __all__ = ["ENGINES", "EngineSpec", "choose_engines"]
@@ -50,6 +49,9 @@ class EngineSpec:
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
                 return f"{package} is not installed: {_EXTRA}"
+        # Here, not above: workers read this file, and those of the peers must not load torch.
+        from convship import _library
+
         obstacles = {
             "has no backward pass of its own": settings.train and not self.trains,
             "has no convolution in bfloat16": settings.dtype not in self.dtypes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from convship.bench.grid import Floats
 
-_BATCHES = 10  # per slot; their median leaves interruptions out
+_BATCHES = 20  # per slot: short ones, so that some are not interrupted
 
 
 class Engine:
@@ -31,19 +32,30 @@ class Engine:
         return nullcontext()
 
     def measure(self, seconds: float) -> float:
-        """Call for about `seconds`, once at least, and return the seconds of one call."""
+        """Call for about `seconds`, once at least, and return the seconds of one call.
+
+        The median of batches of calls; of those during which no other program took the core,
+        where there are any.
+        """
         call, clock = self.call, time.perf_counter
         with self.context():
             start = clock()
             call()  # not counted: a neighbour has had the caches since our last turn
             count = max(1, int(seconds / _BATCHES / (clock() - start)))
-            batches = []
+            batches, undisturbed = [], []
             end = start + seconds
             while True:
+                before = _interruptions()
                 start = clock()
                 for _ in range(count):
                     call()
                 stop = clock()
                 batches.append((stop - start) / count)
+                if _interruptions() == before:
+                    undisturbed.append(batches[-1])
                 if stop >= end:
-                    return statistics.median(batches)
+                    return statistics.median(undisturbed or batches)
+
+
+def _interruptions() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from types import FunctionType, MethodType
 
 import torch
+import torch._dynamo
+import torch._inductor
 from torch import Tensor, nn
 
 from convship.bench.engine import Engine
@@ -106,13 +109,17 @@ class Compiled(Unfused):
         self, case: Case, settings: Settings
     ) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
         """Return the compiled modules; the first call compiles."""
-        torch._dynamo.reset()  # no shape is compiled as a variant of an earlier one
+        # As global settings: given per function, they cost time in every call.
+        torch._dynamo.config.automatic_dynamic_shapes = False
+        torch._inductor.config.freezing = True
         module, parameters = super().build(case, settings)
+        # A code object of its own, or each shape would be a recompilation of the one before.
+        code = nn.Sequential.forward.__code__.replace(co_name=f"forward_{case.name}")
+        forward = FunctionType(code, nn.Sequential.forward.__globals__)
         options = torch._inductor.list_mode_options("max-autotune")
-        options = {**options, "freezing": True}
         if settings.compile_vector_bits is not None:
             options["cpp.simdlen"] = settings.compile_vector_bits
-        compiled = torch.compile(module, dynamic=False, options=options)
+        compiled = torch.compile(MethodType(forward, module), options=options)
         with self.context():
             compiled(self.input)
         return compiled, parameters
