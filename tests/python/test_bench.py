@@ -260,9 +260,13 @@ def test_summary_and_floor():
 
 
 def test_noise_is_reported():
-    measured = Measured(flop_seconds=[1.0, 2.0] * 5)
-    report = make_report(measured, [], Settings(), run={}, environment={}, left_out={})
-    assert report.warnings[0].startswith("noisy machine: what never changes varied by 100 %")
+    rows = [Row("a", seconds=[1.0], nothing=[1.0], waited=[0.5])]
+    measured = Measured({SMALL: rows}, flop_seconds=[1.0, 2.0] * 5)
+    specs = [EngineSpec("a", "peer", "")]
+    report = make_report(measured, specs, Settings(), run={}, environment={}, left_out={})
+    busy, noisy = report.warnings
+    assert busy.startswith("busy machine: other programs had the cores 50 % of the time")
+    assert noisy.startswith("noisy machine: what never changes varied by 100 % between rounds")
 
 
 # Whole runs

@@ -58,9 +58,10 @@ class Worker:
         outputs: dict[str, Floats] = self._ask("prepare", case)
         return outputs
 
-    def measure(self, name: str, seconds: float) -> float:
-        """Return seconds per call, measured for about `seconds`."""
-        return float(self._ask("measure", name, seconds))
+    def measure(self, name: str, seconds: float) -> tuple[float, float]:
+        """Measure for about `seconds`: seconds per call, share of time spent waiting."""
+        result: tuple[float, float] = self._ask("measure", name, seconds)
+        return result
 
     def drop(self, name: str) -> None:
         """Free what a case holds."""

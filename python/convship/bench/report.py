@@ -22,7 +22,8 @@ __all__ = ["Ratio", "Report", "Shape", "Summary", "make_report"]
 
 SCHEMA = 1
 BEST_PEER = "best peer"
-_NOISY = 0.1
+_NOISY = 0.1  # variation of what never changes
+_CROWDED = 0.02  # share of time without the core
 
 
 @dataclass
@@ -91,6 +92,7 @@ class Report:
     nothing_s: dict[str, Interval]
     gflops: float | None
     spread: float | None
+    waited: float
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -120,6 +122,7 @@ class Report:
             ],
             "sustained_gflops": self.gflops,
             "noise": self.spread,
+            "waited": self.waited,
             "summary": [asdict(summary) for summary in self.summary],
             "shapes": [_shape_fields(shape) for shape in self.shapes],
         }
@@ -161,6 +164,7 @@ def make_report(
     # The sustained rate is that of float32; other types have other floors.
     floor_rate = flop_s / settings.threads if flop_s and settings.dtype == "float32" else None
     shapes = [_shape(case, rows, kinds, eager, floor_rate) for case, rows in measured.rows.items()]
+    waited = [share for rows in measured.rows.values() for row in rows for share in row.waited]
     report = Report(
         settings=run | asdict(settings),
         environment=environment,
@@ -168,10 +172,16 @@ def make_report(
         left_out=left_out,
         shapes=shapes,
         summary=_summaries(shapes),
-        nothing_s={name: median_interval(values) for name, values in measured.nothing.items()},
+        nothing_s=_nothing(measured),
         gflops=1e-9 / flop_s if flop_s else None,
         spread=_spread(measured),
+        waited=statistics.fmean(waited) if waited else 0.0,
     )
+    if report.waited > _CROWDED:
+        report.warnings.append(
+            f"busy machine: other programs had the cores {100 * report.waited:.0f} % of the time; "
+            "close them and measure again"
+        )
     if report.spread is not None and report.spread > _NOISY:
         report.warnings.append(
             f"noisy machine: what never changes varied by {100 * report.spread:.0f} % between "
@@ -225,9 +235,23 @@ def _spread(measured: Measured) -> float | None:
     """How much that varied which should not: the FMA rate, else the calls with nothing to do."""
     if len(measured.flop_seconds) > 1:
         return relative_spread(measured.flop_seconds)
-    # The middle one of the engines: one may vary by itself, a noisy machine disturbs all.
-    spreads = [relative_spread(values) for values in measured.nothing.values() if len(values) > 1]
+    # The middle one of all rows: one may vary by itself, a noisy machine disturbs all. Row by
+    # row, because what a shape leaves in the caches is no noise.
+    spreads = [
+        relative_spread(row.nothing)
+        for rows in measured.rows.values()
+        for row in rows
+        if len(row.nothing) > 1
+    ]
     return statistics.median(spreads) if spreads else None
+
+
+def _nothing(measured: Measured) -> dict[str, Interval]:
+    found: dict[str, list[float]] = {}
+    for rows in measured.rows.values():
+        for row in rows:
+            found.setdefault(row.engine, []).extend(row.nothing)
+    return {engine: median_interval(values) for engine, values in found.items() if values}
 
 
 def _shape_fields(shape: Shape) -> dict[str, Any]:

@@ -28,12 +28,16 @@ class Row:
         error: Largest error of the output over sum |x w|; None where there is no output.
         problem: Why its times are not believed, or do not exist; empty where all is well.
         seconds: Seconds per call, one value per round.
+        nothing: Seconds of a call with nothing to do, right after each of these.
+        waited: Share of each turn in which another program had the core.
     """
 
     engine: str
     error: float | None = None
     problem: str = ""
     seconds: list[float] = field(default_factory=list)
+    nothing: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -42,13 +46,11 @@ class Measured:
 
     Attributes:
         rows: A list of rows per case, in the order of the engines.
-        nothing: Seconds of a call with nothing to do, per engine and round.
         flop_seconds: Seconds per floating-point operation of one core, per round; empty where
             this build cannot measure it.
     """
 
     rows: dict[Case, list[Row]] = field(default_factory=dict)
-    nothing: dict[str, list[float]] = field(default_factory=dict)
     flop_seconds: list[float] = field(default_factory=list)
 
 
@@ -160,17 +162,19 @@ class _Measurement:
     def _turn(self, worker: Worker, row: Row, case: Case) -> None:
         time.sleep(_PAUSE_S)
         try:
-            seconds = worker.measure(case.name, self._plan.slot_s)
-            nothing = worker.measure(NOTHING.name, self._plan.slot_s * _NOTHING_SHARE)
+            seconds, waited = worker.measure(case.name, self._plan.slot_s)
+            nothing, _ = worker.measure(NOTHING.name, self._plan.slot_s * _NOTHING_SHARE)
         except WorkerError as error:
-            row.problem, row.seconds = str(error), []
+            row.problem = str(error)
+            row.seconds, row.nothing, row.waited = [], [], []
             self._say(f"{worker.name} on {case.name}: {row.problem}")
             return
         row.seconds.append(seconds)
-        self.result.nothing.setdefault(worker.name, []).append(nothing)
+        row.nothing.append(nothing)
+        row.waited.append(waited)
 
     def _measure_rate(self) -> None:
         if self.meter is None or self.meter.name in self._broken:
             return
         time.sleep(_PAUSE_S)
-        self.result.flop_seconds.append(self.meter.measure(NOTHING.name, _RATE_SLOT_S))
+        self.result.flop_seconds.append(self.meter.measure(NOTHING.name, _RATE_SLOT_S)[0])

@@ -12,8 +12,10 @@ import importlib
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from convship.bench.catalogue import EngineSpec
@@ -50,14 +52,27 @@ class Server:
         self._ready[case.name] = engine
         return engine.outputs()
 
-    def measure(self, name: str, seconds: float) -> float:
-        """Return seconds per call of a prepared case."""
-        return self._ready[name].measure(seconds)
+    def measure(self, name: str, seconds: float) -> tuple[float, float]:
+        """Return seconds per call of a prepared case, and the share of time spent waiting.
+
+        Waiting: ready to compute while another program had the core.
+        """
+        start, waited = time.perf_counter(), _waited_s()
+        result = self._ready[name].measure(seconds)
+        return result, (_waited_s() - waited) / (time.perf_counter() - start)
 
     def drop(self, name: str) -> None:
         """Forget a prepared case."""
         self._ready.pop(name, None)
         gc.collect()
+
+
+def _waited_s() -> float:
+    try:
+        files = [path.read_text() for path in Path("/proc/self/task").glob("*/schedstat")]
+    except OSError:  # a thread that has just ended, or a kernel that does not count
+        return 0.0
+    return sum(int(text.split()[1]) for text in files) / 1e9
 
 
 def _die_with_parent() -> None:
