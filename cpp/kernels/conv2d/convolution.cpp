@@ -97,6 +97,7 @@ void Convolution<T>::run(const Geometry& geometry,
     const Family family = choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
                                             .may_round = may_round,
                                             .may_expand = finite_});
+    note_run(isa, family);
     return packs_->get(number, family, [&] { return make_pack(isa, family); });
   };
   const bool may_round = kMayRound<T> && accuracy_ == Accuracy::fast && !index;
