@@ -121,7 +121,8 @@ Gradients differentiable_gradients(const at::Tensor& grad,
                                    const Parameters& parameters,
                                    std::array<bool, 3> wanted);
 
-// Whether _conv_pool2d_backward has a kernel that is worth it.
+// Whether _conv_pool2d_backward has, or for symbolic sizes may have, a kernel
+// that is worth it.
 bool has_direct_gradients(const at::Tensor& input,
                           const at::Tensor& weight,
                           const at::Tensor& index,

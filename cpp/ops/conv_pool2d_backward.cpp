@@ -50,10 +50,13 @@ bool has_direct_gradients(const at::Tensor& input,
                           const Parameters& p) {
   const auto type = input.scalar_type();
   if (!input.is_cpu() || (type != at::kFloat && type != at::kDouble) ||
-      index.scalar_type() != at::kByte ||
-      input.unsafeGetTensorImpl()->has_symbolic_sizes_strides() ||
-      weight.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
+      index.scalar_type() != at::kByte || p.groups != 1) {
     return false;
+  }
+  // A traced program finds out when it runs, and then does what eager mode does.
+  if (input.unsafeGetTensorImpl()->has_symbolic_sizes_strides() ||
+      weight.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
+    return true;
   }
   const auto shape = check_shape<int64_t>(p, input.sizes(), weight.sizes(), std::nullopt);
   if (shape.n == 0) return false;
@@ -130,12 +133,15 @@ Gradients backward_cpu(const at::Tensor& grad,
     kernel(grad, winners, input, weight, p, result, wanted);
     return result;
   }
-  // Recorded with another instruction set.
+  // Traced for sizes, or an instruction set, for which the kernel is no gain.
   const Gradients other = differentiable_gradients(grad, winners, input, weight, p, wanted);
-  if (wanted[0]) std::get<0>(result).copy_(std::get<0>(other));
-  if (wanted[1]) std::get<1>(result).copy_(std::get<1>(other));
-  if (wanted[2]) std::get<2>(result).copy_(std::get<2>(other));
-  return result;
+  const auto take = [](bool is_wanted, const at::Tensor& from, const at::Tensor& to) {
+    if (!is_wanted) return to;
+    return from.strides() == to.strides() ? from : at::Tensor(to).copy_(from);
+  };
+  return {take(wanted[0], std::get<0>(other), std::get<0>(result)),
+          take(wanted[1], std::get<1>(other), std::get<1>(result)),
+          take(wanted[2], std::get<2>(other), std::get<2>(result))};
 }
 
 Gradients backward_meta(const at::Tensor& /*grad*/,
