@@ -26,6 +26,7 @@ struct Loops {
 // One variant of Winograd's algorithm.
 template <typename A>
 struct WinogradLoops {
+  void (*weights)(const conv2d::WinogradWeights<A>&);
   // Returns the largest magnitude that it saw, infinity for NaN.
   A (*input)(const conv2d::WinogradInput<A>&);
   void (*product)(const conv2d::WinogradProduct<A>&);

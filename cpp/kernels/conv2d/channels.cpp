@@ -69,13 +69,7 @@ ChannelsPack<T>::ChannelsPack(const Loops<A>& loops,
     const int64_t exist = std::min(block_size(), out - first);
     const int64_t packed = exist <= lanes ? lanes : block_size();
     const int64_t o = block / blocks_ * out + first;
-    A* to = weight_.get() + block * taps * block_size();
-    for_each_tap(shape.channels, shape.kernel, [&](int64_t c, int64_t i, int64_t j) {
-      const T* from = weight + o * taps + (c * shape.kernel.h + i) * shape.kernel.w + j;
-      for (int64_t k = 0; k < exist; ++k) to[k] = Accumulator<T>::widen(from[k * taps]);
-      std::fill(to + exist, to + packed, A(0));
-      to += packed;
-    });
+    pack_taps(shape, weight + o * taps, exist, packed, weight_.get() + block * taps * block_size());
     for (int64_t k = 0; k < block_size(); ++k) {
       const A value = bias && k < exist ? Accumulator<T>::widen(bias[o + k]) : A(0);
       bias_[block * block_size() + k] = value + A(0);  // never -0.0

@@ -140,6 +140,17 @@ inline ColumnsScratch columns_scratch(const Pool& pool, int64_t channels, int64_
 // Winograd. Tiles of a strip are numbered row by row; a point is one of the
 // tile's reach * reach values after the transform.
 
+// Transforms the weights of one block of output channels.
+template <typename A>
+struct WinogradWeights {
+  const A* taps;    // [channel][tap][kMaxVectors * lanes]
+  const double* g;  // [reach][taps of a row]
+  int64_t channels;
+  A* u;  // [point][channel][kMaxVectors * lanes]
+  int64_t point_step;
+  A* magnitudes;  // [point][kMaxVectors * lanes]: sums of |u| over channels
+};
+
 // Transforms some input channels of a strip.
 template <typename A>
 struct WinogradInput {

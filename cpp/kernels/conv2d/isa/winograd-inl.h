@@ -166,6 +166,47 @@ struct ChannelRows {
   }
 };
 
+// G g G' in double precision, rounded once. Plain loops over output channels,
+// which the compiler gives to vectors.
+template <class W, typename A>
+void winograd_weights(const WinogradWeights<A>& t) {
+  constexpr int kReach = W::kReach, kTaps = W::kTaps;
+  constexpr int kBlock = kMaxVectors * hn::MaxLanes(hn::ScalableTag<A>());
+  for (int i = 0; i < W::kPoints * kBlock; ++i) t.magnitudes[i] = 0;
+  for (int64_t c = 0; c < t.channels; ++c) {
+    const A* w = t.taps + c * kTaps * kTaps * kBlock;
+    double half[kReach * kTaps][kBlock];
+    for (int i = 0; i < kReach; ++i) {
+      for (int j = 0; j < kTaps; ++j) {
+        double* to = half[i * kTaps + j];
+        for (int o = 0; o < kBlock; ++o) to[o] = 0;
+        for (int k = 0; k < kTaps; ++k) {
+          const double factor = t.g[i * kTaps + k];
+          const A* from = w + (k * kTaps + j) * kBlock;
+          for (int o = 0; o < kBlock; ++o) to[o] += factor * static_cast<double>(from[o]);
+        }
+      }
+    }
+    for (int i = 0; i < kReach; ++i) {
+      for (int j = 0; j < kReach; ++j) {
+        double sum[kBlock] = {};
+        for (int k = 0; k < kTaps; ++k) {
+          const double factor = t.g[j * kTaps + k];
+          for (int o = 0; o < kBlock; ++o) sum[o] += factor * half[i * kTaps + k][o];
+        }
+        const int point = i * kReach + j;
+        A* to = t.u + point * t.point_step + c * kBlock;
+        A* magnitude = t.magnitudes + point * kBlock;
+        for (int o = 0; o < kBlock; ++o) {
+          const A value = static_cast<A>(sum[o]);
+          to[o] = value;
+          magnitude[o] += value < 0 ? -value : value;
+        }
+      }
+    }
+  }
+}
+
 // The largest magnitude among the inputs seen, or infinity for NaN.
 template <class W, typename A>
 A winograd_input(const WinogradInput<A>& t) {
@@ -421,6 +462,7 @@ void winograd_output(const WinogradOutput<A>& task) {
 
 template <class W, typename A>
 constexpr WinogradLoops<A> kWinogradLoops = {
+    .weights = winograd_weights<W, A>,
     .input = winograd_input<W, A>,
     .product = winograd_product<A>,
     .output = winograd_output<W, A>,
