@@ -13,6 +13,7 @@ constexpr int kFmaRound = 12;
 template <typename A>
 struct Loops {
   int lanes;  // values in a vector
+  void (*interleave)(const conv2d::Interleave<A>&, A* to);
   void (*channels)(const conv2d::ChannelsTask<A>&);
   int columns_channels;  // output channels of a ColumnsTask, at most
   void (*columns_split)(const conv2d::ColumnsSplit<A>&);

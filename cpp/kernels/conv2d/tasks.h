@@ -137,6 +137,22 @@ inline ColumnsScratch columns_scratch(const Pool& pool, int64_t channels, int64_
   return s;
 }
 
+// Part of an image, zeros around it, as [channel / lanes][row][column][lanes].
+template <typename A>
+struct Interleave {
+  const A* x;  // row 0, column 0, channel 0 of the image and group
+  int64_t c_step;
+  int64_t h_step;
+  int64_t w_step;
+  int64_t block;
+  Pair image;
+  int64_t channels;
+  int64_t top;  // of the part, in the image; may be outside
+  int64_t left;
+  int64_t rows;
+  int64_t columns;
+};
+
 // Winograd. Tiles of a strip are numbered row by row; a point is one of the
 // tile's reach * reach values after the transform.
 
@@ -154,15 +170,7 @@ struct WinogradWeights {
 // Transforms some input channels of a strip.
 template <typename A>
 struct WinogradInput {
-  const A* x;  // row 0, column 0, channel 0 of the image and group
-  int64_t c_step;
-  int64_t h_step;
-  int64_t w_step;
-  int64_t block;
-  Pair image;
-  int64_t channels;
-  int64_t top;  // of the strip, in the image; may be outside
-  int64_t left;
+  Interleave<A> source;  // its rows and columns follow from the tiles
   Pair tiles;
   int64_t begin;  // channels, multiples of the lanes
   int64_t end;

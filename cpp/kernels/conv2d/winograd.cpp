@@ -246,9 +246,9 @@ class WinogradPack<T>::Run {
     const int64_t top = s.first_row - g_.padding.h;
     AlignedArray<A> scratch = make_aligned<A>(rows * columns * p_.lanes_);
     WinogradInput<A> task{};
-    task.image = g_.image;
-    task.top = top;
-    task.left = -g_.padding.w;
+    task.source.image = g_.image;
+    task.source.top = top;
+    task.source.left = -g_.padding.w;
     task.tiles = s.tiles;
     task.v = v;
     task.point_step = point_step(s);
@@ -257,12 +257,12 @@ class WinogradPack<T>::Run {
     if constexpr (std::is_same_v<T, A>) {
       if (call_.input.block == 1 || c % call_.input.block == 0) {
         const auto& x = call_.input;
-        task.x = x.at(s.n, c, 0, 0);
-        task.c_step = x.c_step;
-        task.h_step = x.h_step;
-        task.w_step = x.w_step;
-        task.block = x.block;
-        task.channels = p_.shape_.channels;
+        task.source.x = x.at(s.n, c, 0, 0);
+        task.source.c_step = x.c_step;
+        task.source.h_step = x.h_step;
+        task.source.w_step = x.w_step;
+        task.source.block = x.block;
+        task.source.channels = p_.shape_.channels;
         task.begin = from * p_.lanes_;
         task.end = to * p_.lanes_;
         if (!(p_.loops_.input(task) < p_.limit_)) unsafe_[s.n] = true;
@@ -277,14 +277,14 @@ class WinogradPack<T>::Run {
       conv2d::Strip some = strip;
       some.channels = std::min(p_.lanes_, p_.shape_.channels - first);
       copy_strip(some, call_.input, g_.image, s.n, c + first, top, -g_.padding.w, copy.get());
-      task.x = copy.get();
-      task.c_step = strip.steps.c_step;
-      task.h_step = strip.steps.h_step;
-      task.w_step = 1;
-      task.block = 1;
-      task.image = {rows, columns};
-      task.top = task.left = 0;
-      task.channels = some.channels;
+      task.source.x = copy.get();
+      task.source.c_step = strip.steps.c_step;
+      task.source.h_step = strip.steps.h_step;
+      task.source.w_step = 1;
+      task.source.block = 1;
+      task.source.image = {rows, columns};
+      task.source.top = task.source.left = 0;
+      task.source.channels = some.channels;
       task.begin = 0;
       task.end = p_.lanes_;
       task.v = v + first * s.tile_count();

@@ -93,79 +93,6 @@ struct Winograd {
   static constexpr float kB = 1.5f;
 };
 
-// Copies columns [0, columns) of some rows into [row][column][lanes], zeros
-// around the image; true while all values are smaller than `limit`.
-template <class D>
-struct ChannelRows {
-  using A = hn::TFromD<D>;
-  static constexpr int64_t kLanes = hn::MaxLanes(D());
-
-  const WinogradInput<A>& t;
-  int64_t c;  // first channel
-  hn::Vec<D> largest = hn::Zero(D());
-
-  void copy(int64_t rows, int64_t columns, A* to) {
-    const D d;
-    const int64_t begin = smaller(larger(-t.left, 0), columns);
-    const int64_t end = larger(begin, smaller(t.image.w - t.left, columns));
-    for (int64_t row = 0; row < rows; ++row, to += columns * kLanes) {
-      const int64_t y = t.top + row;
-      const bool inside = y >= 0 && y < t.image.h;
-      const int64_t first = inside ? begin : columns;
-      const int64_t last = inside ? end : columns;
-      for (int64_t j = 0; j < first; ++j) hn::Store(hn::Zero(d), d, to + j * kLanes);
-      for (int64_t j = last; j < columns; ++j) hn::Store(hn::Zero(d), d, to + j * kLanes);
-      if (first == last) continue;
-      const A* from = t.x + y * t.h_step + (t.left + first) * t.w_step;
-      if (t.block > 1 || t.c_step == 1) {
-        copy_adjoining(from, last - first, to + first * kLanes);
-      } else {
-        copy_planes(from, last - first, to + first * kLanes);
-      }
-    }
-  }
-
-  void seen(hn::Vec<D> values) { largest = larger_magnitude(largest, values); }
-
-  // Channels side by side in memory.
-  void copy_adjoining(const A* from, int64_t count, A* to) {
-    const D d;
-    const int64_t exist = smaller(kLanes, t.channels - c);
-    from += c / t.block * t.c_step + c % t.block;
-    for (int64_t j = 0; j < count; ++j, from += t.w_step, to += kLanes) {
-      const auto values =
-          exist == kLanes ? hn::LoadU(d, from) : hn::MaskedLoad(hn::FirstN(d, exist), d, from);
-      seen(values);
-      hn::Store(values, d, to);
-    }
-  }
-
-  void copy_planes(const A* from, int64_t count, A* to) {
-    const D d;
-    const int64_t exist = smaller(kLanes, t.channels - c);
-    from += c * t.c_step;
-    int64_t j = 0;
-    if (t.w_step == 1) {
-      for (; j + kLanes <= count; j += kLanes) {
-        hn::Vec<D> tile[kLanes];
-        for (int64_t i = 0; i < kLanes; ++i) {
-          tile[i] = i < exist ? hn::LoadU(d, from + i * t.c_step + j) : hn::Zero(d);
-          seen(tile[i]);
-        }
-        transpose(d, tile);
-        for (int64_t i = 0; i < kLanes; ++i) hn::Store(tile[i], d, to + (j + i) * kLanes);
-      }
-    }
-    for (; j < count; ++j) {
-      A* pixel = to + j * kLanes;
-      for (int64_t i = 0; i < kLanes; ++i) {
-        pixel[i] = i < exist ? from[i * t.c_step + j * t.w_step] : A(0);
-      }
-      seen(hn::Load(d, pixel));
-    }
-  }
-};
-
 // G g G' in double precision, rounded once. Plain loops over output channels,
 // which the compiler gives to vectors.
 template <class W, typename A>
@@ -215,25 +142,26 @@ A winograd_input(const WinogradInput<A>& t) {
   const D d;
   constexpr int64_t kLanes = hn::MaxLanes(D());
   constexpr int kReach = W::kReach;
-  const int64_t columns = (t.tiles.w - 1) * W::kOut + kReach;
-  const int64_t rows = (t.tiles.h - 1) * W::kOut + kReach;
+  Interleave<A> part = t.source;
+  part.columns = (t.tiles.w - 1) * W::kOut + kReach;
+  part.rows = (t.tiles.h - 1) * W::kOut + kReach;
   const int64_t tiles = t.tiles.h * t.tiles.w;
   V largest = hn::Zero(d);
   for (int64_t c = t.begin; c < t.end; c += kLanes) {
-    ChannelRows<D> source{t, c};
-    source.copy(rows, columns, t.scratch);
+    ChannelRows<D> source{part, c};
+    source.copy(t.scratch);
     largest = larger_magnitude(largest, source.largest);
     A* to = t.v + c * tiles;
     for (int64_t y = 0; y < t.tiles.h; ++y) {
       for (int64_t x = 0; x < t.tiles.w; ++x, to += kLanes) {
-        const A* from = t.scratch + (y * columns + x) * W::kOut * kLanes;
+        const A* from = t.scratch + (y * part.columns + x) * W::kOut * kLanes;
         V half[kReach * kReach];
         CONVSHIP_UNROLL
         for (int j = 0; j < kReach; ++j) {
           V column[kReach];
           CONVSHIP_UNROLL
           for (int i = 0; i < kReach; ++i) {
-            column[i] = hn::Load(d, from + (i * columns + j) * kLanes);
+            column[i] = hn::Load(d, from + (i * part.columns + j) * kLanes);
           }
           W::to_points(column, 1);
           CONVSHIP_UNROLL
