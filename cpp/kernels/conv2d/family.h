@@ -17,6 +17,10 @@ enum class Family {
 
 const char* family_name(Family family);
 
+// Input channels per group from which on a family keeps the error rule of
+// docs/accuracy.md; scripts/accuracy measures it. 1 for direct sums.
+int64_t fewest_channels(Family family);
+
 struct Choice {
   int lanes;        // of a vector; 0: this instruction set has none of our loops
   bool may_round;   // accuracy is fast: Winograd is allowed, where it is exact enough
