@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include "kernels/conv2d/convolution.h"
 #include "kernels/conv2d/winograd.h"
 #include "kernels/instruction_set.h"
+#include "kernels/parallel.h"
 
 namespace {
 
@@ -44,6 +46,21 @@ Family chosen(int64_t taps, int64_t channels, Accuracy accuracy) {
   const Sample s = draw(Data::normal, taps, channels, 0);
   const WeightShape shape{s.geometry.c_out, channels, s.geometry.kernel, 1};
   return Convolution<float>(s.weight.data(), nullptr, shape, accuracy).family(s.geometry);
+}
+
+// Output channel 0, without padding: every tap then meets a value.
+std::vector<float> without_padding(const Sample& s, Accuracy accuracy) {
+  Geometry g = s.geometry;
+  g.padding = {0, 0};
+  g.conv = g.pooled = {g.image.h - g.kernel.h + 1, g.image.w - g.kernel.w + 1};
+  const int64_t plane = g.pooled.h * g.pooled.w;
+  std::vector<float> y(g.c_out * plane, -1.0f);
+  const WeightShape shape{g.c_out, g.c_in, g.kernel, 1};
+  const Convolution<float> conv(s.weight.data(), nullptr, shape, accuracy);
+  conv.run(g, Activation::none, nchw(s.x.data(), g.c_in, g.image),
+           nchw(y.data(), g.c_out, g.pooled), {}, {}, Serial());
+  y.resize(plane);
+  return y;
 }
 
 }  // namespace
@@ -91,6 +108,20 @@ TEST_CASE("accuracy fast takes Winograd where it keeps the rule and not below") 
       CHECK(chosen(taps, fewest, Accuracy::fast) == family);
       CHECK(chosen(taps, fewest - 1, Accuracy::fast) != family);
       CHECK(chosen(taps, fewest, Accuracy::direct) < Family::winograd_2x2_3x3);
+    }
+  });
+}
+
+TEST_CASE("weights that are infinite, or are once transformed, mean the same in fast") {
+  for_each_isa([] {
+    for (int tap = 0; tap < 9; ++tap) {
+      CAPTURE(tap);
+      Sample s = draw(Data::normal, 3, 64, 0);
+      s.weight[tap] = std::numeric_limits<float>::infinity();
+      CHECK(without_padding(s, Accuracy::fast) == without_padding(s, Accuracy::direct));
+      s.weight[tap] = std::numeric_limits<float>::max();
+      s.x.assign(s.x.size(), 0.0f);
+      CHECK(without_padding(s, Accuracy::fast) == without_padding(s, Accuracy::direct));
     }
   });
 }

@@ -104,7 +104,8 @@ Family choose(const Geometry& g, const Choice& choice) {
       std::max(g.pool_size.h, g.pool_size.w) > kLargestWindow) {
     return Family::plain;
   }
-  if (choice.may_round) {
+  // A transform of infinite weights is NaN, where their sum may be infinite.
+  if (choice.may_round && choice.may_expand) {
     const Family family = fastest_winograd(g);
     if (family != Family::plain) return family;
   }

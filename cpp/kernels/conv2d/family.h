@@ -24,7 +24,7 @@ int64_t fewest_channels(Family family);
 struct Choice {
   int lanes;        // of a vector; 0: this instruction set has none of our loops
   bool may_round;   // accuracy is fast: Winograd is allowed, where it is exact enough
-  bool may_expand;  // zeros in the padding may meet every weight: all are finite
+  bool may_expand;  // zeros may meet every weight: all are finite
 };
 
 // Depends on weights, image size and instruction set only, so that neither the
