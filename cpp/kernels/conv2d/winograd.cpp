@@ -151,9 +151,10 @@ WinogradPack<T>::WinogradPack(const InstructionSet& isa,
   const double room = (std::numeric_limits<A>::max() / 2.0 - most_bias) / largest_growth(tile_);
   // Weights beyond the type's range once transformed would turn zeros into NaN.
   const bool fits = largest < std::numeric_limits<A>::max();
-  limit_ = fits && room > 0 ? static_cast<A>(std::min<double>(std::numeric_limits<A>::max(),
-                                                              room / std::max<double>(largest, 1.0)))
-                            : A(0);
+  limit_ = fits && room > 0
+               ? static_cast<A>(std::min<double>(std::numeric_limits<A>::max(),
+                                                 room / std::max<double>(largest, 1.0)))
+               : A(0);
 }
 
 // One call: strips of tiles, each in three steps.

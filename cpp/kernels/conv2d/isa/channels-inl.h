@@ -130,9 +130,12 @@ struct Channels {
 
 template <typename A>
 void channels(const ChannelsTask<A>& task) {
+  using D = hn::ScalableTag<A>;
   if (task.vectors == 1) {
-    Channels<hn::ScalableTag<A>, 1>(task).run();
+    Channels<D, 1>(task).run();
+  } else if (task.vectors == 2) {
+    Channels<D, 2>(task).run();
   } else {
-    Channels<hn::ScalableTag<A>, 2>(task).run();
+    Channels<D, kMaxVectors>(task).run();
   }
 }
