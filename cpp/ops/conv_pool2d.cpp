@@ -309,6 +309,21 @@ std::tuple<at::Tensor, at::Tensor> dispatch_conv_pool2d_with_index(
   return call(op, input, weight, bias, p);
 }
 
+Gradients dispatch_conv_pool2d_backward(const at::Tensor& grad,
+                                        const Winners& winners,
+                                        const at::Tensor& input,
+                                        const at::Tensor& weight,
+                                        const Parameters& p,
+                                        std::array<bool, 3> wanted) {
+  using Signature = Gradients(
+      const at::Tensor&, const std::optional<at::Tensor>&, const at::Tensor&, const at::Tensor&,
+      const at::Tensor&, c10::IntArrayRef, c10::IntArrayRef, c10::IntArrayRef, c10::IntArrayRef,
+      c10::IntArrayRef, c10::IntArrayRef, bool, std::array<bool, 3>);
+  static const auto op = find<Signature>("convship::_conv_pool2d_backward");
+  return op.call(grad, winners.output, winners.index, input, weight, p.stride, p.padding,
+                 p.dilation, p.pool_size, p.pool_stride, p.pool_padding, p.ceil_mode, wanted);
+}
+
 at::Tensor dispatch_pool_route(const at::Tensor& pooled,
                                const at::Tensor& window_index,
                                c10::SymIntArrayRef conv_size,

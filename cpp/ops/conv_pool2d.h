@@ -104,6 +104,30 @@ bool has_kernel(const at::Tensor& input, const at::Tensor& weight, const Paramet
 // uint8 where that holds every tap of a window, else int32.
 at::ScalarType index_type(const Pair& pool_size);
 
+// What the forward pass leaves for the backward one.
+struct Winners {
+  std::optional<at::Tensor> output;  // where activation was relu
+  at::Tensor index;
+};
+
+// Of input, weight and bias.
+using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+
+// From LibTorch's ops and _pool_route: differentiable, for any call.
+Gradients differentiable_gradients(const at::Tensor& grad,
+                                   const Winners& winners,
+                                   const at::Tensor& input,
+                                   const at::Tensor& weight,
+                                   const Parameters& parameters,
+                                   std::array<bool, 3> wanted);
+
+// Whether _conv_pool2d_backward has, or for symbolic sizes may have, a kernel
+// that is worth it.
+bool has_direct_gradients(const at::Tensor& input,
+                          const at::Tensor& weight,
+                          const at::Tensor& index,
+                          const Parameters& parameters);
+
 // max_pool2d(act(conv2d(...))) from LibTorch's ops; differentiable.
 at::Tensor unfused(const at::Tensor& input,
                    const at::Tensor& weight,
@@ -120,6 +144,12 @@ std::tuple<at::Tensor, at::Tensor> dispatch_conv_pool2d_with_index(
     const at::Tensor& weight,
     const std::optional<at::Tensor>& bias,
     const Parameters& parameters);
+Gradients dispatch_conv_pool2d_backward(const at::Tensor& grad,
+                                        const Winners& winners,
+                                        const at::Tensor& input,
+                                        const at::Tensor& weight,
+                                        const Parameters& parameters,
+                                        std::array<bool, 3> wanted);
 at::Tensor dispatch_pool_route(const at::Tensor& pooled,
                                const at::Tensor& window_index,
                                c10::SymIntArrayRef conv_size,

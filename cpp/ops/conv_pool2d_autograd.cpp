@@ -4,11 +4,10 @@
 //   convolution_backward(route(threshold_backward(grad, output)), input, weight)
 //
 // of ops that are differentiable themselves, so second derivatives need no
-// code of their own.
+// code of their own; or the same in one op, where no derivative of it is
+// recorded and the kernels have a loop for it.
 #include <ATen/core/grad_mode.h>
 #include <ATen/functorch/DynamicLayer.h>
-#include <ATen/ops/convolution_backward.h>
-#include <ATen/ops/threshold_backward.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -26,7 +25,20 @@ Pair saved_pair(AutogradContext* context, const char* name) {
   return {values[0], values[1]};
 }
 
-std::array<c10::SymInt, 2> symbolic(const Pair& pair) { return {pair[0], pair[1]}; }
+Parameters saved_parameters(AutogradContext* context, bool relu) {
+  Parameters p{};
+  p.stride = saved_pair(context, "stride");
+  p.padding = saved_pair(context, "padding");
+  p.dilation = saved_pair(context, "dilation");
+  p.groups = context->saved_data["groups"].toInt();
+  p.activation = relu ? Activation::relu : Activation::none;
+  p.pool_size = saved_pair(context, "pool_size");
+  p.pool_stride = saved_pair(context, "pool_stride");
+  p.pool_padding = saved_pair(context, "pool_padding");
+  p.ceil_mode = context->saved_data["ceil_mode"].toBool();
+  p.accuracy = Accuracy::direct;
+  return p;
+}
 
 class ConvPool2dFunction : public torch::autograd::Function<ConvPool2dFunction> {
  public:
@@ -50,6 +62,7 @@ class ConvPool2dFunction : public torch::autograd::Function<ConvPool2dFunction> 
     data["pool_size"] = c10::IntArrayRef(p.pool_size);
     data["pool_stride"] = c10::IntArrayRef(p.pool_stride);
     data["pool_padding"] = c10::IntArrayRef(p.pool_padding);
+    data["ceil_mode"] = p.ceil_mode;
     data["has_bias"] = bias.has_value();
     return output;
   }
@@ -57,37 +70,25 @@ class ConvPool2dFunction : public torch::autograd::Function<ConvPool2dFunction> 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     // One entry per argument of forward.
     variable_list result(4);
-    at::Tensor grad = grads[0];
+    const at::Tensor& grad = grads[0];
     if (!grad.defined()) return result;
     const auto saved = context->get_saved_variables();
     const at::Tensor& input = saved[0];
     const at::Tensor& weight = saved[1];
-    const at::Tensor& index = saved[2];
-    const at::Tensor& output = saved[3];
-    const Pair stride = saved_pair(context, "stride");
-    const Pair padding = saved_pair(context, "padding");
-    const Pair dilation = saved_pair(context, "dilation");
-
-    // The maximum of rectified values is positive where its conv value was.
-    if (output.defined()) grad = at::threshold_backward(grad, output.detach(), 0);
-    std::array<c10::SymInt, 2> conv_size;
-    for (int i = 0; i < 2; ++i) {
-      const c10::SymInt reach = (weight.sym_size(2 + i) - 1) * dilation[i] + 1;
-      conv_size[i] = (input.sym_size(2 + i) + 2 * padding[i] - reach) / stride[i] + 1;
-    }
-    grad = dispatch_pool_route(grad, index, conv_size, saved_pair(context, "pool_size"),
-                               saved_pair(context, "pool_stride"),
-                               saved_pair(context, "pool_padding"));
-
+    const Winners winners{saved[3].defined() ? std::optional<at::Tensor>(saved[3]) : std::nullopt,
+                          saved[2]};
+    const Parameters p = saved_parameters(context, winners.output.has_value());
     const bool has_bias = context->saved_data["has_bias"].toBool();
-    const c10::SymInt bias_size[] = {weight.sym_size(0)};
     const std::array<bool, 3> wanted = {context->needs_input_grad(0), context->needs_input_grad(1),
                                         has_bias && context->needs_input_grad(2)};
-    std::tie(result[0], result[1], result[2]) = at::convolution_backward_symint(
-        grad, input, weight, has_bias ? at::OptionalSymIntArrayRef(bias_size) : std::nullopt,
-        symbolic(stride), symbolic(padding), symbolic(dilation),
-        /*transposed=*/false,
-        /*output_padding=*/symbolic({0, 0}), context->saved_data["groups"].toInt(), wanted);
+    const bool direct =
+        !at::GradMode::is_enabled() && has_direct_gradients(input, weight, winners.index, p);
+    const Gradients gradients =
+        direct ? dispatch_conv_pool2d_backward(grad, winners, input, weight, p, wanted)
+               : differentiable_gradients(grad, winners, input, weight, p, wanted);
+    if (wanted[0]) result[0] = std::get<0>(gradients);
+    if (wanted[1]) result[1] = std::get<1>(gradients);
+    if (wanted[2]) result[2] = std::get<2>(gradients);
     return result;
   }
 };

@@ -47,6 +47,15 @@ TORCH_LIBRARY(convship, m) {
       "int[2] pool_padding=0, bool ceil_mode=False, str accuracy=\"default\") "
       "-> (Tensor output, Tensor window_index)");
 
+  // Gradients of input, weight and bias, those that output_mask wants; others
+  // have no values. `output` is there where activation was relu. One group.
+  // Without a derivative: where one is recorded, autograd takes the ops below.
+  m.def(
+      "_conv_pool2d_backward(Tensor grad, Tensor? output, Tensor window_index, Tensor input, "
+      "Tensor weight, *, int[2] stride, int[2] padding, int[2] dilation, int[2] pool_size, "
+      "int[2] pool_stride, int[2] pool_padding, bool ceil_mode, bool[3] output_mask) "
+      "-> (Tensor, Tensor, Tensor)");
+
   // Linear in their first argument and each other's derivative, so that every
   // order of derivative exists: route adds pooled values [N, C, P, Q] into
   // zeros [N, C, conv_size] where their windows' winners were, gather reads

@@ -8,6 +8,26 @@ from torch import Tensor
 
 # ops.cpp
 
+class PackedConv: ...
+
+class PackedCache:
+    def __init__(
+        self,
+        *,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        activation: str = "relu",
+        pool_size: int | Sequence[int] = 2,
+        pool_stride: int | Sequence[int] | None = None,
+        pool_padding: int | Sequence[int] = 0,
+        ceil_mode: bool = False,
+        accuracy: str = "default",
+    ) -> None: ...
+    def run(self, input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor | None: ...
+    def clear(self) -> None: ...
+
 def conv_pool2d(
     input: Tensor,
     weight: Tensor,
@@ -24,10 +44,32 @@ def conv_pool2d(
     ceil_mode: bool = False,
     accuracy: str = "default",
 ) -> Tensor: ...
+def conv_pool2d_prepack(
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    activation: str = "relu",
+    pool_size: int | Sequence[int] = 2,
+    pool_stride: int | Sequence[int] | None = None,
+    pool_padding: int | Sequence[int] = 0,
+    ceil_mode: bool = False,
+    accuracy: str = "default",
+) -> PackedConv: ...
+def conv_pool2d_packed(input: Tensor, packed: PackedConv) -> Tensor: ...
+def time_conv_pool2d(packed: PackedConv, input: Tensor, seconds: float) -> tuple[Tensor, float]: ...
 def build_info() -> dict[str, str]: ...
 def available_isas() -> list[str]: ...
 def active_isa() -> str: ...
 def set_isa(name: str) -> None: ...
+def last_isa() -> str: ...
+def last_family() -> str: ...
+def fma_rate(seconds: float) -> float: ...
+def default_accuracy() -> str: ...
+def set_default_accuracy(name: str) -> None: ...
 
 # images.cpp
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from convship.errors import ImageError as ImageError
     from convship.errors import ModelFileError as ModelFileError
     from convship.export import export_model as export_model
+    from convship.fusion import fuse as fuse
     from convship.model import Model as Model
     from convship.model import load as load
     from convship.nn import ConvPool2d as ConvPool2d
@@ -33,6 +34,7 @@ _PUBLIC = {
     "Preprocess": "preprocess",
     "conv_pool2d": "ops",
     "export_model": "export",
+    "fuse": "fusion",
     "inspect": "bundle",
     "load": "model",
     "verify_model": "verify",

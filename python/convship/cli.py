@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from convship.bench.cli import bench_app
+
 # Nothing heavy up here: `convship --help` must be quick.
 
 __all__ = ["app", "main"]
@@ -20,6 +22,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 
 _DATA_HELP = "digits, mnist, fashion-mnist, cifar10, fake or folder:PATH"
 

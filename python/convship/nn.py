@@ -6,7 +6,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from convship import ops
+from convship import ops  # loads the compiled library
+
+from convship import _C  # isort: skip
 
 # No `from __future__ import annotations` here: TorchScript reads the
 # annotations of scripted modules and does not understand postponed ones.
@@ -24,6 +26,16 @@ class ConvPool2d(nn.Module):
     Scripted or traced, it becomes the plain torch composition: such a file
     opens wherever torch does. Under `torch.compile` and `torch.export` it is
     the one op ``convship::conv_pool2d``.
+
+    In eval mode, while no gradients are recorded (`torch.no_grad`,
+    `torch.inference_mode`), a layer on the CPU keeps its weights packed for
+    the kernels. It packs them again when a parameter has been replaced,
+    moved, converted or written to in place, as `load_state_dict` and
+    optimizers do. Writes that torch does not count cannot be seen: through
+    ``.data`` or NumPy, from another process, or to an inference tensor; call
+    `repack` after them. What is packed belongs neither to the `state_dict`
+    nor to copies and pickles of the module. Forward may be called from many
+    threads.
 
     Args:
         in_channels: C_in, channels of the input.
@@ -76,6 +88,11 @@ class ConvPool2d(nn.Module):
         "accuracy",
         "_has_relu",
     ]
+    # Not for the script compiler, which would type it.
+    __jit_ignored_attributes__: ClassVar[list[str]] = ["_packed"]
+
+    # Made by the first call that can use it.
+    _packed: _C.PackedCache | None = None
 
     in_channels: int
     out_channels: int
@@ -161,6 +178,11 @@ class ConvPool2d(nn.Module):
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self._unfused(input)
         else:  # noqa: RET505
+            # Compiled programs hold the op, which the compiler can reason about.
+            if not self.training and not torch.compiler.is_dynamo_compiling():
+                result = self._run_packed(input)
+                if result is not None:
+                    return result
             if _is_tracing():
                 return self._unfused(input)
             return ops.conv_pool2d(
@@ -178,6 +200,54 @@ class ConvPool2d(nn.Module):
                 ceil_mode=self.ceil_mode,
                 accuracy=self.accuracy,  # type: ignore[arg-type]
             )
+
+    def repack(self) -> None:
+        """Pack the weights again at the next call.
+
+        Needed after writes that torch does not count, such as
+        ``layer.weight.data.mul_(2)``.
+
+        Example:
+            >>> from convship.nn import ConvPool2d
+            >>> layer = ConvPool2d(1, 1, 3).eval()
+            >>> layer.weight.data.mul_(2).shape
+            torch.Size([1, 1, 3, 3])
+            >>> layer.repack()
+        """
+        self.__dict__.pop("_packed", None)
+
+    def _run_packed(self, input: Tensor) -> Tensor | None:
+        """Whatever packed weights can serve; None is for the op."""
+        packed = self._packed
+        if packed is None:
+            # Two threads may both make one; the last stays.
+            packed = _C.PackedCache(
+                stride=self.stride,
+                padding=self.padding,
+                dilation=self.dilation,
+                groups=self.groups,
+                activation=self.activation,
+                pool_size=self.pool_size,
+                pool_stride=self.pool_stride,
+                pool_padding=self.pool_padding,
+                ceil_mode=self.ceil_mode,
+                accuracy=self.accuracy,
+            )
+            self.__dict__["_packed"] = packed
+        # As attributes they would cost a Python call each. Parametrised ones are
+        # not here, and run as the op.
+        parameters = self._parameters
+        return packed.run(input, parameters.get("weight"), parameters.get("bias"))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Forget what was packed for other arguments, and while training."""
+        super().__setattr__(name, value)  # type: ignore[arg-type]
+        if name == "training" or name in self.__constants__:
+            self.repack()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Everything but packed weights, for copies and pickles."""
+        return {name: value for name, value in self.__dict__.items() if name != "_packed"}
 
     def _unfused(self, input: Tensor) -> Tensor:
         """The same answer from ATen's own ops, which every LibTorch has."""

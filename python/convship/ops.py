@@ -42,9 +42,10 @@ def conv_pool2d(
 
     Works in eager mode, with autograd (second derivatives included), autocast,
     `torch.compile`, `torch.export` (dynamic sizes too) and TorchScript, where
-    the spelling is ``torch.ops.convship.conv_pool2d``. float32 and float64 on
-    the CPU have a kernel of their own; other dtypes and devices run the three
-    torch ops.
+    the spelling is ``torch.ops.convship.conv_pool2d``. float32, float64 and
+    bfloat16 on the CPU have kernels of their own, which read and write tensors
+    of any strides without copies; other dtypes and devices run the three torch
+    ops. bfloat16 is summed and pooled in float32 and rounded once.
 
     Args:
         input: images [N, C_in, H, W], or one image [C_in, H, W]; any strides.
@@ -60,9 +61,14 @@ def conv_pool2d(
         pool_padding: implicit -inf on each side before pooling, at most half
             of `pool_size`.
         ceil_mode: whether windows that hang over the edge are kept.
-        accuracy: "direct" sums products directly, "fast" may use faster sums
-            that round a little differently, "default" is the process's
-            setting. Today all of them sum directly.
+        accuracy: "direct" sums products directly, each within the usual error
+            bound of a dot product. "fast" may use Winograd's algorithm for
+            float32, with about ten times the rounding error on 3x3 and 5x5
+            kernels; not where a gradient is recorded, and not for images whose
+            values are so large that it could overflow. "default" is the
+            setting of the process: "fast", unless the environment variable
+            CONVSHIP_ACCURACY or ``convship._C.set_default_accuracy`` says
+            "direct".
 
     Returns:
         Tensor [N, C_out, P, Q], or [C_out, P, Q] for one image.

@@ -52,7 +52,8 @@ class Case:
         generator = torch.Generator().manual_seed(seed)
 
         def draw(shape: tuple[int, ...]) -> Tensor:
-            return torch.randn(shape, generator=generator, dtype=dtype)
+            wide = torch.float64 if dtype == torch.float64 else torch.float32
+            return torch.randn(shape, generator=generator, dtype=wide).to(dtype)
 
         return [
             draw(self.input),
@@ -163,10 +164,11 @@ def exact_conv_pool2d(
 
     A sum of K rounded products, in any order, with or without fused multiply-add, is within
     K u / (1 - K u) * sum |x w| of the true one; activation and maximum do not enlarge that.
+    bfloat16 is summed in float32 and rounded once more at the end.
     The float64 run itself has the same kind of error, with its own u.
     """
     terms = math.prod(case.weight[1:]) + 1
-    unit = 2.0**-53 + (2.0**-24 if input.dtype == torch.float32 else 2.0**-53)
+    unit = 2.0**-53 + (2.0**-53 if input.dtype == torch.float64 else 2.0**-24)
     conv = _conv(case, input.double(), weight.double(), None if bias is None else bias.double())
     magnitude = _conv(
         case,
@@ -175,6 +177,8 @@ def exact_conv_pool2d(
         None if bias is None else bias.double().abs(),
     )
     error = terms * unit / (1 - terms * unit) * magnitude + terms * 2.0**-149
+    if input.dtype == torch.bfloat16:
+        error += 2.0**-8 * (conv.abs() + error)
     if case.activation == "relu":
         conv = conv.clamp(min=0)
     return _max_pool(case, conv), _max_pool(case, error)

@@ -113,7 +113,7 @@ def test_versions_agree():
 def public_functions() -> list[tuple[str, ast.FunctionDef]]:
     """Functions that a module lists in __all__; modules without one are internal."""
     found = []
-    for path in sorted((ROOT / "python/convship").glob("[!_]*.py")):
+    for path in sorted((ROOT / "python/convship").rglob("[!_]*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         public = [
             ast.literal_eval(node.value)

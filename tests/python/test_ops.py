@@ -51,7 +51,8 @@ def test_integers_equal_torch_and_reference_with_gradients(layout: str) -> None:
         tensors = case.integers(seed)
         if layout == "nhwc":
             tensors[0] = tensors[0].contiguous(memory_format=torch.channels_last)
-        actual = conv_pool2d(*tensors, **case.arguments)
+        # Winograd's factors of 1/6 are not exact, not even on integers.
+        actual = conv_pool2d(*tensors, **case.arguments, accuracy="direct")
         exact, _ = exact_conv_pool2d(case, *tensors)
         assert torch.equal(actual.double(), exact), case
         assert_same(actual, torch_conv_pool2d(*tensors, **case.arguments), case)
@@ -72,7 +73,7 @@ def test_reals_lie_within_the_proven_bound(dtype: torch.dtype) -> None:
     for seed, case in enumerate(random_cases(CASES, seed=2)):
         tensors = case.reals(seed, dtype)
         exact, bound = exact_conv_pool2d(case, *tensors)
-        actual = conv_pool2d(*tensors, **case.arguments)
+        actual = conv_pool2d(*tensors, **case.arguments, accuracy="direct")
         assert actual.dtype == dtype
         assert ((actual.double() - exact).abs() <= bound).all(), case
 

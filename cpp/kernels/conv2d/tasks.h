@@ -137,12 +137,9 @@ inline ColumnsScratch columns_scratch(const Pool& pool, int64_t channels, int64_
   return s;
 }
 
-// Winograd. Tiles of a strip are numbered row by row; a point is one of the
-// tile's reach * reach values after the transform.
-
-// Transforms some input channels of a strip.
+// Part of an image, zeros around it, as [channel / lanes][row][column][lanes].
 template <typename A>
-struct WinogradInput {
+struct Interleave {
   const A* x;  // row 0, column 0, channel 0 of the image and group
   int64_t c_step;
   int64_t h_step;
@@ -150,8 +147,30 @@ struct WinogradInput {
   int64_t block;
   Pair image;
   int64_t channels;
-  int64_t top;  // of the strip, in the image; may be outside
+  int64_t top;  // of the part, in the image; may be outside
   int64_t left;
+  int64_t rows;
+  int64_t columns;
+};
+
+// Winograd. Tiles of a strip are numbered row by row; a point is one of the
+// tile's reach * reach values after the transform.
+
+// Transforms the weights of one block of output channels.
+template <typename A>
+struct WinogradWeights {
+  const A* taps;    // [channel][tap][kMaxVectors * lanes]
+  const double* g;  // [reach][taps of a row]
+  int64_t channels;
+  A* u;  // [point][channel][kMaxVectors * lanes]
+  int64_t point_step;
+  A* magnitudes;  // [point][kMaxVectors * lanes]: sums of |u| over channels
+};
+
+// Transforms some input channels of a strip.
+template <typename A>
+struct WinogradInput {
+  Interleave<A> source;  // its rows and columns follow from the tiles
   Pair tiles;
   int64_t begin;  // channels, multiples of the lanes
   int64_t end;

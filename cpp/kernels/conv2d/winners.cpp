@@ -86,8 +86,8 @@ class Backward {
           return;
         }
         const T value = grad[x * call_.grad.w_step];
-        list.places[count] = static_cast<int32_t>(
-            (row * g_.stride.h * columns_ + column * g_.stride.w) * g_.c_in);
+        list.places[count] =
+            static_cast<int32_t>((row * g_.stride.h * columns_ + column * g_.stride.w) * g_.c_in);
         list.grads[count] = value;
         // Not a branch: which half is positive cannot be predicted. NaN counts.
         const bool active = !output || !(output[x * call_.output.w_step] <= T(0));
@@ -98,8 +98,15 @@ class Backward {
   }
 
   WinnersTask<T> task(const List& list, T* image, T* weight) const {
-    return {list.places.data(), list.grads.data(), list.count, image, g_.dilation.h * columns_ * g_.c_in,
-            weight, vectors_ * loops_.lanes, g_.kernel.h, static_cast<int>(vectors_)};
+    return {list.places.data(),
+            list.grads.data(),
+            list.count,
+            image,
+            g_.dilation.h * columns_ * g_.c_in,
+            weight,
+            vectors_ * loops_.lanes,
+            g_.kernel.h,
+            static_cast<int>(vectors_)};
   }
 
   void weight_of(int64_t o) {
@@ -118,9 +125,7 @@ class Backward {
     }
     if (call_.grad_bias) call_.grad_bias[o] = bias;
     if (!call_.grad_weight) return;
-    for_each_weight(o, [&](int64_t at, int64_t packed) {
-      call_.grad_weight[at] = sum[packed];
-    });
+    for_each_weight(o, [&](int64_t at, int64_t packed) { call_.grad_weight[at] = sum[packed]; });
   }
 
   // visit(place in the dense weight, place in a packed one)
@@ -160,10 +165,9 @@ class Backward {
           for (int64_t x = 0; x < g_.image.w; ++x) {
             const int64_t row = y + g_.padding.h, column = x + g_.padding.w;
             // Rows and columns that no tap reaches have no gradient.
-            *call_.grad_input.at(n, c, y, x) =
-                row < rows_ && column < columns_
-                    ? image[(row * columns_ + column) * g_.c_in + c]
-                    : T(0);
+            *call_.grad_input.at(n, c, y, x) = row < rows_ && column < columns_
+                                                   ? image[(row * columns_ + column) * g_.c_in + c]
+                                                   : T(0);
           }
         }
       }
@@ -197,8 +201,8 @@ bool has_winners_backward(const Geometry& g) {
   const int64_t image = (g.image.h + 2 * g.padding.h) * (g.image.w + 2 * g.padding.w) * g.c_in;
   if (vectors > kMostWinnerVectors || image > std::numeric_limits<int32_t>::max()) return false;
   // Vectors that winners touch, and those of the whole conv result.
-  const double sparse = static_cast<double>(g.pooled.h * g.pooled.w) *
-                        static_cast<double>(g.kernel.h * vectors + 8);
+  const double sparse =
+      static_cast<double>(g.pooled.h * g.pooled.w) * static_cast<double>(g.kernel.h * vectors + 8);
   const double dense = static_cast<double>(g.conv.h * g.conv.w * g.kernel.h * g.kernel.w) *
                        static_cast<double>(g.c_in) / loops.lanes;
   return sparse < dense;

@@ -13,14 +13,14 @@ namespace convship::kernels::conv2d {
 template <typename T>
 struct WinnersCall {
   const Geometry& geometry;
-  View<const T> grad;        // of the pooled result
-  View<const T> output;      // what conv_pool2d gave, null data without ReLU
-  const uint8_t* index;      // dense NCHW, as conv_pool2d wrote it
+  View<const T> grad;    // of the pooled result
+  View<const T> output;  // what conv_pool2d gave, null data without ReLU
+  const uint8_t* index;  // dense NCHW, as conv_pool2d wrote it
   View<const T> input;
-  const T* weight;           // [c_out, c_in, kernel] dense
-  View<T> grad_input;        // null data: not wanted
-  T* grad_weight;            // null: not wanted
-  T* grad_bias;              // null: not wanted
+  const T* weight;     // [c_out, c_in, kernel] dense
+  View<T> grad_input;  // null data: not wanted
+  T* grad_weight;      // null: not wanted
+  T* grad_bias;        // null: not wanted
 };
 
 // Whether winners_backward serves this geometry with the active instruction

@@ -81,6 +81,8 @@ struct Channels {
     }
     if (t.source.column_step == 1) {
       tile<kPairs, kSize, 1>(x, to);
+    } else if (t.source.column_step == kLanes) {
+      tile<kPairs, kSize, kLanes>(x, to);
     } else {
       tile<kPairs, kSize, 0>(x, to);
     }

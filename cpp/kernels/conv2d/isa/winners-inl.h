@@ -25,8 +25,8 @@ struct Winners {
       for (int r = 0; r < R; ++r) {
         CONVSHIP_UNROLL
         for (int v = 0; v < V; ++v) {
-          sum[r][v] = hn::MulAdd(grad, hn::LoadU(d, from + r * t.image_step + v * kLanes),
-                                 sum[r][v]);
+          sum[r][v] =
+              hn::MulAdd(grad, hn::LoadU(d, from + r * t.image_step + v * kLanes), sum[r][v]);
         }
       }
     }

@@ -1,0 +1,1 @@
+"""Benchmarks: `convship bench op` measures conv_pool2d beside its peers, in turns."""
