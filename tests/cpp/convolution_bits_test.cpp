@@ -57,7 +57,8 @@ const char* difference(const Case& c, Accuracy accuracy, const Arenas& arenas) {
   other = c;
   other.flush_end = !c.flush_end;
   if (differs(other)) return "another alignment";
-  for (int layout = 0; layout < kOutputLayouts; ++layout) {
+  // Half of the layouts each time.
+  for (int layout = c.number % 4 / 2; layout < kOutputLayouts; layout += 2) {
     other = c;
     other.in = static_cast<Layout>(layout);
     if (differs(other)) return "another layout of the input";

@@ -197,11 +197,42 @@ inline Geometry draw_geometry(Random& random) {
   }
 }
 
+// Sizes for which sums may be transformed instead of direct; each of the three
+// transforms serves some.
+inline Geometry draw_transformable(Random& random) {
+  for (;;) {
+    Geometry g{};
+    g.n = g.groups = 1;
+    const int64_t kind = random.draw(0, 2);
+    const int64_t kernel = kind == 2 ? 5 : 3;
+    g.c_in = kind == 0 ? random.draw(16, 40) : random.draw(64, 70);
+    g.c_out = kind == 0 ? random.draw(16, 35) : random.draw(16, 18);
+    g.kernel = {kernel, kernel};
+    g.stride = g.dilation = g.pool_size = g.pool_stride = {1, 1};
+    g.padding = {random.draw(0, kernel), random.draw(0, kernel)};
+    const Pair conv = kind == 1   ? Pair{random.draw(16, 20), random.draw(17, 20)}
+                      : kind == 2 ? Pair{random.draw(4, 10), random.draw(6, 10)}
+                                  : Pair{random.draw(2, 14), random.draw(2, 14)};
+    g.image = {conv.h + kernel - 1 - 2 * g.padding.h, conv.w + kernel - 1 - 2 * g.padding.w};
+    if (random.one_in(4)) {
+      g.n = g.groups = 2;
+      g.c_in *= 2;
+      g.c_out *= 2;
+    }
+    if (random.one_in(2)) {
+      g.pool_size = draw_pair(random, 1, 2, 4);
+      g.pool_stride = draw_pair(random, 1, 2, 4);
+      g.pool_padding = {random.draw(0, g.pool_size.h / 2), random.draw(0, g.pool_size.w / 2)};
+    }
+    if (g.image.h > 0 && g.image.w > 0 && complete(g, random.one_in(2))) return g;
+  }
+}
+
 inline Case draw_case(uint64_t number, uint64_t salt) {
   Random random(number * 0x9e3779b97f4a7c15 + salt);
   Case c;
   c.number = number;
-  c.g = draw_geometry(random);
+  c.g = random.one_in(40) ? draw_transformable(random) : draw_geometry(random);
   c.bias = !random.one_in(4);
   c.relu = random.one_in(2);
   c.integers = random.one_in(2);

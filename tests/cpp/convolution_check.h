@@ -15,13 +15,16 @@
 
 namespace convolution_test {
 
+constexpr std::size_t kFamilies = 6;
+
 struct Tally {
   int64_t cases = 0;
   int64_t trusted = 0;  // cases with 30 % or more results that are not zero
   int64_t comparisons = 0;
   int64_t reals = 0;    // results of direct sums of more than 64 terms ...
   int64_t drifted = 0;  // ... that are further off than rounding errors usually add up to
-  double worst = 0;     // error in units of the bound
+  std::array<double, kFamilies> worst{};   // error in units of the bound, plain: direct
+  std::array<int64_t, kFamilies> calls{};  // that a family of loops answered
 };
 
 template <typename T>
@@ -41,10 +44,12 @@ class Checker {
       convship::set_isa(isa);
       const Written<T> written = problem.run(*direct);
       std::string wrong = judge(c, written, answers, Family::plain);
+      tally_.calls[static_cast<std::size_t>(direct->family(c.g))] += 1;
       const Family family = c.index == Index::none ? fast->family(c.g) : direct->family(c.g);
       const bool same = family == direct->family(c.g);
       if (wrong.empty() && (!same || c.number % 8 == 0)) {
         const Written<T> quick = problem.run(*fast);
+        tally_.calls[static_cast<std::size_t>(family)] += 1;
         wrong = judge(c, quick, answers, same ? Family::plain : family);
         if (same && wrong.empty() && !same_results(written, quick)) wrong = "not direct's bits";
         if (!wrong.empty()) wrong = std::string("fast, ") + family_name(family) + ": " + wrong;
@@ -95,7 +100,7 @@ class Checker {
     Case case_;
     const Tensors<T>& t_;
     std::optional<Expected<int64_t>> exact_;
-    std::array<std::optional<Expected<Wide>>, 6> within_;
+    std::array<std::optional<Expected<Wide>>, kFamilies> within_;
   };
 
   static bool same_results(const Written<T>& a, const Written<T>& b) {
@@ -119,7 +124,9 @@ class Checker {
         return complaint(i, written.index[i], expected.index[i], 0) + " (index)";
       }
     }
-    if (family == Family::plain) note_drift(c, written, expected);
+    if (Numbers<T>::kStorage == 0 && c.special.place == Special::Place::none) {
+      note_errors(c, written, expected, family);
+    }
     return {};
   }
 
@@ -170,15 +177,18 @@ class Checker {
 
   // Rounding errors add up like steps in random directions, to the root of
   // their number; many that reach further mean something else is lost.
-  void note_drift(const Case& c, const Written<T>& written, const Expected<Wide>& expected) {
+  void note_errors(const Case& c,
+                   const Written<T>& written,
+                   const Expected<Wide>& expected,
+                   Family family) {
     const Geometry& g = c.g;
     const auto terms = static_cast<double>(g.c_in / g.groups * g.kernel.h * g.kernel.w + 1);
-    if (Numbers<T>::kStorage > 0 || c.special.place != Special::Place::none) return;
+    double& worst = tally_.worst[static_cast<std::size_t>(family)];
     for (std::size_t i = 0; i < written.y.size(); ++i) {
       const Wide got = Accumulator<T>::widen(written.y[i]);
       const auto error = static_cast<double>(std::fabs(got - expected.value[i]));
-      if (expected.bound[i] > 0) tally_.worst = std::max(tally_.worst, error / expected.bound[i]);
-      if (terms <= 64) continue;
+      if (expected.bound[i] > 0) worst = std::max(worst, error / expected.bound[i]);
+      if (terms <= 64 || family != Family::plain) continue;
       tally_.reals += 1;
       tally_.drifted += error > 8 / std::sqrt(terms) * expected.bound[i];
     }

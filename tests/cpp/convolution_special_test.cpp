@@ -62,6 +62,23 @@ void everywhere(
   }
 }
 
+// The same at `places` of them, spread out.
+template <typename T>
+void some_places(Case c,
+                 Special::Place place,
+                 int64_t count,
+                 int64_t places,
+                 Checker<T>& checker,
+                 Failures& failures) {
+  for (int64_t i = 0; i < places; ++i) {
+    for (const double value : special_values<T>()) {
+      if (failures.enough()) return;
+      c.special = {place, i * (count - 1) / (places - 1), value};
+      failures.note(checker.check(c));
+    }
+  }
+}
+
 }  // namespace
 
 TEST_CASE_TEMPLATE("special values of the input", T, CONVSHIP_TYPES) {
@@ -111,6 +128,33 @@ TEST_CASE_TEMPLATE("special values among zeros", T, CONVSHIP_TYPES) {
       if (!c.residual) continue;
       const int64_t outputs = g.c_out * g.pooled.h * g.pooled.w;
       everywhere(c, Special::Place::residual, outputs, checker, failures);
+    }
+  }
+}
+
+// Transforms would spread what is not a number over a whole tile.
+TEST_CASE_TEMPLATE("special values where sums may be transformed", T, CONVSHIP_TYPES) {
+  Checker<T> checker;
+  Failures failures;
+  struct Size {
+    int64_t c_in, kernel;
+    Pair image;
+  };
+  for (const Size size : {Size{16, 3, {6, 7}}, Size{64, 3, {17, 17}}, Size{64, 5, {8, 7}}}) {
+    for (const int64_t magnitude : {0, 2}) {
+      Case c;
+      c.name = "special, transformed";
+      c.g = simple(size.c_in, size.image, 17, {size.kernel, size.kernel});
+      c.g.padding = {1, 1};
+      REQUIRE(complete(c.g, false));
+      c.magnitude = magnitude;
+      c.relu = false;
+      const Geometry& g = c.g;
+      const int64_t inputs = g.n * g.c_in * g.image.h * g.image.w;
+      const int64_t weights = g.c_out * g.c_in * g.kernel.h * g.kernel.w;
+      some_places(c, Special::Place::input, inputs, 16, checker, failures);
+      some_places(c, Special::Place::weight, weights, 4, checker, failures);
+      some_places(c, Special::Place::bias, g.c_out, 3, checker, failures);
     }
   }
 }
