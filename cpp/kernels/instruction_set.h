@@ -13,6 +13,7 @@ constexpr int kFmaRound = 12;
 template <typename A>
 struct Loops {
   int lanes;  // values in a vector
+  void (*interleave)(const conv2d::Interleave<A>&, A* to);
   void (*channels)(const conv2d::ChannelsTask<A>&);
   int columns_channels;  // output channels of a ColumnsTask, at most
   void (*columns_split)(const conv2d::ColumnsSplit<A>&);
@@ -26,6 +27,7 @@ struct Loops {
 // One variant of Winograd's algorithm.
 template <typename A>
 struct WinogradLoops {
+  void (*weights)(const conv2d::WinogradWeights<A>&);
   // Returns the largest magnitude that it saw, infinity for NaN.
   A (*input)(const conv2d::WinogradInput<A>&);
   void (*product)(const conv2d::WinogradProduct<A>&);

@@ -151,8 +151,8 @@ def test_missing_peer_names_the_extra(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "engine", "reason"),
     [
-        (Settings(train=True), "torch compile", "no backward pass"),
-        (Settings(train=True), "convship fast", "no backward pass"),
+        (Settings(train=True), "torch compile", "not measured in training"),
+        (Settings(train=True), "convship fast", "not measured in training"),
         (Settings(dtype="bfloat16"), "onnxruntime", "no convolution in bfloat16"),
         (Settings(layout="channels_last"), "onnxruntime", "NCHW only"),
         (Settings(isa="avx2"), "openvino", "cannot be held to an instruction set"),

@@ -117,10 +117,8 @@ ColumnsPack<T>::ColumnsPack(const Loops<A>& loops,
     const int64_t first = block % blocks_ * block_size_;
     const int64_t o = block / blocks_ * out + first;
     const int64_t exist = std::min(block_size_, out - first);
-    for_each_tap(shape.channels, shape.kernel, [&](int64_t c, int64_t i, int64_t j) {
-      const T* from = weight + o * taps + (c * shape.kernel.h + i) * shape.kernel.w + j;
-      for (int64_t k = 0; k < exist; ++k) *to++ = Accumulator<T>::widen(from[k * taps]);
-    });
+    pack_taps(shape, weight + o * taps, exist, exist, to);
+    to += exist * taps;
   }
 }
 

@@ -17,10 +17,14 @@ enum class Family {
 
 const char* family_name(Family family);
 
+// Input channels per group from which on a family keeps the error rule of
+// docs/accuracy.md; scripts/accuracy measures it. 1 for direct sums.
+int64_t fewest_channels(Family family);
+
 struct Choice {
   int lanes;        // of a vector; 0: this instruction set has none of our loops
   bool may_round;   // accuracy is fast: Winograd is allowed, where it is exact enough
-  bool may_expand;  // zeros in the padding may meet every weight: all are finite
+  bool may_expand;  // zeros may meet every weight: all are finite
 };
 
 // Depends on weights, image size and instruction set only, so that neither the

@@ -12,8 +12,10 @@ namespace convship::kernels::conv2d {
 
 // Up to this many vectors of output channels are summed side by side, and up
 // to this many channels where the lanes hold columns.
-constexpr int kMaxVectors = 2;
+constexpr int kMaxVectors = 3;
 constexpr int kMaxChannels = 8;
+// Vectors of output channels in a block of Winograd's.
+constexpr int kWinogradVectors = 2;
 // Larger windows go to the plain loop.
 constexpr int kMostWindowRows = 64;
 
@@ -137,12 +139,9 @@ inline ColumnsScratch columns_scratch(const Pool& pool, int64_t channels, int64_
   return s;
 }
 
-// Winograd. Tiles of a strip are numbered row by row; a point is one of the
-// tile's reach * reach values after the transform.
-
-// Transforms some input channels of a strip.
+// Part of an image, zeros around it, as [channel / lanes][row][column][lanes].
 template <typename A>
-struct WinogradInput {
+struct Interleave {
   const A* x;  // row 0, column 0, channel 0 of the image and group
   int64_t c_step;
   int64_t h_step;
@@ -150,8 +149,30 @@ struct WinogradInput {
   int64_t block;
   Pair image;
   int64_t channels;
-  int64_t top;  // of the strip, in the image; may be outside
+  int64_t top;  // of the part, in the image; may be outside
   int64_t left;
+  int64_t rows;
+  int64_t columns;
+};
+
+// Winograd. Tiles of a strip are numbered row by row; a point is one of the
+// tile's reach * reach values after the transform.
+
+// Transforms the weights of one block of output channels.
+template <typename A>
+struct WinogradWeights {
+  const A* taps;    // [channel][tap][kWinogradVectors * lanes]
+  const double* g;  // [reach][taps of a row]
+  int64_t channels;
+  A* u;  // [point][channel][kWinogradVectors * lanes]
+  int64_t point_step;
+  A* magnitudes;  // [point][kWinogradVectors * lanes]: sums of |u| over channels
+};
+
+// Transforms some input channels of a strip.
+template <typename A>
+struct WinogradInput {
+  Interleave<A> source;  // its rows and columns follow from the tiles
   Pair tiles;
   int64_t begin;  // channels, multiples of the lanes
   int64_t end;
@@ -167,9 +188,9 @@ struct WinogradProduct {
   int64_t v_point_step;
   int64_t tiles;
   int64_t channels;  // padded to the lanes
-  const A* u;        // [point][block][channel][kMaxVectors * lanes]
+  const A* u;        // [point][block][channel][kWinogradVectors * lanes]
   int64_t u_point_step;
-  A* m;  // [block][point][tile][kMaxVectors * lanes]
+  A* m;  // [block][point][tile][kWinogradVectors * lanes]
   int64_t blocks;
   int64_t points;
   bool prefetch;  // u comes from far away
@@ -178,10 +199,10 @@ struct WinogradProduct {
 // Transforms one block of output channels back, then pools and writes it.
 template <typename A>
 struct WinogradOutput {
-  const A* m;  // [point][tile][kMaxVectors * lanes]
+  const A* m;  // [point][tile][kWinogradVectors * lanes]
   Pair tiles;
   int64_t first_row;  // conv row of the strip's first tile
-  const A* bias;      // [kMaxVectors * lanes]
+  const A* bias;      // [kWinogradVectors * lanes]
   Pool pool;
   Target<A> target;
   A* scratch;

@@ -62,6 +62,19 @@ int64_t second_level_cache() {
   return bytes;
 }
 
+// Weights [o][c][taps] of `exist` output channels as [c][taps][packed].
+template <typename T>
+void by_channel(
+    const WeightShape& shape, const T* weight, int64_t exist, int64_t packed, float* to) {
+  const int64_t count = shape.channels * shape.kernel.h * shape.kernel.w;
+  if (exist < packed) std::fill_n(to, count * packed, 0.0f);
+  for (int64_t o = 0; o < exist; ++o) {
+    for (int64_t i = 0; i < count; ++i) {
+      to[i * packed + o] = Accumulator<T>::widen(weight[o * count + i]);
+    }
+  }
+}
+
 const WinogradLoops<float>& loops_for(const InstructionSet& isa, Family family) {
   if (family == Family::winograd_2x2_3x3) return isa.winograd_2x2_3x3;
   if (family == Family::winograd_4x4_3x3) return isa.winograd_4x4_3x3;
@@ -88,7 +101,7 @@ WinogradPack<T>::WinogradPack(const InstructionSet& isa,
       shape_(shape),
       channels_(ceil_div(shape.channels, lanes_) * lanes_),
       blocks_(ceil_div(shape.c_out / shape.groups, block_size())) {
-  const int64_t points = tile_.points(), reach = tile_.reach(), taps = tile_.taps;
+  const int64_t points = tile_.points();
   const int64_t out = shape.c_out / shape.groups;
   // One block after the other, while all weights stay in the cache; all blocks
   // point by point, where those of a single block do not fit.
@@ -101,52 +114,47 @@ WinogradPack<T>::WinogradPack(const InstructionSet& isa,
   const int64_t all = ceil_div(blocks_, pass_blocks_) * pass_blocks_;
   u_ = make_aligned<A>(shape.groups * all * points * slice);
   bias_ = make_aligned<A>(shape.groups * all * block_size());
-  std::fill_n(u_.get(), shape.groups * all * points * slice, A(0));
+  // The lanes beyond the last channel stay zeros.
+  if (channels_ > shape.channels || all > blocks_) {
+    std::fill_n(u_.get(), shape.groups * all * points * slice, A(0));
+  }
   std::fill_n(bias_.get(), shape.groups * all * block_size(), A(0));
   const std::vector<double> g = weight_transform(tile_);
-  double largest = 0;  // sum of the transformed weights' magnitudes that meet in one product
-  std::vector<double> half(reach * taps), sums(points);
-  for (int64_t o = 0; o < shape.c_out; ++o) {
-    const int64_t group = o / out, b = o % out / block_size(), lane = o % block_size();
-    const int64_t lane_in_group = o % out % block_size();
-    (void)lane;
-    A* const to = u_.get() + (group * all + b / pass_blocks_ * pass_blocks_) * points * slice +
-                  b % pass_blocks_ * slice + lane_in_group;
-    if (bias) {
-      bias_[(group * all + b) * block_size() + lane_in_group] =
-          Accumulator<T>::widen(bias[o]) + A(0);
-    }
-    std::fill(sums.begin(), sums.end(), 0.0);
-    for (int64_t c = 0; c < shape.channels; ++c) {
-      const T* w = weight + (o * shape.channels + c) * taps * taps;
-      for (int64_t i = 0; i < reach; ++i) {
-        for (int64_t j = 0; j < taps; ++j) {
-          double sum = 0;
-          for (int64_t k = 0; k < taps; ++k) {
-            sum += g[i * taps + k] * static_cast<double>(Accumulator<T>::widen(w[k * taps + j]));
-          }
-          half[i * taps + j] = sum;
-        }
-      }
-      for (int64_t point = 0; point < points; ++point) {
-        const int64_t i = point / reach, j = point % reach;
-        double sum = 0;
-        for (int64_t k = 0; k < taps; ++k) sum += half[i * taps + k] * g[j * taps + k];
-        to[point * pass_blocks_ * slice + c * block_size()] = static_cast<A>(sum);
-        sums[point] += std::abs(sum);
-      }
-    }
-    largest = std::max(largest, *std::max_element(sums.begin(), sums.end()));
-  }
-  // Half of what would be exact leaves room for rounding and the bias.
+  const auto taps = make_aligned<A>(shape.channels * tile_.taps * tile_.taps * block_size());
+  const auto magnitudes = make_aligned<A>(points * block_size());
+  A largest = 0;  // sum of the transformed weights' magnitudes that meet in one product
   double most_bias = 0;
-  for (int64_t o = 0; bias && o < shape.c_out; ++o) {
-    most_bias = std::max(most_bias, std::abs(static_cast<double>(Accumulator<T>::widen(bias[o]))));
+  for (int64_t i = 0; i < shape.groups * blocks_; ++i) {
+    const int64_t group = i / blocks_, b = i % blocks_;
+    const int64_t exist = std::min(block_size(), out - b * block_size());
+    const int64_t o = group * out + b * block_size();
+    by_channel(shape, weight + o * shape.channels * tile_.taps * tile_.taps, exist, block_size(),
+               taps.get());
+    WinogradWeights<A> task{};
+    task.taps = taps.get();
+    task.g = g.data();
+    task.channels = shape.channels;
+    task.u = u_.get() + (group * all + b / pass_blocks_ * pass_blocks_) * points * slice +
+             b % pass_blocks_ * slice;
+    task.point_step = pass_blocks_ * slice;
+    task.magnitudes = magnitudes.get();
+    loops_.weights(task);
+    largest = std::max(
+        largest, *std::max_element(magnitudes.get(), magnitudes.get() + points * block_size()));
+    for (int64_t k = 0; bias && k < exist; ++k) {
+      const A value = Accumulator<T>::widen(bias[o + k]);
+      bias_[(group * all + b) * block_size() + k] = value + A(0);  // never -0.0
+      most_bias = std::max(most_bias, std::abs(static_cast<double>(value)));
+    }
   }
+  // Half of what would be exact leaves room for rounding.
   const double room = (std::numeric_limits<A>::max() / 2.0 - most_bias) / largest_growth(tile_);
-  limit_ = room > 0 ? static_cast<A>(std::min<double>(std::numeric_limits<A>::max(),
-                                                      room / std::max(largest, 1.0)))
-                    : A(0);
+  // Weights beyond the type's range once transformed would turn zeros into NaN.
+  const bool fits = largest < std::numeric_limits<A>::max();
+  limit_ = fits && room > 0
+               ? static_cast<A>(std::min<double>(std::numeric_limits<A>::max(),
+                                                 room / std::max<double>(largest, 1.0)))
+               : A(0);
 }
 
 // One call: strips of tiles, each in three steps.
@@ -241,9 +249,9 @@ class WinogradPack<T>::Run {
     const int64_t top = s.first_row - g_.padding.h;
     AlignedArray<A> scratch = make_aligned<A>(rows * columns * p_.lanes_);
     WinogradInput<A> task{};
-    task.image = g_.image;
-    task.top = top;
-    task.left = -g_.padding.w;
+    task.source.image = g_.image;
+    task.source.top = top;
+    task.source.left = -g_.padding.w;
     task.tiles = s.tiles;
     task.v = v;
     task.point_step = point_step(s);
@@ -252,12 +260,12 @@ class WinogradPack<T>::Run {
     if constexpr (std::is_same_v<T, A>) {
       if (call_.input.block == 1 || c % call_.input.block == 0) {
         const auto& x = call_.input;
-        task.x = x.at(s.n, c, 0, 0);
-        task.c_step = x.c_step;
-        task.h_step = x.h_step;
-        task.w_step = x.w_step;
-        task.block = x.block;
-        task.channels = p_.shape_.channels;
+        task.source.x = x.at(s.n, c, 0, 0);
+        task.source.c_step = x.c_step;
+        task.source.h_step = x.h_step;
+        task.source.w_step = x.w_step;
+        task.source.block = x.block;
+        task.source.channels = p_.shape_.channels;
         task.begin = from * p_.lanes_;
         task.end = to * p_.lanes_;
         if (!(p_.loops_.input(task) < p_.limit_)) unsafe_[s.n] = true;
@@ -272,14 +280,14 @@ class WinogradPack<T>::Run {
       conv2d::Strip some = strip;
       some.channels = std::min(p_.lanes_, p_.shape_.channels - first);
       copy_strip(some, call_.input, g_.image, s.n, c + first, top, -g_.padding.w, copy.get());
-      task.x = copy.get();
-      task.c_step = strip.steps.c_step;
-      task.h_step = strip.steps.h_step;
-      task.w_step = 1;
-      task.block = 1;
-      task.image = {rows, columns};
-      task.top = task.left = 0;
-      task.channels = some.channels;
+      task.source.x = copy.get();
+      task.source.c_step = strip.steps.c_step;
+      task.source.h_step = strip.steps.h_step;
+      task.source.w_step = 1;
+      task.source.block = 1;
+      task.source.image = {rows, columns};
+      task.source.top = task.source.left = 0;
+      task.source.channels = some.channels;
       task.begin = 0;
       task.end = p_.lanes_;
       task.v = v + first * s.tile_count();

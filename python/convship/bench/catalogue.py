@@ -29,7 +29,7 @@ class EngineSpec:
         dtypes: What it computes in.
         layouts: Orders of memory it takes.
         obeys_isa: Whether an instruction set can be forced on it.
-        trains: Whether it has a backward pass.
+        trains: Whether it is measured forward and backward.
     """
 
     name: str
@@ -53,7 +53,7 @@ class EngineSpec:
         from convship import _library
 
         obstacles = {
-            "has no backward pass of its own": settings.train and not self.trains,
+            "is not measured in training": settings.train and not self.trains,
             "has no convolution in bfloat16": settings.dtype not in self.dtypes,
             "takes NCHW only": settings.layout not in self.layouts,
             "cannot be held to an instruction set": settings.isa is not None and not self.obeys_isa,

@@ -74,9 +74,8 @@ class Native(_Ours):
     ) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
         """Pack the weights once."""
         self.time: Callable[..., tuple[Tensor, float]] = _library.load().time_conv_pool2d
-        self.packed = torch.ops.convship.conv_pool2d_prepack(
-            self.weight, self.bias, **self.arguments(case)
-        )
+        prepack = _library.load().conv_pool2d_prepack
+        self.packed = prepack(self.weight, self.bias, **self.arguments(case))
         return lambda input: self.time(self.packed, input, 0.0)[0], []
 
     def measure(self, seconds: float) -> float:

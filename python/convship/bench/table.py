@@ -154,6 +154,8 @@ def _interval(interval: Interval) -> str:
 
 def _digits(value: float) -> str:
     """Three digits are more than the noise allows; no exponents, though."""
+    if value < 0.1:
+        return f"{value:.3f}"
     if value >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

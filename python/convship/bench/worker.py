@@ -59,7 +59,8 @@ class Server:
         """
         start, waited = time.perf_counter(), _waited_s()
         result = self._ready[name].measure(seconds)
-        return result, (_waited_s() - waited) / (time.perf_counter() - start)
+        elapsed = (time.perf_counter() - start) * self._start.settings.threads
+        return result, (_waited_s() - waited) / elapsed
 
     def drop(self, name: str) -> None:
         """Forget a prepared case."""

@@ -81,6 +81,8 @@ struct Channels {
     }
     if (t.source.column_step == 1) {
       tile<kPairs, kSize, 1>(x, to);
+    } else if (t.source.column_step == kLanes) {
+      tile<kPairs, kSize, kLanes>(x, to);
     } else {
       tile<kPairs, kSize, 0>(x, to);
     }
@@ -128,9 +130,12 @@ struct Channels {
 
 template <typename A>
 void channels(const ChannelsTask<A>& task) {
+  using D = hn::ScalableTag<A>;
   if (task.vectors == 1) {
-    Channels<hn::ScalableTag<A>, 1>(task).run();
+    Channels<D, 1>(task).run();
+  } else if (task.vectors == 2) {
+    Channels<D, 2>(task).run();
   } else {
-    Channels<hn::ScalableTag<A>, 2>(task).run();
+    Channels<D, kMaxVectors>(task).run();
   }
 }

@@ -26,6 +26,8 @@ constexpr int kRegisters = CONVSHIP_REGISTERS;
 //
 #include "kernels/conv2d/isa/vectors-inl.h"
 //
+#include "kernels/conv2d/isa/interleave-inl.h"
+//
 #include "kernels/conv2d/isa/pooling-inl.h"
 //
 #include "kernels/conv2d/isa/channels-inl.h"
@@ -41,6 +43,7 @@ constexpr int kRegisters = CONVSHIP_REGISTERS;
 template <typename A>
 constexpr Loops<A> kLoops = {
     .lanes = static_cast<int>(hn::MaxLanes(hn::ScalableTag<A>())),
+    .interleave = interleave<A>,
     .channels = channels<A>,
     .columns_channels = kColumnsChannels,
     .columns_split = columns_split<A>,

@@ -21,10 +21,11 @@ HWY_INLINE V max_of(V a, V b) {
   return hn::IfThenElse(hn::IsNaN(a), a, hn::Max(a, b));
 }
 
-// NaN stays: it is the second operand.
+// NaN stays. -0.0, which a fused sum can underflow to, becomes 0.0; a maximum
+// of the two would be either, depending on the CPU.
 template <class V>
 HWY_INLINE V relu(V value) {
-  return hn::Max(hn::Zero(hn::DFromV<V>()), value);
+  return hn::IfThenZeroElse(hn::Le(value, hn::Zero(hn::DFromV<V>())), value);
 }
 
 // max(|a|, |b|); NaN where b is. As integers, magnitudes of floats are ordered,

@@ -93,78 +93,46 @@ struct Winograd {
   static constexpr float kB = 1.5f;
 };
 
-// Copies columns [0, columns) of some rows into [row][column][lanes], zeros
-// around the image; true while all values are smaller than `limit`.
-template <class D>
-struct ChannelRows {
-  using A = hn::TFromD<D>;
-  static constexpr int64_t kLanes = hn::MaxLanes(D());
-
-  const WinogradInput<A>& t;
-  int64_t c;  // first channel
-  hn::Vec<D> largest = hn::Zero(D());
-
-  void copy(int64_t rows, int64_t columns, A* to) {
-    const D d;
-    const int64_t begin = smaller(larger(-t.left, 0), columns);
-    const int64_t end = larger(begin, smaller(t.image.w - t.left, columns));
-    for (int64_t row = 0; row < rows; ++row, to += columns * kLanes) {
-      const int64_t y = t.top + row;
-      const bool inside = y >= 0 && y < t.image.h;
-      const int64_t first = inside ? begin : columns;
-      const int64_t last = inside ? end : columns;
-      for (int64_t j = 0; j < first; ++j) hn::Store(hn::Zero(d), d, to + j * kLanes);
-      for (int64_t j = last; j < columns; ++j) hn::Store(hn::Zero(d), d, to + j * kLanes);
-      if (first == last) continue;
-      const A* from = t.x + y * t.h_step + (t.left + first) * t.w_step;
-      if (t.block > 1 || t.c_step == 1) {
-        copy_adjoining(from, last - first, to + first * kLanes);
-      } else {
-        copy_planes(from, last - first, to + first * kLanes);
-      }
-    }
-  }
-
-  void seen(hn::Vec<D> values) { largest = larger_magnitude(largest, values); }
-
-  // Channels side by side in memory.
-  void copy_adjoining(const A* from, int64_t count, A* to) {
-    const D d;
-    const int64_t exist = smaller(kLanes, t.channels - c);
-    from += c / t.block * t.c_step + c % t.block;
-    for (int64_t j = 0; j < count; ++j, from += t.w_step, to += kLanes) {
-      const auto values =
-          exist == kLanes ? hn::LoadU(d, from) : hn::MaskedLoad(hn::FirstN(d, exist), d, from);
-      seen(values);
-      hn::Store(values, d, to);
-    }
-  }
-
-  void copy_planes(const A* from, int64_t count, A* to) {
-    const D d;
-    const int64_t exist = smaller(kLanes, t.channels - c);
-    from += c * t.c_step;
-    int64_t j = 0;
-    if (t.w_step == 1) {
-      for (; j + kLanes <= count; j += kLanes) {
-        hn::Vec<D> tile[kLanes];
-        for (int64_t i = 0; i < kLanes; ++i) {
-          tile[i] = i < exist ? hn::LoadU(d, from + i * t.c_step + j) : hn::Zero(d);
-          seen(tile[i]);
+// G g G' in double precision, rounded once. Plain loops over output channels,
+// which the compiler gives to vectors.
+template <class W, typename A>
+void winograd_weights(const WinogradWeights<A>& t) {
+  constexpr int kReach = W::kReach, kTaps = W::kTaps;
+  constexpr int kBlock = kWinogradVectors * hn::MaxLanes(hn::ScalableTag<A>());
+  for (int i = 0; i < W::kPoints * kBlock; ++i) t.magnitudes[i] = 0;
+  for (int64_t c = 0; c < t.channels; ++c) {
+    const A* w = t.taps + c * kTaps * kTaps * kBlock;
+    double half[kReach * kTaps][kBlock];
+    for (int i = 0; i < kReach; ++i) {
+      for (int j = 0; j < kTaps; ++j) {
+        double* to = half[i * kTaps + j];
+        for (int o = 0; o < kBlock; ++o) to[o] = 0;
+        for (int k = 0; k < kTaps; ++k) {
+          const double factor = t.g[i * kTaps + k];
+          const A* from = w + (k * kTaps + j) * kBlock;
+          for (int o = 0; o < kBlock; ++o) to[o] += factor * static_cast<double>(from[o]);
         }
-        transpose(d, tile);
-        for (int64_t i = 0; i < kLanes; ++i) hn::Store(tile[i], d, to + (j + i) * kLanes);
       }
     }
-    for (; j < count; ++j) {
-      A* pixel = to + j * kLanes;
-      for (int64_t i = 0; i < kLanes; ++i) {
-        pixel[i] = i < exist ? from[i * t.c_step + j * t.w_step] : A(0);
+    for (int i = 0; i < kReach; ++i) {
+      for (int j = 0; j < kReach; ++j) {
+        double sum[kBlock] = {};
+        for (int k = 0; k < kTaps; ++k) {
+          const double factor = t.g[j * kTaps + k];
+          for (int o = 0; o < kBlock; ++o) sum[o] += factor * half[i * kTaps + k][o];
+        }
+        const int point = i * kReach + j;
+        A* to = t.u + point * t.point_step + c * kBlock;
+        A* magnitude = t.magnitudes + point * kBlock;
+        for (int o = 0; o < kBlock; ++o) {
+          const A value = static_cast<A>(sum[o]);
+          to[o] = value;
+          magnitude[o] += value < 0 ? -value : value;
+        }
       }
-      seen(hn::Load(d, pixel));
     }
   }
-};
+}
 
 // The largest magnitude among the inputs seen, or infinity for NaN.
 template <class W, typename A>
@@ -174,25 +142,26 @@ A winograd_input(const WinogradInput<A>& t) {
   const D d;
   constexpr int64_t kLanes = hn::MaxLanes(D());
   constexpr int kReach = W::kReach;
-  const int64_t columns = (t.tiles.w - 1) * W::kOut + kReach;
-  const int64_t rows = (t.tiles.h - 1) * W::kOut + kReach;
+  Interleave<A> part = t.source;
+  part.columns = (t.tiles.w - 1) * W::kOut + kReach;
+  part.rows = (t.tiles.h - 1) * W::kOut + kReach;
   const int64_t tiles = t.tiles.h * t.tiles.w;
   V largest = hn::Zero(d);
   for (int64_t c = t.begin; c < t.end; c += kLanes) {
-    ChannelRows<D> source{t, c};
-    source.copy(rows, columns, t.scratch);
+    ChannelRows<D> source{part, c};
+    source.copy(t.scratch);
     largest = larger_magnitude(largest, source.largest);
     A* to = t.v + c * tiles;
     for (int64_t y = 0; y < t.tiles.h; ++y) {
       for (int64_t x = 0; x < t.tiles.w; ++x, to += kLanes) {
-        const A* from = t.scratch + (y * columns + x) * W::kOut * kLanes;
+        const A* from = t.scratch + (y * part.columns + x) * W::kOut * kLanes;
         V half[kReach * kReach];
         CONVSHIP_UNROLL
         for (int j = 0; j < kReach; ++j) {
           V column[kReach];
           CONVSHIP_UNROLL
           for (int i = 0; i < kReach; ++i) {
-            column[i] = hn::Load(d, from + (i * columns + j) * kLanes);
+            column[i] = hn::Load(d, from + (i * part.columns + j) * kLanes);
           }
           W::to_points(column, 1);
           CONVSHIP_UNROLL
@@ -225,12 +194,15 @@ struct WinogradGemm {
   using D = hn::ScalableTag<A>;
   using V = hn::Vec<D>;
   static constexpr int64_t kLanes = hn::MaxLanes(D());
-  static constexpr int kVectors = kMaxVectors;
+  static constexpr int kVectors = kWinogradVectors;
   static constexpr int64_t kBlock = kVectors * kLanes;
   static constexpr int kTile = (kRegisters - kVectors - 1) / kVectors;
   // Sums of more input channels than this are added up in memory: a chain of
   // roundings as short as a direct sum's chunks.
   static constexpr int64_t kChain = 32;
+  // Two chains of 32 even out too little: 64 channels keep the rule of
+  // docs/accuracy.md by nothing. 32, 16 and 16 give it a margin.
+  static constexpr int64_t kFewChannels = 80, kShortChain = 16;
 
   const WinogradProduct<A>& t;
 
@@ -275,14 +247,15 @@ struct WinogradGemm {
   HWY_NOINLINE void tile(const A* v, const A* u, A* m) const {
     const D d;
     const int64_t channel_step = t.tiles * kLanes;
-    for (int64_t c = 0; c < t.channels; c += kChain) {
+    const int64_t next = t.channels <= kFewChannels ? kShortChain : kChain;
+    for (int64_t c = 0, end = smaller(kChain, t.channels); c < t.channels;
+         c = end, end = smaller(c + next, t.channels)) {
       V sum[kSize][kVectors];
       CONVSHIP_UNROLL
       for (int j = 0; j < kSize; ++j) {
         CONVSHIP_UNROLL
         for (int k = 0; k < kVectors; ++k) sum[j][k] = hn::Zero(d);
       }
-      const int64_t end = smaller(c + kChain, t.channels);
       for (int64_t i = c; i < end; i += kLanes, v += channel_step) {
         for (const A* x = v; x != v + kLanes; ++x, u += kBlock) {
           V weight[kVectors];
@@ -319,7 +292,7 @@ template <class W, typename A>
 struct WinogradBack {
   using D = hn::ScalableTag<A>;
   using V = hn::Vec<D>;
-  using P = Pooling<D, kMaxVectors>;
+  using P = Pooling<D, kWinogradVectors>;
   static constexpr int64_t kLanes = P::kLanes;
   static constexpr int64_t kBlock = P::kBlock;
   static constexpr int kOut = W::kOut;
@@ -357,7 +330,7 @@ struct WinogradBack {
     for (int64_t y = 0; y < t.tiles.h; ++y) {
       for (int64_t x = 0; x < t.tiles.w; ++x) {
         CONVSHIP_UNROLL
-        for (int k = 0; k < kMaxVectors; ++k) {
+        for (int k = 0; k < kWinogradVectors; ++k) {
           V r[kOut * kOut];
           results(y * t.tiles.w + x, k, r);
           CONVSHIP_UNROLL
@@ -367,8 +340,9 @@ struct WinogradBack {
               const V* corner = r + (2 * i) * kOut + 2 * j;
               const V best =
                   max_of(max_of(corner[0], corner[1]), max_of(corner[kOut], corner[kOut + 1]));
-              hn::Store(t.target.relu ? relu(best) : best, d,
-                        t.scratch + i * row_size + ((x * kHalf + j) * kMaxVectors + k) * kLanes);
+              hn::Store(
+                  t.target.relu ? relu(best) : best, d,
+                  t.scratch + i * row_size + ((x * kHalf + j) * kWinogradVectors + k) * kLanes);
             }
           }
         }
@@ -391,7 +365,7 @@ struct WinogradBack {
     A* const rows = t.scratch;
     for (int64_t tile = 0; tile < tiles(); ++tile) {
       CONVSHIP_UNROLL
-      for (int k = 0; k < kMaxVectors; ++k) {
+      for (int k = 0; k < kWinogradVectors; ++k) {
         V y[kOut * kOut];
         results(tile, k, y);
         A* to = rows + tile / t.tiles.w * kOut * row_size +
@@ -421,6 +395,7 @@ void winograd_output(const WinogradOutput<A>& task) {
 
 template <class W, typename A>
 constexpr WinogradLoops<A> kWinogradLoops = {
+    .weights = winograd_weights<W, A>,
     .input = winograd_input<W, A>,
     .product = winograd_product<A>,
     .output = winograd_output<W, A>,

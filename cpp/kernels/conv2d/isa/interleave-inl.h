@@ -1,0 +1,83 @@
+// Channels side by side: copies that the loops read a vector of channels, or
+// neighbouring channels, from.
+
+// One vector of channels of an Interleave, and the largest magnitude in it.
+template <class D>
+struct ChannelRows {
+  using A = hn::TFromD<D>;
+  static constexpr int64_t kLanes = hn::MaxLanes(D());
+
+  const Interleave<A>& t;
+  int64_t c;  // first channel
+  hn::Vec<D> largest = hn::Zero(D());
+
+  void copy(A* to) {
+    const D d;
+    const int64_t begin = smaller(larger(-t.left, 0), t.columns);
+    const int64_t end = larger(begin, smaller(t.image.w - t.left, t.columns));
+    for (int64_t row = 0; row < t.rows; ++row, to += t.columns * kLanes) {
+      const int64_t y = t.top + row;
+      const bool inside = y >= 0 && y < t.image.h;
+      const int64_t first = inside ? begin : t.columns;
+      const int64_t last = inside ? end : t.columns;
+      for (int64_t j = 0; j < first; ++j) hn::Store(hn::Zero(d), d, to + j * kLanes);
+      for (int64_t j = last; j < t.columns; ++j) hn::Store(hn::Zero(d), d, to + j * kLanes);
+      if (first == last) continue;
+      const A* from = t.x + y * t.h_step + (t.left + first) * t.w_step;
+      if (t.block > 1 || t.c_step == 1) {
+        copy_adjoining(from, last - first, to + first * kLanes);
+      } else {
+        copy_planes(from, last - first, to + first * kLanes);
+      }
+    }
+  }
+
+  void seen(hn::Vec<D> values) { largest = larger_magnitude(largest, values); }
+
+  // Channels side by side in memory.
+  void copy_adjoining(const A* from, int64_t count, A* to) {
+    const D d;
+    const int64_t exist = smaller(kLanes, t.channels - c);
+    from += c / t.block * t.c_step + c % t.block;
+    for (int64_t j = 0; j < count; ++j, from += t.w_step, to += kLanes) {
+      const auto values =
+          exist == kLanes ? hn::LoadU(d, from) : hn::MaskedLoad(hn::FirstN(d, exist), d, from);
+      seen(values);
+      hn::Store(values, d, to);
+    }
+  }
+
+  void copy_planes(const A* from, int64_t count, A* to) {
+    const D d;
+    const int64_t exist = smaller(kLanes, t.channels - c);
+    from += c * t.c_step;
+    int64_t j = 0;
+    if (t.w_step == 1) {
+      for (; j + kLanes <= count; j += kLanes) {
+        hn::Vec<D> tile[kLanes];
+        for (int64_t i = 0; i < kLanes; ++i) {
+          tile[i] = i < exist ? hn::LoadU(d, from + i * t.c_step + j) : hn::Zero(d);
+          seen(tile[i]);
+        }
+        transpose(d, tile);
+        for (int64_t i = 0; i < kLanes; ++i) hn::Store(tile[i], d, to + (j + i) * kLanes);
+      }
+    }
+    for (; j < count; ++j) {
+      A* pixel = to + j * kLanes;
+      for (int64_t i = 0; i < kLanes; ++i) {
+        pixel[i] = i < exist ? from[i * t.c_step + j * t.w_step] : A(0);
+      }
+      seen(hn::Load(d, pixel));
+    }
+  }
+};
+
+template <typename A>
+void interleave(const Interleave<A>& t, A* to) {
+  using D = hn::ScalableTag<A>;
+  constexpr int64_t kLanes = hn::MaxLanes(D());
+  for (int64_t c = 0; c < t.channels; c += kLanes, to += t.rows * t.columns * kLanes) {
+    ChannelRows<D>{t, c}.copy(to);
+  }
+}

@@ -1,0 +1,172 @@
+// Convolution<T> against the formula: every instruction set, random shapes and
+// every width. CONVSHIP_CASES sets how many random shapes, CONVSHIP_CASE
+// repeats one of them.
+#include "convolution_test.h"
+
+#include <cstdlib>
+#include <initializer_list>
+
+namespace {
+
+using namespace convolution_test;
+
+int64_t number_in(const char* variable, int64_t otherwise) {
+  const char* text = std::getenv(variable);
+  return text ? std::strtoll(text, nullptr, 10) : otherwise;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("random shapes", T, CONVSHIP_TYPES) {
+  Checker<T> checker;
+  Failures failures;
+  // Other shapes for each type.
+  const uint64_t salt = sizeof(T) << 56;
+  const int64_t one = number_in("CONVSHIP_CASE", -1);
+  const int64_t count = one >= 0 ? one + 1 : number_in("CONVSHIP_CASES", 20'000);
+  for (int64_t number = std::max<int64_t>(0, one); number < count && !failures.enough(); ++number) {
+    failures.note(checker.check(draw_case(static_cast<uint64_t>(number), salt)));
+  }
+  const Tally& tally = checker.tally();
+  MESSAGE(tally.cases, " cases, ", tally.trusted, " of them mostly not zero, ", tally.comparisons,
+          " values compared, drifted ", tally.drifted, " of ", tally.reals);
+  for (std::size_t i = 0; i < kFamilies; ++i) {
+    MESSAGE(std::string(family_name(static_cast<Family>(i))), ": ", tally.calls[i], " calls");
+    if (tally.worst[i] > 0) MESSAGE("worst error, of what may be: ", tally.worst[i]);
+  }
+  if (one >= 0) return;
+  CHECK(10 * tally.trusted >= 9 * tally.cases);
+  CHECK(1000 * tally.drifted <= tally.reals);
+  if (count < 20'000 || convship::available_isas().size() < 2) return;
+  for (std::size_t i = 0; i < kFamilies; ++i) {
+    const auto family = static_cast<Family>(i);
+    const bool transforms =
+        family != Family::plain && family != Family::channels && family != Family::columns;
+    // Never in double precision.
+    if (!transforms || sizeof(T) < sizeof(double)) CHECK(tally.calls[i] >= 30);
+  }
+}
+
+namespace {
+
+Case width_case(int64_t width, int64_t kernel, int64_t window, int64_t c_out) {
+  Case c;
+  c.name = "width";
+  c.number = static_cast<uint64_t>(((width * 8 + kernel) * 4 + window) * 32 + c_out);
+  Random random(c.number);
+  Geometry& g = c.g;
+  g = simple(3, {}, c_out, {kernel, kernel});
+  g.pool_size = {window, window};
+  if (random.one_in(2)) g.pool_stride = g.pool_size;
+  if (random.one_in(2)) g.padding = {kernel / 2, kernel / 2};
+  const int64_t conv = (width - 1) * g.pool_stride.w + window;
+  g.image = {std::max<int64_t>(1, window + kernel - 2 * g.padding.h),
+             std::max<int64_t>(1, conv + kernel - 1 - 2 * g.padding.w)};
+  c.integers = random.one_in(2);
+  c.in = static_cast<Layout>(random.draw(0, kInputLayouts - 2));
+  c.out = static_cast<Layout>(random.draw(0, kOutputLayouts - 1));
+  c.flush_end = random.one_in(2);
+  return c;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("every output width", T, CONVSHIP_TYPES) {
+  Checker<T> checker;
+  Failures failures;
+  // Four vectors of the widest registers, and what is left over.
+  constexpr int64_t kMostWidth = 4 * 16 + 3;
+  for (int64_t width = 1; width <= kMostWidth; ++width) {
+    for (int64_t kernel = 1; kernel <= 5; ++kernel) {
+      for (int64_t window = 1; window <= 3; ++window) {
+        for (const int64_t c_out : {5, 17}) {
+          Case c = width_case(width, kernel, window, c_out);
+          REQUIRE(complete(c.g, false));
+          if (!failures.enough()) failures.note(checker.check(c));
+        }
+      }
+    }
+  }
+  CHECK(10 * checker.tally().trusted >= 9 * checker.tally().cases);
+}
+
+namespace {
+
+// Sizes that random shapes hardly ever have.
+std::vector<Case> hostile_cases() {
+  std::vector<Case> cases;
+  const auto add = [&](const char* name, Geometry g, bool ceil_mode = false, int width = 1) {
+    if (!complete(g, ceil_mode)) throw std::invalid_argument(name);
+    for (int variant = 0; variant < 12; ++variant) {
+      Case c;
+      c.name = name;
+      c.number = static_cast<uint64_t>(variant);
+      c.g = g;
+      c.integers = variant % 2 == 0;
+      c.bias = variant % 3 != 0;
+      c.relu = variant % 4 < 2;
+      c.in = static_cast<Layout>(variant % kInputLayouts);
+      c.out = static_cast<Layout>((variant + 2) % kOutputLayouts);
+      c.flush_end = variant % 5 < 3;
+      c.width = width;
+      if (variant >= 6) {
+        c.index = g.pool_size.h * g.pool_size.w <= 256 ? Index::narrow : Index::wide;
+        c.magnitude = variant < 9 ? 2 : 32;
+      }
+      cases.push_back(c);
+    }
+  };
+  const auto pooled = [](Geometry g, Pair size, Pair stride, Pair padding) {
+    g.pool_size = size;
+    g.pool_stride = stride;
+    g.pool_padding = padding;
+    return g;
+  };
+  const auto strided = [](Geometry g, Pair stride, Pair padding, Pair dilation) {
+    g.stride = stride;
+    g.padding = padding;
+    g.dilation = dilation;
+    return g;
+  };
+  add("window 17x19", pooled(simple(2, {24, 25}, 5, {3, 2}), {17, 19}, {2, 3}, {8, 9}));
+  add("window 16x16", pooled(simple(2, {24, 25}, 5, {1, 1}), {16, 16}, {1, 1}, {0, 0}));
+  add("window of everything", pooled(simple(3, {9, 11}, 9, {2, 2}), {8, 10}, {8, 10}, {0, 0}));
+  add("window beyond everything", pooled(simple(3, {4, 3}, 9, {2, 2}), {9, 8}, {1, 1}, {4, 4}));
+  add("window beyond, ceil", pooled(simple(3, {2, 2}, 9, {2, 2}), {3, 4}, {4, 5}, {0, 0}), true);
+  add("window 64", pooled(simple(1, {2, 3}, 3, {1, 1}), {64, 64}, {1, 1}, {32, 32}));
+  add("window 65", pooled(simple(1, {2, 3}, 3, {1, 1}), {65, 65}, {1, 1}, {32, 32}));
+  add("windows far apart", pooled(simple(2, {40, 40}, 5, {2, 2}), {2, 3}, {15, 17}, {1, 1}), true);
+  add("width 1", strided(simple(2, {30, 1}, 4, {3, 3}), {1, 1}, {1, 1}, {1, 1}));
+  add("one pixel", simple(1, {1, 1}, 1, {1, 1}));
+  add("one pixel in padding", strided(simple(1, {1, 1}, 2, {2, 2}), {1, 1}, {2, 2}, {1, 1}));
+  add("kernel of the image", simple(5, {13, 14}, 10, {13, 14}));
+  add("stride beyond the image", strided(simple(3, {7, 8}, 6, {2, 2}), {9, 10}, {0, 0}, {1, 1}));
+  add("stride into padding", strided(simple(3, {3, 3}, 6, {1, 1}), {4, 4}, {3, 3}, {1, 1}));
+  add("taps far apart", strided(simple(3, {30, 30}, 6, {3, 2}), {1, 2}, {0, 3}, {14, 25}));
+  add("one channel in", pooled(simple(1, {28, 28}, 20, {5, 5}), {2, 2}, {2, 2}, {0, 0}));
+  add("one channel out", simple(67, {12, 12}, 1, {3, 3}));
+  // Bands of rows, parts of channels, and chunks of taps end within these.
+  add("many channels", strided(simple(130, {6, 7}, 70, {3, 3}), {1, 1}, {1, 1}, {1, 1}), false, 2);
+  add("64 channels", strided(simple(64, {9, 40}, 33, {3, 3}), {1, 1}, {1, 1}, {1, 1}), false, 7);
+  add("bands",
+      pooled(strided(simple(64, {40, 70}, 3, {2, 2}), {1, 1}, {1, 0}, {1, 1}), {3, 3}, {2, 2},
+             {1, 1}),
+      false, 7);
+  Geometry depthwise = strided(simple(67, {20, 21}, 134, {3, 3}), {2, 1}, {1, 1}, {1, 1});
+  depthwise.groups = 67;
+  add("depthwise", depthwise, false, 2);
+  Geometry batch = simple(3, {5, 5}, 3, {2, 2});
+  batch.n = 300;
+  add("large batch", batch, false, 7);
+  return cases;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("hostile sizes", T, CONVSHIP_TYPES) {
+  Checker<T> checker;
+  Failures failures;
+  for (const Case& c : hostile_cases()) {
+    if (!failures.enough()) failures.note(checker.check(c));
+  }
+}
