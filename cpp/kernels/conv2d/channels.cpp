@@ -67,7 +67,9 @@ std::vector<int64_t> ChannelsPack<T>::run(const Call<T>& call, const Parallel& p
                  offsets.data(),
                  static_cast<int64_t>(offsets.size())};
   base.pool = {g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding, 0, 0};
-  const int64_t scratch = ceil_div(channels_scratch(base.pool, loops_.lanes), 16) * 16;
+  base.pool.end = c.band_rows;
+  const int64_t scratch =
+      ceil_div(channels_scratch(base.pool, base.source.taps, loops_.lanes), 16) * 16;
   const int64_t buffer = ceil_div(destination.buffer_size(most, c.band_rows), 16) * 16;
 
   parallel.run(g.n * g.groups * c.bands * c.parts, 1, [&](int64_t begin, int64_t end) {

@@ -81,9 +81,21 @@ inline int64_t row_scratch(const Pool& pool, int64_t columns, int64_t block) {
   return (pool.padding.w + columns + pool.size.w) * block;
 }
 
-inline int64_t channels_scratch(const Pool& pool, int64_t lanes) {
+// Weights of a block that stay in the first-level cache beside the input.
+constexpr int64_t kTapBytes = 16 << 10;
+
+// Conv rows whose sums wait in memory for further taps: those of a band where
+// the weights of a block are many times kTapBytes, else the one at work.
+inline int64_t waiting_rows(const Pool& pool, int64_t taps, int64_t block) {
+  if (taps * block * static_cast<int64_t>(sizeof(float)) <= 3 * kTapBytes) return 1;
+  const int64_t rows = (pool.end - pool.begin - 1) * pool.stride.h + pool.size.h;
+  return rows < pool.conv.h ? rows : pool.conv.h;
+}
+
+inline int64_t channels_scratch(const Pool& pool, int64_t taps, int64_t lanes) {
   const int64_t block = kMaxVectors * lanes;
-  return row_scratch(pool, pool.conv.w, block) + pooling_scratch(pool, block);
+  return waiting_rows(pool, taps, block) * row_scratch(pool, pool.conv.w, block) +
+         pooling_scratch(pool, block);
 }
 
 // Columns in the lanes. Column j of a strip row is value j / phases of phase
