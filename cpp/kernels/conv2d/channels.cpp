@@ -8,6 +8,18 @@
 #include "kernels/conv2d/taps.h"
 
 namespace convship::kernels::conv2d {
+namespace {
+
+// All, as long as a block's weights leave most of the second-level cache to the
+// input; else as many as the first-level cache holds beside the input.
+int64_t taps_at_once(int64_t taps, int64_t tap_bytes) {
+  constexpr int64_t kFirstLevelBytes = 16 << 10;
+  if (taps * tap_bytes <= second_level_cache() / 4) return taps;
+  return kFirstLevelBytes / tap_bytes;
+}
+
+}  // namespace
+
 template <typename T>
 int64_t ChannelsPack<T>::vectors_in_group() const {
   return ceil_div(shape_.c_out / shape_.groups, loops_.lanes);
@@ -67,9 +79,10 @@ std::vector<int64_t> ChannelsPack<T>::run(const Call<T>& call, const Parallel& p
                  offsets.data(),
                  static_cast<int64_t>(offsets.size())};
   base.pool = {g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding, 0, 0};
+  base.taps_at_once = taps_at_once(base.source.taps, 2 * loops_.lanes * sizeof(A));
   base.pool.end = c.band_rows;
-  const int64_t scratch =
-      ceil_div(channels_scratch(base.pool, base.source.taps, loops_.lanes), 16) * 16;
+  const bool in_steps = base.taps_at_once < base.source.taps;
+  const int64_t scratch = ceil_div(channels_scratch(base.pool, in_steps, loops_.lanes), 16) * 16;
   const int64_t buffer = ceil_div(destination.buffer_size(most, c.band_rows), 16) * 16;
 
   parallel.run(g.n * g.groups * c.bands * c.parts, 1, [&](int64_t begin, int64_t end) {

@@ -65,7 +65,10 @@ struct ChannelsTask {
   Source<A> source;
   Pool pool;
   Target<A> target;
-  int vectors;      // of output channels
+  int vectors;  // of output channels
+  // Taps that are summed for all conv rows before the next ones: fewer than all
+  // where their weights would not stay in the cache meanwhile.
+  int64_t taps_at_once;
   const A* weight;  // [taps][vectors][lanes]
   const A* bias;    // [vectors][lanes]
   A* scratch;       // channels_scratch() values, aligned to a vector
@@ -81,20 +84,17 @@ inline int64_t row_scratch(const Pool& pool, int64_t columns, int64_t block) {
   return (pool.padding.w + columns + pool.size.w) * block;
 }
 
-// Weights of a block that stay in the first-level cache beside the input.
-constexpr int64_t kTapBytes = 16 << 10;
-
 // Conv rows whose sums wait in memory for further taps: those of a band where
-// the weights of a block are many times kTapBytes, else the one at work.
-inline int64_t waiting_rows(const Pool& pool, int64_t taps, int64_t block) {
-  if (taps * block * static_cast<int64_t>(sizeof(float)) <= 3 * kTapBytes) return 1;
+// it takes several steps to sum all taps, else the one at work.
+inline int64_t waiting_rows(const Pool& pool, bool in_steps) {
+  if (!in_steps) return 1;
   const int64_t rows = (pool.end - pool.begin - 1) * pool.stride.h + pool.size.h;
   return rows < pool.conv.h ? rows : pool.conv.h;
 }
 
-inline int64_t channels_scratch(const Pool& pool, int64_t taps, int64_t lanes) {
+inline int64_t channels_scratch(const Pool& pool, bool in_steps, int64_t lanes) {
   const int64_t block = kMaxVectors * lanes;
-  return waiting_rows(pool, taps, block) * row_scratch(pool, pool.conv.w, block) +
+  return waiting_rows(pool, in_steps) * row_scratch(pool, pool.conv.w, block) +
          pooling_scratch(pool, block);
 }
 

@@ -1,7 +1,5 @@
 #include "kernels/conv2d/winograd.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -52,14 +50,6 @@ double largest_growth(WinogradShape tile) {
     output = std::max(output, sum);
   }
   return input * input * output * output;
-}
-
-int64_t second_level_cache() {
-  static const int64_t bytes = [] {
-    const long found = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    return found > 0 ? static_cast<int64_t>(found) : int64_t{1} << 20;
-  }();
-  return bytes;
 }
 
 // Weights [o][c][taps] of `exist` output channels as [c][taps][packed].

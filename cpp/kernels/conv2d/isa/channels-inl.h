@@ -19,10 +19,6 @@ struct Channels {
   // Accumulators, the weights of a tap and one input fill the registers.
   static constexpr int kTile = (kRegisters - kVectors - 1) / kVectors / 2 * 2;
 
-  // Taps that are summed in one go: their weights stay in the first-level cache
-  // while all tiles of a band pass. Longer sums wait in memory, unrounded.
-  static constexpr int64_t kMostTaps = kTapBytes / (kBlock * static_cast<int64_t>(sizeof(A)));
-
   struct Taps {
     const int32_t* begin;
     const int32_t* end;
@@ -40,7 +36,7 @@ struct Channels {
       : t(task),
         rows(task.scratch),
         row_size(row_scratch(task.pool, task.pool.conv.w, kBlock)),
-        pooling(task.pool, task.target, rows + row_size * waiting_rows(task.pool, task.source.taps, kBlock)) {}
+        pooling(task.pool, task.target, rows + row_size * waiting_rows(task.pool, in_steps())) {}
 
   RowPool row_pool() const {
     const Pool& p = t.pool;
@@ -49,6 +45,8 @@ struct Channels {
     const bool pairs = p.size.w == 2 && p.stride.w == 2 && p.padding.w == 0;
     return pairs && 2 * p.width <= p.conv.w ? RowPool::pairs : RowPool::any;
   }
+
+  bool in_steps() const { return t.taps_at_once < t.source.taps; }
 
   Taps all_taps() const {
     return {t.source.offsets, t.source.offsets + t.source.taps, t.weight, t.bias, 0};
@@ -65,7 +63,7 @@ struct Channels {
   }
 
   void run() const {
-    if (waiting_rows(t.pool, t.source.taps, kBlock) > 1) return run_in_steps();
+    if (in_steps()) return run_in_steps();
     const RowPool how = row_pool();
     if (how == RowPool::any) pooling.fill_margins(rows);
     pooling.run([&](int64_t r, A* to, I* index) { conv_row(r, how, to, index); });
@@ -89,8 +87,8 @@ struct Channels {
     const Pool& p = t.pool;
     const int64_t last = smaller(p.conv.h, (p.end - 1) * p.stride.h - p.padding.h + p.size.h);
     const auto row = [&](int64_t r) { return rows + (r - t.source.first_row) * row_size; };
-    for (int64_t tap = 0; tap < t.source.taps; tap += kMostTaps) {
-      const int64_t end = smaller(tap + kMostTaps, t.source.taps);
+    for (int64_t tap = 0; tap < t.source.taps; tap += t.taps_at_once) {
+      const int64_t end = smaller(tap + t.taps_at_once, t.source.taps);
       Taps taps{t.source.offsets + tap, t.source.offsets + end, t.weight + tap * kBlock, t.bias, 0};
       for (int64_t r = t.source.first_row; r < last; ++r) {
         A* to = row(r) + p.padding.w * kBlock;
@@ -149,7 +147,8 @@ struct Channels {
     CONVSHIP_UNROLL
     for (int j = 0; j < kColumns; ++j) {
       CONVSHIP_UNROLL
-      for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::Load(d, taps.start + j * taps.start_step + v * kLanes);
+      for (int v = 0; v < kVectors; ++v)
+        sum[j][v] = hn::Load(d, taps.start + j * taps.start_step + v * kLanes);
     }
     const A* w = taps.weight;
     for (const int32_t* offset = taps.begin; offset != taps.end; ++offset) {
