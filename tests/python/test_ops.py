@@ -322,6 +322,16 @@ def test_the_largest_integers_fail_or_equal_torch(name: str, requires_grad: bool
             conv_pool2d(*tensors, **{name: 2**31 - 1})
 
 
+def test_steps_far_beyond_the_image_cost_no_memory() -> None:
+    # The padded image would have 2^64 values; of 3x3 conv values, the middle one sees the image.
+    far = 2**31 - 1
+    x, weight = torch.full((1, 1, 4, 4), 3.0), torch.full((1, 1, 1, 1), 2.0)
+    actual = conv_pool2d(x, weight, stride=far, padding=far, pool_size=1)
+    expected = torch.zeros(1, 1, 3, 3)
+    expected[0, 0, 1, 1] = 6
+    assert torch.equal(actual, expected)
+
+
 ERRORS: list[tuple[str, type[Exception], dict[str, Any]]] = [
     (
         r"input must be \[N, C_in, H, W\] or \[C_in, H, W\], got 2 dimensions \[3, 4\]",
