@@ -72,28 +72,33 @@ void define_with_options(const Define& define) {
          py::arg("ceil_mode") = false, py::arg("accuracy") = "default");
 }
 
+// Whether a Parameter is there, or in the bias's place None.
+bool unpack(py::handle parameter, std::optional<at::Tensor>& tensor) {
+  if (!parameter) return false;
+  if (parameter.is_none()) return true;
+  if (reinterpret_cast<PyObject*>(Py_TYPE(parameter.ptr())) != ParameterClass) return false;
+  tensor = THPVariable_Unpack(parameter.ptr());
+  return true;
+}
+
 // None for the calls that PackedCache leaves to the op, and for tensors whose
-// Python type may change what the op means. Takes handles: it is called for
-// every layer of every forward pass, and most arguments need no conversion.
-py::object run_cache(ops::PackedCache& cache,
-                     py::handle input,
-                     py::handle weight,
-                     py::handle bias) {
-  const auto is_parameter = [](py::handle h) {
-    return reinterpret_cast<PyObject*>(Py_TYPE(h.ptr())) == ParameterClass;
-  };
-  if (!THPVariable_CheckExact(input.ptr()) || !is_parameter(weight) ||
-      !(bias.is_none() || is_parameter(bias))) {
+// Python type may change what the op means. Takes the module's own dictionary:
+// this is called for every layer of every forward pass, and reading attributes
+// in Python would take longer than all of it.
+py::object run_cache(ops::PackedCache& cache, py::handle input, const py::dict& parameters) {
+  static PyObject* const weight_name = PyUnicode_InternFromString("weight");
+  static PyObject* const bias_name = PyUnicode_InternFromString("bias");
+  std::optional<at::Tensor> weight, bias;
+  if (!THPVariable_CheckExact(input.ptr()) ||
+      !unpack(PyDict_GetItem(parameters.ptr(), weight_name), weight) || !weight ||
+      !unpack(PyDict_GetItem(parameters.ptr(), bias_name), bias)) {
     return py::none();
   }
   at::Tensor output;
   {
-    const auto& x = THPVariable_Unpack(input.ptr());
-    const auto& w = THPVariable_Unpack(weight.ptr());
-    std::optional<at::Tensor> b;
-    if (!bias.is_none()) b = THPVariable_Unpack(bias.ptr());
+    const at::Tensor& x = THPVariable_Unpack(input.ptr());
     const py::gil_scoped_release no_gil;
-    output = cache.run(x, w, b);
+    output = cache.run(x, *weight, bias);
   }
   if (!output.defined()) return py::none();
   return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(output)));
@@ -121,9 +126,9 @@ void init_packed(py::module_& m) {
               })),
               options...);
   });
-  cache.def("run", torch::wrap_pybind_function(run_cache), py::arg("input"), py::arg("weight"),
-            py::arg("bias"),
-            "conv_pool2d with packed weights, or None where the caller must call conv_pool2d.");
+  cache.def("run", torch::wrap_pybind_function(run_cache), py::arg("input"), py::arg("parameters"),
+            "conv_pool2d with a module's 'weight' and 'bias' packed, or None where the caller must "
+            "call conv_pool2d.");
   cache.def("clear", &ops::PackedCache::clear, py::call_guard<py::gil_scoped_release>(),
             "Pack again at the next call.");
 }

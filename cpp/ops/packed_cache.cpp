@@ -38,12 +38,14 @@ PackedCache::PackedCache(const ConvPool2dOptions& options)
 at::Tensor PackedCache::run(const at::Tensor& input,
                             const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias) {
-  if (at::GradMode::is_enabled() || !is_plain_call(input) || !is_plain_call(weight) ||
-      (bias && !is_plain_call(*bias)) || has_tangent(input) || has_tangent(weight) ||
-      (bias && has_tangent(*bias)) || !has_kernel(input, weight, parameters_)) {
+  const auto is_served = [](const at::Tensor& tensor) {
+    return is_plain(tensor) && !has_tangent(tensor);
+  };
+  if (at::GradMode::is_enabled() || !no_modes() || !is_served(input) || !is_served(weight) ||
+      (bias && !is_served(*bias)) || !has_kernel(input, weight, parameters_) ||
+      input.scalar_type() != weight.scalar_type()) {
     return {};
   }
-  check_types(input, weight, bias);
   check_environment();
   return get(weight, bias)->run(input);
 }

@@ -161,7 +161,7 @@ c10::intrusive_ptr<PackedConv> conv_pool2d_prepack(const at::Tensor& weight,
 
 at::Tensor conv_pool2d_packed(const at::Tensor& input,
                               const c10::intrusive_ptr<PackedConv>& packed) {
-  if (!is_plain_call(input)) return dispatch_packed(input, packed);
+  if (!is_plain(input) || !no_modes()) return dispatch_packed(input, packed);
   check_no_derivative(input);
   return packed->run(input);
 }

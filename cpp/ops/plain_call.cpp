@@ -19,13 +19,14 @@ bool is_subset(DispatchKeySet part, DispatchKeySet whole) { return (part | whole
 
 }  // namespace
 
-bool is_plain_call(const at::Tensor& tensor) {
+bool no_modes() {
   const auto local = c10::impl::tls_local_dispatch_key_set();
-  return is_subset(tensor.key_set(), kPlainTensor) &&
-         is_subset(local.included_, c10::default_included_set) &&
+  return is_subset(local.included_, c10::default_included_set) &&
          local.excluded_.has(DispatchKey::AutocastCPU) && !at::hasCallbacks() &&
          !at::impl::torch_function_mode_enabled();
 }
+
+bool is_plain(const at::Tensor& tensor) { return is_subset(tensor.key_set(), kPlainTensor); }
 
 bool has_tangent(const at::Tensor& tensor) {
   return tensor.defined() && tensor._fw_grad(/*level=*/0).defined();

@@ -5,10 +5,12 @@
 
 namespace convship::ops {
 
-// True for a tensor of the CPU without flags, subclass or transform, while no
-// autocast, tracer, transform, mode or profiler is on. Says nothing about
+// Whether the thread has no autocast, tracer, transform, mode or profiler on.
+bool no_modes();
+
+// A tensor of the CPU without flags, subclass or transform. Says nothing about
 // derivatives.
-bool is_plain_call(const at::Tensor& tensor);
+bool is_plain(const at::Tensor& tensor);
 
 // Whether a derivative of a call with this tensor is asked for, in either mode.
 bool needs_derivative(const at::Tensor& tensor);

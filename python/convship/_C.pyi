@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
+from torch.nn import Parameter
 
 # ops.cpp
 
@@ -25,7 +26,7 @@ class PackedCache:
         ceil_mode: bool = False,
         accuracy: str = "default",
     ) -> None: ...
-    def run(self, input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor | None: ...
+    def run(self, input: Tensor, parameters: dict[str, Parameter | None]) -> Tensor | None: ...
     def clear(self) -> None: ...
 
 def conv_pool2d(

@@ -15,6 +15,9 @@ from convship import _C  # isort: skip
 
 _Pair = tuple[int, int]
 
+# Found once: forward passes of small layers take a few microseconds.
+_is_dynamo_compiling = torch.compiler.is_dynamo_compiling
+
 
 class ConvPool2d(nn.Module):
     """Convolution, activation and max pooling in one pass.
@@ -179,8 +182,10 @@ class ConvPool2d(nn.Module):
             return self._unfused(input)
         else:  # noqa: RET505
             # Compiled programs hold the op, which the compiler can reason about.
-            if not self.training and not torch.compiler.is_dynamo_compiling():
-                result = self._run_packed(input)
+            if not self.training and not _is_dynamo_compiling():
+                packed = self._packed or self._make_cache()
+                # Parametrised weights are not in here, and run as the op.
+                result = packed.run(input, self._parameters)
                 if result is not None:
                     return result
             if _is_tracing():
@@ -216,28 +221,22 @@ class ConvPool2d(nn.Module):
         """
         self.__dict__.pop("_packed", None)
 
-    def _run_packed(self, input: Tensor) -> Tensor | None:
-        """Whatever packed weights can serve; None is for the op."""
-        packed = self._packed
-        if packed is None:
-            # Two threads may both make one; the last stays.
-            packed = _C.PackedCache(
-                stride=self.stride,
-                padding=self.padding,
-                dilation=self.dilation,
-                groups=self.groups,
-                activation=self.activation,
-                pool_size=self.pool_size,
-                pool_stride=self.pool_stride,
-                pool_padding=self.pool_padding,
-                ceil_mode=self.ceil_mode,
-                accuracy=self.accuracy,
-            )
-            self.__dict__["_packed"] = packed
-        # As attributes they would cost a Python call each. Parametrised ones are
-        # not here, and run as the op.
-        parameters = self._parameters
-        return packed.run(input, parameters.get("weight"), parameters.get("bias"))
+    def _make_cache(self) -> _C.PackedCache:
+        packed = _C.PackedCache(
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            activation=self.activation,
+            pool_size=self.pool_size,
+            pool_stride=self.pool_stride,
+            pool_padding=self.pool_padding,
+            ceil_mode=self.ceil_mode,
+            accuracy=self.accuracy,
+        )
+        # Two threads may both make one; the last stays.
+        self.__dict__["_packed"] = packed
+        return packed
 
     def __setattr__(self, name: str, value: object) -> None:
         """Forget what was packed for other arguments, and while training."""

@@ -15,9 +15,15 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def snippets(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
 def snippet(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return found
+    """The only one in that language, or Python's first: it writes the model."""
+    found = snippets(language)
+    assert len(found) == (2 if language == "python" else 1)
+    return found[0]
 
 
 def script(name: str) -> str:
@@ -44,6 +50,17 @@ def model(folder) -> Path:
     )
     assert "label='cat'" in result.stdout
     return folder / "model.pt"
+
+
+def test_fuse_snippet_reports_what_it_fused(folder):
+    result = subprocess.run(
+        [sys.executable, "-c", snippets("python")[1] + "assert logits.shape == (1, 10)\n"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "features.0" in result.stdout
 
 
 def test_python_and_cpp_snippets_answer_alike(folder, model):

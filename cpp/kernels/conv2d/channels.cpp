@@ -8,26 +8,52 @@
 #include "kernels/conv2d/taps.h"
 
 namespace convship::kernels::conv2d {
+namespace {
+
+// All, as long as a block's weights leave most of the second-level cache to the
+// input; else as many as the first-level cache holds beside the input.
+int64_t taps_at_once(int64_t taps, int64_t tap_bytes) {
+  constexpr int64_t kFirstLevelBytes = 16 << 10;
+  if (taps * tap_bytes <= second_level_cache() / 4) return taps;
+  return kFirstLevelBytes / tap_bytes;
+}
+
+}  // namespace
+
+template <typename T>
+int64_t ChannelsPack<T>::vectors_in_group() const {
+  return ceil_div(shape_.c_out / shape_.groups, loops_.lanes);
+}
+
+template <typename T>
+typename ChannelsPack<T>::Block ChannelsPack<T>::block(int64_t number) const {
+  const int64_t vectors = vectors_in_group();
+  const int64_t first = 2 * number * loops_.lanes;
+  const int64_t mine = number + 1 == blocks_ ? vectors - 2 * number : 2;
+  const int64_t left = shape_.c_out / shape_.groups - first;
+  return {first, std::min(left, mine * loops_.lanes), static_cast<int>(mine)};
+}
+
 template <typename T>
 ChannelsPack<T>::ChannelsPack(const Loops<A>& loops,
                               const WeightShape& shape,
                               const T* weight,
                               const T* bias)
-    : loops_(loops), shape_(shape), blocks_(ceil_div(shape.c_out / shape.groups, block_size())) {
+    : loops_(loops), shape_(shape), blocks_(std::max<int64_t>(1, vectors_in_group() / 2)) {
   const int64_t taps = shape.channels * shape.kernel.h * shape.kernel.w;
-  const int64_t lanes = loops.lanes;
   const int64_t out = shape.c_out / shape.groups;
-  weight_ = make_aligned<A>(shape.groups * blocks_ * taps * block_size());
-  bias_ = make_aligned<A>(shape.groups * blocks_ * block_size());
-  for (int64_t block = 0; block < shape.groups * blocks_; ++block) {
-    const int64_t first = block % blocks_ * block_size();
-    const int64_t exist = std::min(block_size(), out - first);
-    const int64_t packed = exist <= lanes ? lanes : block_size();
-    const int64_t o = block / blocks_ * out + first;
-    pack_taps(shape, weight + o * taps, exist, packed, weight_.get() + block * taps * block_size());
-    for (int64_t k = 0; k < block_size(); ++k) {
-      const A value = bias && k < exist ? Accumulator<T>::widen(bias[o + k]) : A(0);
-      bias_[block * block_size() + k] = value + A(0);  // never -0.0
+  const int64_t padded = vectors_in_group() * loops.lanes;
+  weight_ = make_aligned<A>(shape.groups * padded * taps);
+  bias_ = make_aligned<A>(shape.groups * padded);
+  for (int64_t group = 0; group < shape.groups; ++group) {
+    for (int64_t i = 0; i < blocks_; ++i) {
+      const Block b = block(i);
+      pack_taps(shape, weight + (group * out + b.first) * taps, b.exist, b.vectors * loops.lanes,
+                weight_.get() + (group * padded + b.first) * taps);
+    }
+    for (int64_t o = 0; o < padded; ++o) {
+      const A value = bias && o < out ? Accumulator<T>::widen(bias[group * out + o]) : A(0);
+      bias_[group * padded + o] = value + A(0);  // never -0.0
     }
   }
 }
@@ -37,7 +63,9 @@ std::vector<int64_t> ChannelsPack<T>::run(const Call<T>& call, const Parallel& p
   const Geometry& g = call.geometry;
   const int64_t out = g.c_out / g.groups;
   ChannelsInput<T> input(loops_, g, call.input);
-  const Cut c = cut(g, blocks_, block_size(), input.row_bytes(), parallel.width());
+  const int64_t padded = vectors_in_group() * loops_.lanes;
+  const int64_t most = kMaxVectors * loops_.lanes;
+  const Cut c = cut(g, blocks_, ceil_div(padded, blocks_), input.row_bytes(), parallel.width());
   input.set_rows(rows_under(conv_rows_of(c.band_rows, g), g));
   const View<const void>& steps = input.steps();
   const std::vector<int32_t> offsets = input.offsets();
@@ -51,8 +79,11 @@ std::vector<int64_t> ChannelsPack<T>::run(const Call<T>& call, const Parallel& p
                  offsets.data(),
                  static_cast<int64_t>(offsets.size())};
   base.pool = {g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding, 0, 0};
-  const int64_t scratch = ceil_div(channels_scratch(base.pool, loops_.lanes), 16) * 16;
-  const int64_t buffer = ceil_div(destination.buffer_size(block_size(), c.band_rows), 16) * 16;
+  base.taps_at_once = taps_at_once(base.source.taps, 2 * loops_.lanes * sizeof(A));
+  base.pool.end = c.band_rows;
+  const bool in_steps = base.taps_at_once < base.source.taps;
+  const int64_t scratch = ceil_div(channels_scratch(base.pool, in_steps, loops_.lanes), 16) * 16;
+  const int64_t buffer = ceil_div(destination.buffer_size(most, c.band_rows), 16) * 16;
 
   parallel.run(g.n * g.groups * c.bands * c.parts, 1, [&](int64_t begin, int64_t end) {
     const auto memory = make_aligned<A>(scratch + buffer + input.size());
@@ -71,14 +102,14 @@ std::vector<int64_t> ChannelsPack<T>::run(const Call<T>& call, const Parallel& p
         x = input.band(i.n, i.group, task.source.first_row * g.stride.h, rows);
       }
       task.source.x = x;
-      for (int64_t b = i.part * c.part_blocks; b < std::min(blocks_, (i.part + 1) * c.part_blocks);
-           ++b) {
-        const int64_t block = i.group * blocks_ + b;
-        const int64_t exist = std::min(block_size(), out - b * block_size());
-        task.vectors = exist <= loops_.lanes ? 1 : kMaxVectors;
-        task.weight = weight_.get() + block * base.source.taps * block_size();
-        task.bias = bias_.get() + block * block_size();
-        destination.run(task, i.n, i.group * out + b * block_size(), exist, memory.get() + scratch,
+      for (int64_t number = i.part * c.part_blocks;
+           number < std::min(blocks_, (i.part + 1) * c.part_blocks); ++number) {
+        const Block b = block(number);
+        const int64_t packed = i.group * padded + b.first;
+        task.vectors = b.vectors;
+        task.weight = weight_.get() + packed * base.source.taps;
+        task.bias = bias_.get() + packed;
+        destination.run(task, i.n, i.group * out + b.first, b.exist, memory.get() + scratch,
                         loops_.channels);
       }
     }

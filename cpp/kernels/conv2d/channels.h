@@ -17,13 +17,20 @@ class ChannelsPack final : public Pack<T> {
   std::vector<int64_t> run(const Call<T>& call, const Parallel& parallel) const override;
 
  private:
-  int64_t block_size() const { return kMaxVectors * loops_.lanes; }
+  // Two vectors of output channels make a block; an odd one joins the last.
+  struct Block {
+    int64_t first;  // output channel of the group
+    int64_t exist;
+    int vectors;
+  };
+  Block block(int64_t number) const;
+  int64_t vectors_in_group() const;
 
   const Loops<A>& loops_;
   WeightShape shape_;
-  int64_t blocks_;  // of output channels, in one group
-  AlignedArray<A> weight_;
-  AlignedArray<A> bias_;
+  int64_t blocks_;          // in one group
+  AlignedArray<A> weight_;  // [group][block][tap][vectors * lanes]
+  AlignedArray<A> bias_;    // [group][vectors * lanes]
 };
 
 }  // namespace convship::kernels::conv2d

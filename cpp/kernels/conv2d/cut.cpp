@@ -1,5 +1,7 @@
 #include "kernels/conv2d/cut.h"
 
+#include <unistd.h>
+
 namespace convship::kernels::conv2d {
 namespace {
 
@@ -10,6 +12,14 @@ constexpr int64_t kStripBytes = 128 << 10;
 constexpr double kOperationsPerItem = 2e5;
 
 }  // namespace
+
+int64_t second_level_cache() {
+  static const int64_t bytes = [] {
+    const long found = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return found > 0 ? static_cast<int64_t>(found) : int64_t{1} << 20;
+  }();
+  return bytes;
+}
 
 Cut cut(const Geometry& g, int64_t blocks, int64_t block_size, int64_t strip_row_bytes, int width) {
   Cut c{};

@@ -43,6 +43,10 @@ inline int64_t rows_under(int64_t conv_rows, const Geometry& g) {
   return (conv_rows - 1) * g.stride.h + (g.kernel.h - 1) * g.dilation.h + 1;
 }
 
+// Bytes of this machine's second-level cache, of one core; a guess where it is
+// not known.
+int64_t second_level_cache();
+
 // blocks: of output channels in a group, of block_size each. strip_row_bytes:
 // of one row of input that is copied, 0 where it is read in place.
 Cut cut(const Geometry& g, int64_t blocks, int64_t block_size, int64_t strip_row_bytes, int width);

@@ -35,6 +35,10 @@ int64_t fewest_channels(Family family) {
 
 namespace {
 
+// Buffers hold a window's rows and the columns beside a row; larger windows are
+// no case for speed.
+constexpr int64_t kLargestWindow = 64;
+
 // Multiplications per input and output channel, and the reading of the
 // weights, which costs as much as some tiles: with few tiles, small transforms
 // of the weights win.
@@ -73,9 +77,9 @@ Family fastest_winograd(const Geometry& g) {
   return best;
 }
 
-// The share of its lanes that a loop uses, and how well it fills them with work
-// where it does (measured on AVX2; one vector of channels has more loads a sum
-// than two).
+// The share of its lanes that a loop uses, times how well it uses the rest of
+// the machine there (measured): one vector of channels has more loads a sum
+// than two, and a multiply-add every half cycle needs eight sums in flight.
 double channels_use(const Geometry& g, int lanes) {
   const int64_t out = g.c_out / g.groups;
   const int64_t vectors = (out + lanes - 1) / lanes;
@@ -87,21 +91,36 @@ double columns_use(const Geometry& g, int lanes) {
   const int64_t stride = g.pooled.w == 1 ? 1 : g.pool_stride.w;
   constexpr int64_t kMostPhases = 16;
   if (stride * g.stride.w > kMostPhases) return 0;
+  const int64_t out = g.c_out / g.groups;
   const int64_t count = (g.conv.w + stride - 1) / stride;
   const int64_t vectors = (count + lanes - 1) / lanes;
   const double used = static_cast<double>(count) / static_cast<double>(vectors * lanes);
-  return used * (g.c_out / g.groups == 1 ? 0.6 : 0.9);
+  const bool square = g.pool_size.h == 2 && g.pool_size.w == 2 && g.pool_stride.h == 2 &&
+                      g.pool_stride.w == 2 && g.pool_padding.h == 0 && g.pool_padding.w == 0;
+  const int64_t sums = std::min<int64_t>(out, 3) * (square ? 4 : std::min<int64_t>(vectors, 4));
+  // Rows split into more phases than vectors can be interleaved are split one
+  // value at a time.
+  const double split = stride * g.stride.w > 4 ? 0.7 : 1;
+  return used * split * std::min(1.0, static_cast<double>(sums) / 8) * (out == 1 ? 0.6 : 0.9);
+}
+
+// A strip's values must be countable in 32 bits: its channels, the rows under a
+// pooled row, its columns.
+bool fits_strips(const Geometry& g) {
+  constexpr double kMost = 1 << 30;
+  const double rows = static_cast<double>((g.pool_size.h - 1) * g.stride.h) +
+                      static_cast<double>((g.kernel.h - 1) * g.dilation.h) + 1;
+  const double columns = static_cast<double>(g.image.w + 2 * g.padding.w) +
+                         static_cast<double>(kLargestWindow * g.stride.w);
+  return static_cast<double>(g.c_in / g.groups + 16) * rows * columns < kMost;
 }
 
 }  // namespace
 
 Family choose(const Geometry& g, const Choice& choice) {
-  // Buffers hold a window's rows and the columns beside a row; larger windows
-  // are no case for speed.
-  constexpr int64_t kLargestWindow = 64;
   const bool padded = g.padding.h > 0 || g.padding.w > 0;
   if (choice.lanes == 0 || (padded && !choice.may_expand) ||
-      std::max(g.pool_size.h, g.pool_size.w) > kLargestWindow) {
+      std::max(g.pool_size.h, g.pool_size.w) > kLargestWindow || !fits_strips(g)) {
     return Family::plain;
   }
   // A transform of infinite weights is NaN, where their sum may be infinite.

@@ -12,8 +12,10 @@ namespace convship::kernels::conv2d {
 
 // Up to this many vectors of output channels are summed side by side, and up
 // to this many channels where the lanes hold columns.
-constexpr int kMaxVectors = 2;
+constexpr int kMaxVectors = 3;
 constexpr int kMaxChannels = 8;
+// Vectors of output channels in a block of Winograd's.
+constexpr int kWinogradVectors = 2;
 // Larger windows go to the plain loop.
 constexpr int kMostWindowRows = 64;
 
@@ -63,7 +65,10 @@ struct ChannelsTask {
   Source<A> source;
   Pool pool;
   Target<A> target;
-  int vectors;      // of output channels
+  int vectors;  // of output channels
+  // Taps that are summed for all conv rows before the next ones: fewer than all
+  // where their weights would not stay in the cache meanwhile.
+  int64_t taps_at_once;
   const A* weight;  // [taps][vectors][lanes]
   const A* bias;    // [vectors][lanes]
   A* scratch;       // channels_scratch() values, aligned to a vector
@@ -79,9 +84,18 @@ inline int64_t row_scratch(const Pool& pool, int64_t columns, int64_t block) {
   return (pool.padding.w + columns + pool.size.w) * block;
 }
 
-inline int64_t channels_scratch(const Pool& pool, int64_t lanes) {
+// Conv rows whose sums wait in memory for further taps: those of a band where
+// it takes several steps to sum all taps, else the one at work.
+inline int64_t waiting_rows(const Pool& pool, bool in_steps) {
+  if (!in_steps) return 1;
+  const int64_t rows = (pool.end - pool.begin - 1) * pool.stride.h + pool.size.h;
+  return rows < pool.conv.h ? rows : pool.conv.h;
+}
+
+inline int64_t channels_scratch(const Pool& pool, bool in_steps, int64_t lanes) {
   const int64_t block = kMaxVectors * lanes;
-  return row_scratch(pool, pool.conv.w, block) + pooling_scratch(pool, block);
+  return waiting_rows(pool, in_steps) * row_scratch(pool, pool.conv.w, block) +
+         pooling_scratch(pool, block);
 }
 
 // Columns in the lanes. Column j of a strip row is value j / phases of phase
@@ -159,12 +173,12 @@ struct Interleave {
 // Transforms the weights of one block of output channels.
 template <typename A>
 struct WinogradWeights {
-  const A* taps;    // [channel][tap][kMaxVectors * lanes]
+  const A* taps;    // [channel][tap][kWinogradVectors * lanes]
   const double* g;  // [reach][taps of a row]
   int64_t channels;
-  A* u;  // [point][channel][kMaxVectors * lanes]
+  A* u;  // [point][channel][kWinogradVectors * lanes]
   int64_t point_step;
-  A* magnitudes;  // [point][kMaxVectors * lanes]: sums of |u| over channels
+  A* magnitudes;  // [point][kWinogradVectors * lanes]: sums of |u| over channels
 };
 
 // Transforms some input channels of a strip.
@@ -186,9 +200,9 @@ struct WinogradProduct {
   int64_t v_point_step;
   int64_t tiles;
   int64_t channels;  // padded to the lanes
-  const A* u;        // [point][block][channel][kMaxVectors * lanes]
+  const A* u;        // [point][block][channel][kWinogradVectors * lanes]
   int64_t u_point_step;
-  A* m;  // [block][point][tile][kMaxVectors * lanes]
+  A* m;  // [block][point][tile][kWinogradVectors * lanes]
   int64_t blocks;
   int64_t points;
   bool prefetch;  // u comes from far away
@@ -197,10 +211,10 @@ struct WinogradProduct {
 // Transforms one block of output channels back, then pools and writes it.
 template <typename A>
 struct WinogradOutput {
-  const A* m;  // [point][tile][kMaxVectors * lanes]
+  const A* m;  // [point][tile][kWinogradVectors * lanes]
   Pair tiles;
   int64_t first_row;  // conv row of the strip's first tile
-  const A* bias;      // [kMaxVectors * lanes]
+  const A* bias;      // [kWinogradVectors * lanes]
   Pool pool;
   Target<A> target;
   A* scratch;

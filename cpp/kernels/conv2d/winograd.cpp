@@ -1,7 +1,5 @@
 #include "kernels/conv2d/winograd.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -52,14 +50,6 @@ double largest_growth(WinogradShape tile) {
     output = std::max(output, sum);
   }
   return input * input * output * output;
-}
-
-int64_t second_level_cache() {
-  static const int64_t bytes = [] {
-    const long found = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    return found > 0 ? static_cast<int64_t>(found) : int64_t{1} << 20;
-  }();
-  return bytes;
 }
 
 // Weights [o][c][taps] of `exist` output channels as [c][taps][packed].
@@ -151,9 +141,10 @@ WinogradPack<T>::WinogradPack(const InstructionSet& isa,
   const double room = (std::numeric_limits<A>::max() / 2.0 - most_bias) / largest_growth(tile_);
   // Weights beyond the type's range once transformed would turn zeros into NaN.
   const bool fits = largest < std::numeric_limits<A>::max();
-  limit_ = fits && room > 0 ? static_cast<A>(std::min<double>(std::numeric_limits<A>::max(),
-                                                              room / std::max<double>(largest, 1.0)))
-                            : A(0);
+  limit_ = fits && room > 0
+               ? static_cast<A>(std::min<double>(std::numeric_limits<A>::max(),
+                                                 room / std::max<double>(largest, 1.0)))
+               : A(0);
 }
 
 // One call: strips of tiles, each in three steps.

@@ -39,7 +39,7 @@ class WinogradPack final : public Pack<T> {
 
  private:
   class Run;
-  int64_t block_size() const { return kMaxVectors * lanes_; }
+  int64_t block_size() const { return kWinogradVectors * lanes_; }
 
   const WinogradLoops<A>& loops_;
   int64_t lanes_;

@@ -19,14 +19,24 @@ struct Channels {
   // Accumulators, the weights of a tap and one input fill the registers.
   static constexpr int kTile = (kRegisters - kVectors - 1) / kVectors / 2 * 2;
 
+  struct Taps {
+    const int32_t* begin;
+    const int32_t* end;
+    const A* weight;
+    const A* start;      // what a sum starts from: the bias, or a sum so far
+    int64_t start_step;  // from column to column
+  };
+
   const ChannelsTask<A>& t;
-  A* const row;  // of the conv result, with margins
+  A* const rows;  // of the conv result, with margins
+  const int64_t row_size;
   const P pooling;
 
   explicit Channels(const ChannelsTask<A>& task)
       : t(task),
-        row(task.scratch),
-        pooling(task.pool, task.target, row + row_scratch(task.pool, task.pool.conv.w, kBlock)) {}
+        rows(task.scratch),
+        row_size(row_scratch(task.pool, task.pool.conv.w, kBlock)),
+        pooling(task.pool, task.target, rows + row_size * waiting_rows(task.pool, in_steps())) {}
 
   RowPool row_pool() const {
     const Pool& p = t.pool;
@@ -36,31 +46,69 @@ struct Channels {
     return pairs && 2 * p.width <= p.conv.w ? RowPool::pairs : RowPool::any;
   }
 
+  bool in_steps() const { return t.taps_at_once < t.source.taps; }
+
+  Taps all_taps() const {
+    return {t.source.offsets, t.source.offsets + t.source.taps, t.weight, t.bias, 0};
+  }
+
+  const A* input_of(int64_t r) const {
+    return t.source.x + (r - t.source.first_row) * t.source.row_step;
+  }
+
+  // Columns of a conv row that windows look at.
+  int64_t columns() const {
+    const Pool& p = t.pool;
+    return smaller((p.width - 1) * p.stride.w - p.padding.w + p.size.w, p.conv.w);
+  }
+
   void run() const {
+    if (in_steps()) return run_in_steps();
     const RowPool how = row_pool();
-    if (how == RowPool::any) pooling.fill_margins(row);
+    if (how == RowPool::any) pooling.fill_margins(rows);
     pooling.run([&](int64_t r, A* to, I* index) { conv_row(r, how, to, index); });
   }
 
   // Sums and row-pools conv row r.
   void conv_row(int64_t r, RowPool how, A* pooled, I* index) const {
     const Pool& p = t.pool;
-    const A* x = t.source.x + (r - t.source.first_row) * t.source.row_step;
     if (how == RowPool::pairs) {
-      tiles<true>(x, p.width, pooled);
+      tiles<true>(all_taps(), input_of(r), p.width, pooled);
     } else if (how == RowPool::none) {
-      tiles<false>(x, p.width, pooled);
+      tiles<false>(all_taps(), input_of(r), p.width, pooled);
     } else {
-      const int64_t reach = (p.width - 1) * p.stride.w - p.padding.w + p.size.w;
-      tiles<false>(x, smaller(reach, p.conv.w), row + p.padding.w * kBlock);
-      pooling.pool_columns(row, pooled, index);
+      tiles<false>(all_taps(), input_of(r), columns(), rows + p.padding.w * kBlock);
+      pooling.pool_columns(rows, pooled, index);
     }
+  }
+
+  // All conv rows of the band, some taps at a time.
+  void run_in_steps() const {
+    const Pool& p = t.pool;
+    const int64_t last = smaller(p.conv.h, (p.end - 1) * p.stride.h - p.padding.h + p.size.h);
+    const auto row = [&](int64_t r) { return rows + (r - t.source.first_row) * row_size; };
+    for (int64_t tap = 0; tap < t.source.taps; tap += t.taps_at_once) {
+      const int64_t end = smaller(tap + t.taps_at_once, t.source.taps);
+      Taps taps{t.source.offsets + tap, t.source.offsets + end, t.weight + tap * kBlock, t.bias, 0};
+      for (int64_t r = t.source.first_row; r < last; ++r) {
+        A* to = row(r) + p.padding.w * kBlock;
+        if (tap > 0) {
+          taps.start = to;
+          taps.start_step = kBlock;
+        }
+        tiles<false>(taps, input_of(r), columns(), to);
+      }
+    }
+    pooling.run([&](int64_t r, A* to, I* index) {
+      pooling.fill_margins(row(r));
+      pooling.pool_columns(row(r), to, index);
+    });
   }
 
   // `count` results (columns, or pairs of them), in tiles of nearly equal size:
   // a narrow last tile would have too few independent sums.
   template <bool kPairs>
-  void tiles(const A* x, int64_t count, A* to) const {
+  void tiles(Taps taps, const A* x, int64_t count, A* to) const {
     constexpr int64_t kMost = kPairs ? kTile / 2 : kTile;
     const int64_t number = (count + kMost - 1) / kMost;
     const int64_t size = count / number;
@@ -68,29 +116,30 @@ struct Channels {
     const int64_t step = (kPairs ? 2 : 1) * t.source.column_step;
     for (int64_t i = 0; i < number; ++i) {
       const int64_t now = size + (i < larger_ones ? 1 : 0);
-      pick_tile<kPairs, kMost>(now, x, to);
+      pick_tile<kPairs, kMost>(now, taps, x, to);
       x += now * step;
       to += now * kBlock;
+      taps.start += now * (kPairs ? 2 : 1) * taps.start_step;
     }
   }
 
   template <bool kPairs, int kSize>
-  void pick_tile(int64_t size, const A* x, A* to) const {
+  void pick_tile(int64_t size, const Taps& taps, const A* x, A* to) const {
     if constexpr (kSize > 1) {
-      if (size < kSize) return pick_tile<kPairs, kSize - 1>(size, x, to);
+      if (size < kSize) return pick_tile<kPairs, kSize - 1>(size, taps, x, to);
     }
     if (t.source.column_step == 1) {
-      tile<kPairs, kSize, 1>(x, to);
+      tile<kPairs, kSize, 1>(taps, x, to);
     } else if (t.source.column_step == kLanes) {
-      tile<kPairs, kSize, kLanes>(x, to);
+      tile<kPairs, kSize, kLanes>(taps, x, to);
     } else {
-      tile<kPairs, kSize, 0>(x, to);
+      tile<kPairs, kSize, 0>(taps, x, to);
     }
   }
 
   // kStep: column_step where it is known, else 0.
   template <bool kPairs, int kSize, int kStep>
-  HWY_NOINLINE void tile(const A* x, A* to) const {
+  HWY_NOINLINE void tile(const Taps& taps, const A* x, A* to) const {
     constexpr int kColumns = kPairs ? 2 * kSize : kSize;
     const D d;
     const int64_t step = kStep ? kStep : t.source.column_step;
@@ -98,11 +147,11 @@ struct Channels {
     CONVSHIP_UNROLL
     for (int j = 0; j < kColumns; ++j) {
       CONVSHIP_UNROLL
-      for (int v = 0; v < kVectors; ++v) sum[j][v] = hn::Load(d, t.bias + v * kLanes);
+      for (int v = 0; v < kVectors; ++v)
+        sum[j][v] = hn::Load(d, taps.start + j * taps.start_step + v * kLanes);
     }
-    const A* w = t.weight;
-    const int32_t* offset = t.source.offsets;
-    for (const int32_t* last = offset + t.source.taps; offset != last; ++offset) {
+    const A* w = taps.weight;
+    for (const int32_t* offset = taps.begin; offset != taps.end; ++offset) {
       V weight[kVectors];
       CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) weight[v] = hn::Load(d, w + v * kLanes);
@@ -130,9 +179,12 @@ struct Channels {
 
 template <typename A>
 void channels(const ChannelsTask<A>& task) {
+  using D = hn::ScalableTag<A>;
   if (task.vectors == 1) {
-    Channels<hn::ScalableTag<A>, 1>(task).run();
+    Channels<D, 1>(task).run();
+  } else if (task.vectors == 2) {
+    Channels<D, 2>(task).run();
   } else {
-    Channels<hn::ScalableTag<A>, 2>(task).run();
+    Channels<D, kMaxVectors>(task).run();
   }
 }

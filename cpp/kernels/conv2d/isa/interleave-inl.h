@@ -40,10 +40,13 @@ struct ChannelRows {
     const int64_t exist = smaller(kLanes, t.channels - c);
     from += c / t.block * t.c_step + c % t.block;
     for (int64_t j = 0; j < count; ++j, from += t.w_step, to += kLanes) {
-      const auto values =
-          exist == kLanes ? hn::LoadU(d, from) : hn::MaskedLoad(hn::FirstN(d, exist), d, from);
-      seen(values);
-      hn::Store(values, d, to);
+      if (exist == kLanes) {
+        hn::Store(hn::LoadU(d, from), d, to);
+      } else {
+        // Not a masked load: not every CPU has one that stays inside.
+        for (int64_t i = 0; i < kLanes; ++i) to[i] = i < exist ? from[i] : A(0);
+      }
+      seen(hn::Load(d, to));
     }
   }
 

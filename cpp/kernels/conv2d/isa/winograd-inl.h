@@ -98,7 +98,7 @@ struct Winograd {
 template <class W, typename A>
 void winograd_weights(const WinogradWeights<A>& t) {
   constexpr int kReach = W::kReach, kTaps = W::kTaps;
-  constexpr int kBlock = kMaxVectors * hn::MaxLanes(hn::ScalableTag<A>());
+  constexpr int kBlock = kWinogradVectors * hn::MaxLanes(hn::ScalableTag<A>());
   for (int i = 0; i < W::kPoints * kBlock; ++i) t.magnitudes[i] = 0;
   for (int64_t c = 0; c < t.channels; ++c) {
     const A* w = t.taps + c * kTaps * kTaps * kBlock;
@@ -194,7 +194,7 @@ struct WinogradGemm {
   using D = hn::ScalableTag<A>;
   using V = hn::Vec<D>;
   static constexpr int64_t kLanes = hn::MaxLanes(D());
-  static constexpr int kVectors = kMaxVectors;
+  static constexpr int kVectors = kWinogradVectors;
   static constexpr int64_t kBlock = kVectors * kLanes;
   static constexpr int kTile = (kRegisters - kVectors - 1) / kVectors;
   // Sums of more input channels than this are added up in memory: a chain of
@@ -292,7 +292,7 @@ template <class W, typename A>
 struct WinogradBack {
   using D = hn::ScalableTag<A>;
   using V = hn::Vec<D>;
-  using P = Pooling<D, kMaxVectors>;
+  using P = Pooling<D, kWinogradVectors>;
   static constexpr int64_t kLanes = P::kLanes;
   static constexpr int64_t kBlock = P::kBlock;
   static constexpr int kOut = W::kOut;
@@ -330,7 +330,7 @@ struct WinogradBack {
     for (int64_t y = 0; y < t.tiles.h; ++y) {
       for (int64_t x = 0; x < t.tiles.w; ++x) {
         CONVSHIP_UNROLL
-        for (int k = 0; k < kMaxVectors; ++k) {
+        for (int k = 0; k < kWinogradVectors; ++k) {
           V r[kOut * kOut];
           results(y * t.tiles.w + x, k, r);
           CONVSHIP_UNROLL
@@ -340,8 +340,9 @@ struct WinogradBack {
               const V* corner = r + (2 * i) * kOut + 2 * j;
               const V best =
                   max_of(max_of(corner[0], corner[1]), max_of(corner[kOut], corner[kOut + 1]));
-              hn::Store(t.target.relu ? relu(best) : best, d,
-                        t.scratch + i * row_size + ((x * kHalf + j) * kMaxVectors + k) * kLanes);
+              hn::Store(
+                  t.target.relu ? relu(best) : best, d,
+                  t.scratch + i * row_size + ((x * kHalf + j) * kWinogradVectors + k) * kLanes);
             }
           }
         }
@@ -364,7 +365,7 @@ struct WinogradBack {
     A* const rows = t.scratch;
     for (int64_t tile = 0; tile < tiles(); ++tile) {
       CONVSHIP_UNROLL
-      for (int k = 0; k < kMaxVectors; ++k) {
+      for (int k = 0; k < kWinogradVectors; ++k) {
         V y[kOut * kOut];
         results(tile, k, y);
         A* to = rows + tile / t.tiles.w * kOut * row_size +
