@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <memory>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -88,6 +89,9 @@ struct Arenas {
   Arena x, w, b, r, y, narrow, wide;
 };
 
+// Describes the latest problem, for when its call crashes.
+inline std::string under_test;
+
 // What one call wrote.
 template <typename T>
 struct Written {
@@ -111,6 +115,7 @@ class Problem {
         b_(arenas.b, static_cast<int64_t>(t_.b.size()), c.flush_end),
         narrow_(arenas.narrow, c.index == Index::narrow ? outputs(c).count() : 0, c.flush_end),
         wide_(arenas.wide, c.index == Index::wide ? outputs(c).count() : 0, c.flush_end) {
+    under_test = describe(c);
     x_.put(t_.x);
     t_.x = x_.read();  // an expanded dimension has one value for all
     if (c.residual) r_.put(t_.r);
@@ -144,7 +149,8 @@ class Problem {
     }
     if (case_.index == Index::wide) written.index = wide_.take();
     for (const T& value : written.y) {
-      if (same_bits(value, poison<T>())) written.complaint = "a value was not written";
+      if (!same_bits(value, poison<T>())) continue;
+      written.complaint = "a value was not written, or memory around an input was read";
     }
     if (!y_.untouched()) written.complaint = "memory around the output was written";
     if ((case_.index == Index::narrow && !narrow_.untouched()) ||
