@@ -14,6 +14,9 @@ template <typename A>
 struct Loops {
   int lanes;  // values in a vector
   void (*interleave)(const conv2d::Interleave<A>&, A* to);
+  // to[j * to_step + i] = from[i * from_step + j]
+  void (*transpose)(
+      const A* from, int64_t from_step, int64_t rows, int64_t columns, A* to, int64_t to_step);
   void (*channels)(const conv2d::ChannelsTask<A>&);
   int columns_channels;  // output channels of a ColumnsTask, at most
   void (*columns_split)(const conv2d::ColumnsSplit<A>&);

@@ -123,7 +123,43 @@ ColumnsPack<T>::ColumnsPack(const Loops<A>& loops,
 }
 
 template <typename T>
+void ColumnsPack<T>::run_in_planes(const Call<T>& call, const Parallel& parallel) const {
+  if constexpr (std::is_same_v<T, A>) {
+    const Geometry& g = call.geometry;
+    const int64_t in = g.image.h * g.image.w, out = g.pooled.h * g.pooled.w;
+    const bool back = call.output.channels_adjoin() && call.output.block == 1;
+    const auto x = make_aligned<T>(g.n * g.c_in * in);
+    const auto y = make_aligned<T>(back ? g.n * g.c_out * out : 0);
+    parallel.run(g.n * g.image.h, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t n = i / g.image.h, row = i % g.image.h;
+        loops_.transpose(call.input.at(n, 0, row, 0), call.input.w_step, g.image.w, g.c_in,
+                         x.get() + n * g.c_in * in + row * g.image.w, in);
+      }
+    });
+    const View<const T> planes = nchw<const T>(x.get(), g.c_in, g.image);
+    const View<T> output = back ? nchw(y.get(), g.c_out, g.pooled) : call.output;
+    run({g, call.activation, planes, output, call.residual, call.index}, parallel);
+    if (!back) return;
+    parallel.run(g.n * g.pooled.h, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t n = i / g.pooled.h, row = i % g.pooled.h;
+        loops_.transpose(y.get() + n * g.c_out * out + row * g.pooled.w, out, g.c_out, g.pooled.w,
+                         call.output.at(n, 0, row, 0), call.output.w_step);
+      }
+    });
+  }
+}
+
+template <typename T>
 std::vector<int64_t> ColumnsPack<T>::run(const Call<T>& call, const Parallel& parallel) const {
+  if constexpr (std::is_same_v<T, A>) {
+    if (call.geometry.groups > 1 && call.input.channels_adjoin() && call.input.w_step > 1 &&
+        call.input.block == 1 && !call.residual.data) {
+      run_in_planes(call, parallel);
+      return {};
+    }
+  }
   // One window has no stride.
   Geometry g = call.geometry;
   if (g.pooled.w == 1) g.pool_stride.w = 1;

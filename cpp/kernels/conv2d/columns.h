@@ -19,6 +19,10 @@ class ColumnsPack final : public Pack<T> {
  private:
   class Strips;
 
+  // By way of planes, for channels that adjoin: a group has few of them, and
+  // would be picked out of all one value at a time.
+  void run_in_planes(const Call<T>& call, const Parallel& parallel) const;
+
   const Loops<A>& loops_;
   int64_t blocks_;      // of output channels, in one group
   int64_t block_size_;  // of all but the last

@@ -84,3 +84,29 @@ void interleave(const Interleave<A>& t, A* to) {
     ChannelRows<D>{t, c}.copy(to);
   }
 }
+
+// to[j * to_step + i] = from[i * from_step + j]
+template <typename A>
+void transpose_matrix(
+    const A* from, int64_t from_step, int64_t rows, int64_t columns, A* to, int64_t to_step) {
+  const hn::ScalableTag<A> d;
+  constexpr int64_t kLanes = hn::MaxLanes(hn::ScalableTag<A>());
+  for (int64_t i = 0; i < rows; i += kLanes) {
+    for (int64_t j = 0; j < columns; j += kLanes) {
+      if (i + kLanes <= rows && j + kLanes <= columns) {
+        hn::Vec<hn::ScalableTag<A>> tile[kLanes];
+        CONVSHIP_UNROLL
+        for (int64_t k = 0; k < kLanes; ++k) tile[k] = hn::LoadU(d, from + (i + k) * from_step + j);
+        transpose(d, tile);
+        CONVSHIP_UNROLL
+        for (int64_t k = 0; k < kLanes; ++k) hn::StoreU(tile[k], d, to + (j + k) * to_step + i);
+        continue;
+      }
+      for (int64_t k = i; k < smaller(i + kLanes, rows); ++k) {
+        for (int64_t l = j; l < smaller(j + kLanes, columns); ++l) {
+          to[l * to_step + k] = from[k * from_step + l];
+        }
+      }
+    }
+  }
+}

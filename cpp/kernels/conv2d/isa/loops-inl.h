@@ -44,6 +44,7 @@ template <typename A>
 constexpr Loops<A> kLoops = {
     .lanes = static_cast<int>(hn::MaxLanes(hn::ScalableTag<A>())),
     .interleave = interleave<A>,
+    .transpose = transpose_matrix<A>,
     .channels = channels<A>,
     .columns_channels = kColumnsChannels,
     .columns_split = columns_split<A>,
