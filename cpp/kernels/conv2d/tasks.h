@@ -1,7 +1,8 @@
 // What the loops that are compiled once per instruction set are told. Plain
 // data: those files see no standard containers and no threads, since code that
 // the compiler shares between files would run on CPUs that lack its
-// instructions. A is float or double.
+// instructions. A is float or double. Functions here are static for the
+// same reason: each of those files keeps its own.
 #pragma once
 
 #include <cstdint>
@@ -41,6 +42,13 @@ struct Pool {
   int64_t end;
 };
 
+// Windows of 2x2 that neither overlap nor leave the conv result: their maxima
+// can be taken in registers.
+static inline bool pools_pairs(const Pool& p) {
+  return p.size.h == 2 && p.size.w == 2 && p.stride.h == 2 && p.stride.w == 2 && p.padding.h == 0 &&
+         p.padding.w == 0 && 2 * p.width <= p.conv.w && 2 * p.end <= p.conv.h;
+}
+
 // Where the results of one block of output channels go; the steps serve the
 // residual too. Pooled row `begin` is at y.
 template <typename A>
@@ -75,24 +83,24 @@ struct ChannelsTask {
 };
 
 // Values of scratch for row-pooled conv rows, their indices and one result row.
-inline int64_t pooling_scratch(const Pool& pool, int64_t block) {
+static inline int64_t pooling_scratch(const Pool& pool, int64_t block) {
   return (2 * pool.size.h + 2) * pool.width * block;
 }
 
 // Values of a conv row of `columns` columns, with its margins.
-inline int64_t row_scratch(const Pool& pool, int64_t columns, int64_t block) {
+static inline int64_t row_scratch(const Pool& pool, int64_t columns, int64_t block) {
   return (pool.padding.w + columns + pool.size.w) * block;
 }
 
 // Conv rows whose sums wait in memory for further taps: those of a band where
 // it takes several steps to sum all taps, else the one at work.
-inline int64_t waiting_rows(const Pool& pool, bool in_steps) {
+static inline int64_t waiting_rows(const Pool& pool, bool in_steps) {
   if (!in_steps) return 1;
   const int64_t rows = (pool.end - pool.begin - 1) * pool.stride.h + pool.size.h;
   return rows < pool.conv.h ? rows : pool.conv.h;
 }
 
-inline int64_t channels_scratch(const Pool& pool, bool in_steps, int64_t lanes) {
+static inline int64_t channels_scratch(const Pool& pool, bool in_steps, int64_t lanes) {
   const int64_t block = kMaxVectors * lanes;
   return waiting_rows(pool, in_steps) * row_scratch(pool, pool.conv.w, block) +
          pooling_scratch(pool, block);
@@ -138,7 +146,7 @@ struct ColumnsScratch {
   int64_t size;
 };
 
-inline ColumnsScratch columns_scratch(const Pool& pool, int64_t channels, int64_t lanes) {
+static inline ColumnsScratch columns_scratch(const Pool& pool, int64_t channels, int64_t lanes) {
   const auto vectors = [&](int64_t count) { return (count + lanes - 1) / lanes * lanes; };
   ColumnsScratch s{};
   s.before = vectors((pool.padding.w + pool.stride.w - 1) / pool.stride.w);

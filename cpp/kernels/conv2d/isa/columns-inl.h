@@ -107,10 +107,7 @@ struct Columns {
   bool indexed() const { return t.target.narrow || t.target.wide; }
 
   void run() const {
-    const Pool& p = t.pool;
-    const bool square = p.size.h == 2 && p.size.w == 2 && p.stride.h == 2 && p.stride.w == 2 &&
-                        p.padding.h == 0 && p.padding.w == 0;
-    if (square && !indexed() && 2 * p.width <= p.conv.w && 2 * p.end <= p.conv.h) {
+    if (pools_pairs(t.pool) && !indexed()) {
       pool_in_registers();
     } else if (indexed()) {
       pool_rows<true>();

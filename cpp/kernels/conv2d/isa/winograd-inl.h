@@ -302,10 +302,7 @@ struct WinogradBack {
   int64_t tiles() const { return t.tiles.h * t.tiles.w; }
 
   void run() const {
-    const Pool& p = t.pool;
-    const bool square = p.size.h == 2 && p.size.w == 2 && p.stride.h == 2 && p.stride.w == 2 &&
-                        p.padding.h == 0 && p.padding.w == 0 && !t.target.residual;
-    if (square && 2 * p.width <= p.conv.w && 2 * p.end <= p.conv.h) {
+    if (pools_pairs(t.pool) && !t.target.residual) {
       pool_in_registers();
     } else {
       pool_rows();
