@@ -15,6 +15,7 @@
 #include <streambuf>
 
 #include "backend.h"
+#include "ops/lowering/lower.h"
 
 namespace convship::runtime {
 namespace {
@@ -133,8 +134,12 @@ void print_to_stderr() {
 
 class TorchScriptBackend final : public NetworkBackend {
  public:
-  TorchScriptBackend(torch::jit::Module module, bool keeps_state, const Manifest* manifest)
-      : module_(std::move(module)) {
+  // whole: forward, where a plan serves all of it, or null.
+  TorchScriptBackend(torch::jit::Module module,
+                     c10::intrusive_ptr<ops::Planned> whole,
+                     bool keeps_state,
+                     const Manifest* manifest)
+      : module_(std::move(module)), whole_(std::move(whole)) {
     if (keeps_state) state_ = std::make_unique<std::mutex>();
     if (manifest != nullptr && manifest->outputs.size() == 1) output_name_ = manifest->outputs[0];
   }
@@ -148,6 +153,12 @@ class TorchScriptBackend final : public NetworkBackend {
 
   NamedAtTensors forward(std::vector<at::Tensor> inputs) const override {
     NamedAtTensors outputs;
+    if (whole_) {
+      const c10::InferenceMode inference;
+      outputs.emplace_back(output_name_.empty() ? "output" : output_name_,
+                           std::move(whole_->run(inputs).front()));
+      return outputs;
+    }
     flatten(call("forward", {inputs.begin(), inputs.end()}), "", outputs);
     if (outputs.size() == 1 && !output_name_.empty()) outputs[0].first = output_name_;
     return outputs;
@@ -170,6 +181,7 @@ class TorchScriptBackend final : public NetworkBackend {
   }
 
   torch::jit::Module module_;
+  c10::intrusive_ptr<ops::Planned> whole_;
   std::unique_ptr<std::mutex> state_;  // calls take turns where the network writes to itself
   std::string output_name_;
 };
@@ -189,8 +201,13 @@ std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
   print_to_stderr();
   torch::jit::Module frozen = freeze_network(module);
   const bool state = keeps_state(frozen);
-  if (backend == Backend::convship) module = std::move(frozen);
-  return std::make_unique<TorchScriptBackend>(std::move(module), state, manifest);
+  c10::intrusive_ptr<ops::Planned> whole;
+  if (backend == Backend::convship) {
+    const ops::Lowered lowered = ops::lower(frozen);
+    if (lowered.whole) whole = lowered.parts.front();
+    module = std::move(frozen);
+  }
+  return std::make_unique<TorchScriptBackend>(std::move(module), std::move(whole), state, manifest);
 }
 
 }  // namespace convship::runtime
