@@ -4,18 +4,75 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 # As in convship.cli, nothing heavy up here.
 
-bench_app = typer.Typer(no_args_is_help=True, help="Measure speed.")
+
+class _ModelIsTheDefault(TyperGroup):
+    """`convship bench model.pt` is `convship bench model model.pt`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            args = ["model", *args]
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # Options may stand first; those of the group itself are about help.
+        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
+            args = ["model", *args]
+        return super().parse_args(ctx, args)
 
 
-@bench_app.callback()
-def _verbs() -> None:
-    pass  # typer would make an app of one verb that verb
+bench_app = typer.Typer(
+    cls=_ModelIsTheDefault,
+    no_args_is_help=True,
+    help="Measure speed: `bench model.pt` a network, `bench op` the fused op.",
+)
+
+
+@bench_app.command()
+def model(
+    model: Annotated[
+        str, typer.Argument(help="a shipped file, a run's folder, or a network's name")
+    ],
+    batch: Annotated[str, typer.Option(help="images per call, with commas")] = "1",
+    threads: Annotated[str, typer.Option(help="per call, each on its core, with commas")] = "1",
+    engines: Annotated[str | None, typer.Option(help="rungs or groups, with commas")] = None,
+    size: Annotated[str | None, typer.Option(help="of an image: 224, 240x320, 3x240x320")] = None,
+    image: Annotated[Path | None, typer.Option(help="for the way from bytes to classes")] = None,
+    allow_plain: Annotated[
+        bool, typer.Option("--allow-plain", help="a TorchScript file of others; trust its origin")
+    ] = False,
+    rounds: Annotated[int, typer.Option(help="turns per rung", min=1)] = 15,
+    slot_ms: Annotated[float, typer.Option(help="length of a turn")] = 100.0,
+    json: Annotated[Path | None, typer.Option(help="write everything there")] = None,
+) -> int:
+    """Measure one network on every rung, from eager Python to the native program, in turns."""
+    from convship.atomic import write_atomically
+    from convship.bench.ladder import bench_model
+    from convship.bench.ladder_table import ladder_as_text
+    from convship.bench.network import parse_size
+
+    report = bench_model(
+        model,
+        batches=_numbers("batch", batch),
+        threads=_numbers("threads", threads),
+        rungs=_names(engines),
+        size=None if size is None else parse_size(size),
+        allow_plain=allow_plain,
+        image=image,
+        rounds=rounds,
+        slot_ms=slot_ms,
+        say=_say,
+    )
+    if json is not None:
+        write_atomically(json, report.to_json().encode())
+    print(ladder_as_text(report, color=sys.stdout.isatty()))
+    return 0 if report.ours_is_right else 1
 
 
 @bench_app.command()
@@ -47,7 +104,7 @@ def op(
         Settings(threads, dtype, layout, isa, train),  # type: ignore[arg-type]
         rounds=rounds,
         slot_ms=slot_ms,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        say=_say,
     )
     if json is not None:
         write_atomically(json, report.to_json().encode())
@@ -59,3 +116,14 @@ def op(
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"bench: {name} must be numbers with commas, got '{text}'")
+    return list(map(int, parts))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
