@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -56,14 +59,14 @@ class Answers:
         self._reference = wide
         self._limits = [self._limit(mine, exact) for mine, exact in zip(narrow, wide, strict=True)]
 
-    def error(self, outputs: list[NDArray[np.generic]]) -> float:
+    def error(self, outputs: Sequence[NDArray[Any]]) -> float:
         """Return the largest error over an output's largest value, infinite where shapes differ."""
         if len(outputs) != len(self._reference):
             return float("inf")
         pairs = zip(outputs, self._reference, strict=True)
         return max((_relative(given, right) for given, right in pairs), default=float("inf"))
 
-    def objection(self, outputs: list[NDArray[np.generic]]) -> str:
+    def objection(self, outputs: Sequence[NDArray[Any]]) -> str:
         """Say why these outputs are not the answer; empty where they are."""
         if len(outputs) != len(self._reference):
             return f"gives {len(outputs)} outputs, the network has {len(self._reference)}"
@@ -80,7 +83,7 @@ class Answers:
                 )
         return ""
 
-    def _limit(self, mine: NDArray[np.generic], exact: NDArray[np.generic]) -> float:
+    def _limit(self, mine: NDArray[Any], exact: NDArray[Any]) -> float:
         if mine.dtype.kind != "f":
             return 0.0
         if not self.exact:
@@ -88,7 +91,7 @@ class Answers:
         return _FACTOR * max(_relative(mine, exact), _FLOAT32_ROUNDS)
 
 
-def _relative(given: NDArray[np.generic], right: NDArray[np.generic]) -> float:
+def _relative(given: NDArray[Any], right: NDArray[Any]) -> float:
     if given.shape != right.shape:
         return float("inf")
     if right.size == 0:
@@ -98,10 +101,10 @@ def _relative(given: NDArray[np.generic], right: NDArray[np.generic]) -> float:
         worst = float(np.max(np.abs(a - b)))
     if not np.isfinite(worst):
         return float("inf")
-    return worst / max(float(np.max(np.abs(b))), np.finfo(np.float32).tiny)
+    return worst / max(float(np.max(np.abs(b))), float(np.finfo(np.float32).tiny))
 
 
-def _run(module: torch.nn.Module, tensors: list[Tensor]) -> list[NDArray[np.generic]]:
+def _run(module: torch.nn.Module, tensors: list[Tensor]) -> list[NDArray[Any]]:
     with torch.inference_mode():
         return [value.numpy() for _, value in flatten(module(*tensors))]
 

@@ -50,12 +50,16 @@ def model(
     rounds: Annotated[int, typer.Option(help="turns per rung", min=1)] = 15,
     slot_ms: Annotated[float, typer.Option(help="length of a turn")] = 100.0,
     json: Annotated[Path | None, typer.Option(help="write everything there")] = None,
+    plot: Annotated[Path | None, typer.Option(help="draw bars there, PNG")] = None,
+    html: Annotated[Path | None, typer.Option(help="write a page with all plots there")] = None,
 ) -> int:
     """Measure one network on every rung, from eager Python to the native program, in turns."""
     from convship.atomic import write_atomically
     from convship.bench.ladder import bench_model
+    from convship.bench.ladder_picture import draw_ladder
     from convship.bench.ladder_table import ladder_as_text
     from convship.bench.network import parse_size
+    from convship.bench.page import as_page
 
     report = bench_model(
         model,
@@ -71,6 +75,10 @@ def model(
     )
     if json is not None:
         write_atomically(json, report.to_json().encode())
+    if plot is not None:
+        draw_ladder(report, plot)
+    if html is not None:
+        write_atomically(html, as_page(report).encode())
     print(ladder_as_text(report, color=sys.stdout.isatty()))
     return 0 if report.ours_is_right else 1
 

@@ -78,7 +78,7 @@ def time_calls(call: Callable[[], object], seconds: float) -> list[float]:
     """Call for about `seconds`, once at least, and return the seconds of every call."""
     clock = time.perf_counter
     call()  # not counted: a neighbour has had the caches since our last turn
-    times = []
+    times: list[float] = []
     start = begin = clock()
     while not times or start - begin < seconds:
         call()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import time
 from collections.abc import Callable
@@ -130,6 +131,8 @@ class Eager(TorchRung):
 
     def build(self) -> Callable[..., Any]:
         """Return the module."""
+        # Pickled by reference to its class, which may be torchvision's.
+        importlib.import_module("convship._torchvision")
         module: nn.Module = torch.load(self.case.module, weights_only=False).eval()
         if self.channels_last:
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

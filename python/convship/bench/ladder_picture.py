@@ -1,0 +1,203 @@
+"""A run on the ladder as pictures: times per rung, rounds, and the way from image to class."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convship.atomic import write_atomically
+from convship.bench.ladder_report import LadderReport
+from convship.bench.picture import COLORS, time_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_ladder", "rounds_figure", "stages_figure", "times_figure"]
+
+_STAGE_COLORS = {
+    "decode": "#1b9e77",
+    "preprocess": "#7570b3",
+    "decode_and_preprocess": "#4a87a0",
+    "network": "#d95f02",
+    "rest": "#c8c8c8",
+}
+_TEXT: dict[str, Any] = {"va": "center", "fontsize": 8}
+
+
+def draw_ladder(report: LadderReport, path: str | Path) -> None:
+    """Draw the times of all rungs, and below them one image's way to its class, as PNG.
+
+    Example:
+        >>> import tempfile
+        >>> from convship.bench.ladder import bench_model
+        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_ladder(report, Path(folder) / "ladder.png")
+    """
+    buffer = io.BytesIO()
+    times_figure(report, with_stages=True).savefig(buffer, format="png", dpi=110)
+    write_atomically(path, buffer.getvalue())
+
+
+def times_figure(report: LadderReport, *, with_stages: bool = False) -> Figure:
+    """Return a panel of bars per batch and threads.
+
+    Args:
+        report: From `bench_model`.
+        with_stages: Whether the way from image to class has a panel too, where it was measured.
+
+    Example:
+        >>> from convship.bench.ladder import bench_model
+        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
+        >>> len(times_figure(report).axes)
+        1
+    """
+    keys = list(report.ratios)
+    stages = _with_stages(report) if with_stages else []
+    count = len(keys) + (1 if stages else 0)
+    columns = min(2, count)
+    rungs = max(sum(_key(row) == key for row in report.results) for key in keys)
+    figure = _figure(count, columns, 0.8 + 0.24 * rungs)
+    axes = figure.subplots(-(-count // columns), columns, squeeze=False).flatten()
+    for axis, key in zip(axes, keys, strict=False):
+        _times(axis, report, key)
+    if stages:
+        _stages(axes[len(keys)], stages)
+    for axis in axes[count:]:
+        axis.axis("off")
+    environment = report.environment
+    figure.suptitle(
+        f"{report.title}: median time of a call (shorter is faster)\n"
+        f"{environment['cpu']}, isa {environment['isa']}, float32",
+        fontsize=10,
+    )
+    return figure
+
+
+def rounds_figure(report: LadderReport) -> Figure:
+    """Return the medians of all rounds: a quiet machine draws flat lines.
+
+    Example:
+        >>> from convship.bench.ladder import bench_model
+        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
+        >>> len(rounds_figure(report).axes)
+        1
+    """
+    keys = list(report.ratios)
+    columns = min(2, len(keys))
+    figure = _figure(len(keys), columns, 3.0)
+    axes = figure.subplots(-(-len(keys) // columns), columns, squeeze=False).flatten()
+    for axis, key in zip(axes, keys, strict=False):
+        for row in report.results:
+            if _key(row) == key and "round_us" in row:
+                first = len(axis.lines)
+                axis.plot(
+                    range(1, len(row["round_us"]) + 1),
+                    row["round_us"],
+                    marker=".",
+                    linewidth=1,
+                    color=f"C{first % 10}",
+                    linestyle="-" if first < 10 else "--",
+                    label=row["rung"],
+                )
+        axis.set_yscale("log")
+        axis.set_xlabel("round", fontsize=8)
+        axis.set_ylabel("microseconds", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.set_title(_name(key), fontsize=9)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
+    return figure
+
+
+def stages_figure(report: LadderReport) -> Figure | None:
+    """Return one image's way from bytes to class; None where that was not measured.
+
+    Example:
+        >>> from convship.bench.ladder import bench_model
+        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
+        >>> stages_figure(report) is None  # no file with preprocessing
+        True
+    """
+    rows = _with_stages(report)
+    if not rows:
+        return None
+    figure = _figure(1, 1, 0.8 + 0.24 * len(rows))
+    _stages(figure.subplots(), rows)
+    return figure
+
+
+def _figure(panels: int, columns: int, height: float) -> Figure:
+    # Not pyplot: it needs no display, and leaves the caller's figures and backend alone.
+    from matplotlib.figure import Figure
+
+    rows = -(-panels // columns)
+    return Figure(figsize=(1.0 + 5.2 * columns, 0.7 + height * rows), layout="constrained")
+
+
+def _key(row: dict[str, Any]) -> tuple[int, int]:
+    return row["batch"], row["threads"]
+
+
+def _name(key: tuple[int, int]) -> str:
+    return f"batch {key[0]}, {key[1]} thread{'s' if key[1] > 1 else ''}"
+
+
+def _times(axis: Axes, report: LadderReport, key: tuple[int, int]) -> None:
+    rows = [row for row in report.results if _key(row) == key]
+    longest = max((row["p50_us"] for row in rows if "p50_us" in row), default=1.0)
+    for position, row in enumerate(rows):
+        if "p50_us" not in row:
+            word = "wrong" if row["error"] is not None else "failed"
+            axis.text(0.01 * longest, position, word, **_TEXT)
+            continue
+        axis.barh(position, row["p50_us"], color=COLORS[row["kind"]], height=0.75)
+        axis.plot([row["p50_us"], row["p90_us"]], [position] * 2, color="black", linewidth=0.8)
+        end = max(row["p50_us"], min(row["p90_us"], 1.1 * longest))
+        label = time_text(1e-6 * row["p50_us"])
+        axis.text(end + 0.015 * longest, position, label, **_TEXT)
+    axis.set_xlim(0, 1.25 * longest)
+    _rungs(axis, [row["rung"] for row in rows])
+    axis.set_title(f"{_name(key)} (line: to the 90th percentile)", fontsize=9)
+
+
+def _with_stages(report: LadderReport) -> list[dict[str, Any]]:
+    """Of the first number of threads: more of them change the network, not the way to it."""
+    rows = [row for row in report.results if "stages_us" in row]
+    return [row for row in rows if row["threads"] == rows[0]["threads"]]
+
+
+def _stages(axis: Axes, rows: list[dict[str, Any]]) -> None:
+    labelled: set[str] = set()
+    for position, row in enumerate(rows):
+        stages = dict(row["stages_us"])
+        whole = stages.pop("end_to_end")
+        stages["rest"] = max(0.0, whole - sum(stages.values()))
+        left = 0.0
+        for name, color in _STAGE_COLORS.items():
+            if name not in stages:
+                continue
+            label = "" if name in labelled else name.replace("_", " ")
+            labelled.add(name)
+            axis.barh(
+                position, stages[name], left=left, color=color, height=0.75, label=label or None
+            )
+            left += stages[name]
+        axis.text(left, position, f" {time_text(1e-6 * whole)}", **_TEXT)
+    axis.set_xlim(0, 1.25 * max(row["stages_us"]["end_to_end"] for row in rows))
+    axis.legend(fontsize=7, frameon=False, loc="best")
+    _rungs(axis, [row["rung"] for row in rows])
+    axis.set_title(
+        f"one image, from its bytes to its class, {rows[0]['threads']} threads", fontsize=9
+    )
+
+
+def _rungs(axis: Axes, names: list[str]) -> None:
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.tick_params(axis="x", labelsize=7)
+    axis.set_xlabel("microseconds", fontsize=8)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
