@@ -122,6 +122,33 @@ def op(
     return 0 if report.ours_is_right else 1
 
 
+@bench_app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="JSON of the older run")],
+    new: Annotated[Path, typer.Argument(help="JSON of the newer run")],
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(help="'p50>1.1x', 'rate<0.9x'; may be repeated"),
+    ] = None,
+    engines: Annotated[str | None, typer.Option(help="only these rungs, with commas")] = None,
+) -> int:
+    """Compare two runs of `convship bench model.pt`; fail on conditions, for CI."""
+    from convship.bench.compare import compare as compare_reports
+    from convship.bench.compare import parse_condition
+
+    conditions = [parse_condition(text) for text in fail_if or ()]
+    found = compare_reports(old, new, conditions, _names(engines))
+    for line in found.lines:
+        print(line)
+    for line in found.notes:
+        _say(line)
+    if not conditions:
+        return 0
+    for line in found.failures:
+        print(f"FAILED {line}")
+    return 1 if found.failures else 0
+
+
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
 

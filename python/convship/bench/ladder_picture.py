@@ -20,9 +20,10 @@ _STAGE_COLORS = {
     "decode": "#1b9e77",
     "preprocess": "#7570b3",
     "decode_and_preprocess": "#4a87a0",
-    "network": "#d95f02",
-    "rest": "#c8c8c8",
+    "network": "#b9c0c9",
+    "rest": "#e3e3e3",
 }
+_KINDS = {"stock": "torch as it is", "peer": "other engines", "ours": "convship"}
 _TEXT: dict[str, Any] = {"va": "center", "fontsize": 8}
 
 
@@ -67,6 +68,7 @@ def times_figure(report: LadderReport, *, with_stages: bool = False) -> Figure:
         _stages(axes[len(keys)], stages)
     for axis in axes[count:]:
         axis.axis("off")
+    _kinds(figure, {row["kind"] for row in report.results})
     environment = report.environment
     figure.suptitle(
         f"{report.title}: median time of a call (shorter is faster)\n"
@@ -137,6 +139,13 @@ def _figure(panels: int, columns: int, height: float) -> Figure:
     return Figure(figsize=(1.0 + 5.2 * columns, 0.7 + height * rows), layout="constrained")
 
 
+def _kinds(figure: Figure, kinds: set[str]) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=COLORS[kind], label=_KINDS[kind]) for kind in _KINDS if kind in kinds]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+
+
 def _key(row: dict[str, Any]) -> tuple[int, int]:
     return row["batch"], row["threads"]
 
@@ -147,19 +156,21 @@ def _name(key: tuple[int, int]) -> str:
 
 def _times(axis: Axes, report: LadderReport, key: tuple[int, int]) -> None:
     rows = [row for row in report.results if _key(row) == key]
-    longest = max((row["p50_us"] for row in rows if "p50_us" in row), default=1.0)
+    scale, unit = _unit(max((row["p50_us"] for row in rows if "p50_us" in row), default=1.0))
+    longest = max((scale * row["p50_us"] for row in rows if "p50_us" in row), default=1.0)
     for position, row in enumerate(rows):
         if "p50_us" not in row:
             word = "wrong" if row["error"] is not None else "failed"
             axis.text(0.01 * longest, position, word, **_TEXT)
             continue
-        axis.barh(position, row["p50_us"], color=COLORS[row["kind"]], height=0.75)
-        axis.plot([row["p50_us"], row["p90_us"]], [position] * 2, color="black", linewidth=0.8)
-        end = max(row["p50_us"], min(row["p90_us"], 1.1 * longest))
+        middle, late = scale * row["p50_us"], min(scale * row["p90_us"], 1.1 * longest)
+        axis.barh(position, middle, color=COLORS[row["kind"]], height=0.75)
+        axis.plot([middle, max(middle, late)], [position] * 2, color="black", linewidth=0.8)
+        end = max(middle, late)
         label = time_text(1e-6 * row["p50_us"])
         axis.text(end + 0.015 * longest, position, label, **_TEXT)
     axis.set_xlim(0, 1.25 * longest)
-    _rungs(axis, [row["rung"] for row in rows])
+    _rungs(axis, [row["rung"] for row in rows], unit)
     axis.set_title(f"{_name(key)} (line: to the 90th percentile)", fontsize=9)
 
 
@@ -170,9 +181,11 @@ def _with_stages(report: LadderReport) -> list[dict[str, Any]]:
 
 
 def _stages(axis: Axes, rows: list[dict[str, Any]]) -> None:
+    longest = max(row["stages_us"]["end_to_end"] for row in rows)
+    scale, unit = _unit(longest)
     labelled: set[str] = set()
     for position, row in enumerate(rows):
-        stages = dict(row["stages_us"])
+        stages = {name: scale * value for name, value in row["stages_us"].items()}
         whole = stages.pop("end_to_end")
         stages["rest"] = max(0.0, whole - sum(stages.values()))
         left = 0.0
@@ -185,19 +198,30 @@ def _stages(axis: Axes, rows: list[dict[str, Any]]) -> None:
                 position, stages[name], left=left, color=color, height=0.75, label=label or None
             )
             left += stages[name]
-        axis.text(left, position, f" {time_text(1e-6 * whole)}", **_TEXT)
-    axis.set_xlim(0, 1.25 * max(row["stages_us"]["end_to_end"] for row in rows))
-    axis.legend(fontsize=7, frameon=False, loc="best")
-    _rungs(axis, [row["rung"] for row in rows])
+        axis.text(left, position, f" {time_text(1e-6 * whole / scale)}", **_TEXT)
+    axis.set_xlim(0, 1.25 * scale * longest)
+    axis.legend(
+        fontsize=7,
+        frameon=False,
+        columnspacing=1.0,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.18),
+        ncols=5,
+    )
+    _rungs(axis, [row["rung"] for row in rows], unit)
     axis.set_title(
         f"one image, from its bytes to its class, {rows[0]['threads']} threads", fontsize=9
     )
 
 
-def _rungs(axis: Axes, names: list[str]) -> None:
+def _unit(longest_us: float) -> tuple[float, str]:
+    return (1e-3, "milliseconds") if longest_us >= 1000 else (1.0, "microseconds")
+
+
+def _rungs(axis: Axes, names: list[str], unit: str) -> None:
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.tick_params(axis="x", labelsize=7)
-    axis.set_xlabel("microseconds", fontsize=8)
+    axis.set_xlabel(unit, fontsize=8)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
