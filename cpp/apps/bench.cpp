@@ -7,9 +7,11 @@
 #include <cmath>
 #include <iomanip>
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
+#include <sstream>
 #include <thread>
 
 #include "bench_environment.h"
@@ -72,7 +74,7 @@ struct Rung {
   const RungKind* kind = nullptr;
   std::unique_ptr<BenchProcess> process;
   std::vector<double> calls, round_us, end_to_end;
-  double first_us = 0;
+  double error = 0;  // largest, over an output's largest value
   std::string problem;
 };
 
@@ -101,30 +103,37 @@ std::vector<Tensor> answers(Rung& rung) {
   return tensors;
 }
 
-// Why `given` is not the answer; empty where it is. LibTorch as it is has the
-// say. Rounding in float32 stays far below a thousandth of the largest value;
-// bfloat16, or a wrong layer, does not.
-std::string objection(const std::vector<Tensor>& given, const std::vector<Tensor>& expected) {
-  constexpr double kShare = 1e-3;
-  if (given.size() != expected.size()) return "another number of outputs than libtorch";
+// LibTorch as it is has the say. Rounding in float32 stays far below a
+// thousandth of the largest value; bfloat16, or a wrong layer, does not.
+void compare(Rung& rung, const std::vector<Tensor>& expected) {
+  constexpr double kLimit = 1e-3;
+  const std::vector<Tensor> given = answers(rung);
+  bool alike = given.size() == expected.size();
+  for (std::size_t i = 0; alike && i < given.size(); ++i) {
+    alike = given[i].shape() == expected[i].shape() && given[i].dtype() == expected[i].dtype();
+  }
+  if (!alike) {
+    rung.error = INFINITY;
+    rung.problem = "gives other outputs than libtorch";
+    return;
+  }
   for (std::size_t i = 0; i < given.size(); ++i) {
-    if (given[i].shape() != expected[i].shape() || given[i].dtype() != expected[i].dtype()) {
-      return "an output of another shape or type than libtorch's";
-    }
-    if (given[i].dtype() != DType::float32) continue;  // compared by `convship verify`
+    if (given[i].dtype() != DType::float32) continue;  // `convship verify` compares all
     const auto a = given[i].values<float>(), b = expected[i].values<float>();
-    double largest = 0, worst = 0;
+    double largest = std::numeric_limits<float>::min(), worst = 0;
     for (std::size_t k = 0; k < a.size(); ++k) {
       const double difference = std::abs(double{a[k]} - double{b[k]});
       largest = std::max(largest, std::abs(double{b[k]}));
       worst = std::isnan(difference) ? INFINITY : std::max(worst, difference);
     }
-    if (worst > kShare * largest) {
-      return "its output is off by " + std::to_string(worst) + ", the largest value is " +
-             std::to_string(largest);
-    }
+    rung.error = std::max(rung.error, worst / largest);
   }
-  return "";
+  if (rung.error > kLimit) {
+    std::ostringstream text;
+    text << std::scientific << std::setprecision(1) << "output is off by " << rung.error
+         << " of its largest value, more than " << kLimit;
+    rung.problem = text.str();
+  }
 }
 
 std::vector<std::string> worker_words(const Arguments& arguments, const RungKind& kind) {
@@ -157,7 +166,7 @@ std::vector<Rung> start(const Arguments& arguments) {
   }
   // The last is libtorch where it takes part.
   const std::vector<Tensor> expected = answers(rungs.back());
-  for (Rung& rung : rungs) rung.problem = objection(answers(rung), expected);
+  for (Rung& rung : rungs) compare(rung, expected);
   return rungs;
 }
 
@@ -181,29 +190,35 @@ void measure(std::vector<Rung>& rungs, const Arguments& arguments) {
   }
 }
 
+// The fields of `convship bench`; docs/benchmarks.md names them.
 json row(Rung& rung, const Arguments& arguments) {
   const json& hello = rung.process->hello();
   json result = {{"rung", rung.kind->name},
                  {"kind", rung.kind->backend == std::string("libtorch") ? "stock" : "ours"},
                  {"batch", arguments.input.batch},
                  {"threads", hello["threads"]},
+                 {"problem", rung.problem},
+                 {"error", std::isfinite(rung.error) ? json(rung.error) : json("infinite")},
                  {"load_us", hello["load_us"]},
                  {"first_us", hello["first_us"]},
                  {"peak_mib", rung.process->peak_mib()}};
-  if (!rung.problem.empty()) {
-    result["problem"] = rung.problem;
-    return result;
-  }
+  if (!rung.problem.empty()) return result;
   std::sort(rung.calls.begin(), rung.calls.end());
   const double total = std::accumulate(rung.calls.begin(), rung.calls.end(), 0.0);
   const auto count = static_cast<double>(rung.calls.size());
+  const double network_us = percentile(rung.calls, 0.5);
   result["calls"] = rung.calls.size();
-  result["p50_us"] = percentile(rung.calls, 0.5);
+  result["p50_us"] = network_us;
   result["p90_us"] = percentile(rung.calls, 0.9);
   result["p99_us"] = percentile(rung.calls, 0.99);
   result["images_per_s"] = 1e6 * count * arguments.input.batch / total;
   result["round_us"] = rung.round_us;
-  if (!rung.end_to_end.empty()) result["end_to_end_us"] = median(rung.end_to_end);
+  if (!rung.end_to_end.empty()) {
+    const double whole_us = median(rung.end_to_end);
+    result["stages_us"] = {{"network", network_us},
+                           {"decode_and_preprocess", std::max(0.0, whole_us - network_us)},
+                           {"end_to_end", whole_us}};
+  }
   return result;
 }
 
@@ -216,7 +231,7 @@ void print(const json& report) {
   for (const json& each : report["results"]) {
     std::cout << std::left << std::setw(16) << each["rung"].get<std::string>() << " batch "
               << each["batch"] << ", threads " << each["threads"] << ": ";
-    if (each.contains("problem")) {
+    if (each["problem"] != "") {
       std::cout << "not measured: " << each["problem"].get<std::string>() << '\n';
       continue;
     }
@@ -225,7 +240,11 @@ void print(const json& report) {
               << each["p99_us"].get<double>() << ", " << each["images_per_s"].get<double>()
               << " images/s; load " << each["load_us"].get<double>() / 1e3 << " ms, first call "
               << each["first_us"].get<double>() / 1e3 << " ms, peak "
-              << each["peak_mib"].get<double>() << " MiB\n";
+              << each["peak_mib"].get<double>() << " MiB";
+    if (each.contains("stages_us")) {
+      std::cout << "; bytes to class " << each["stages_us"]["end_to_end"].get<double>() << " us";
+    }
+    std::cout << '\n';
   }
   for (const json& warning : report["warnings"]) {
     std::cout << "warning: " << warning.get<std::string>() << '\n';
@@ -236,7 +255,10 @@ int bench(Arguments& arguments) {
   if (arguments.worker) return bench_worker(arguments.model, arguments.input, arguments.image);
   int& threads = arguments.model.options.threads;
   if (threads == 0) threads = default_threads();
-  json report = {{"environment", bench_environment(threads)}, {"results", json::array()}};
+  json report = {{"schema", 1},
+                 {"model", arguments.model.path.filename().string()},
+                 {"environment", bench_environment(threads)},
+                 {"results", json::array()}};
   report["warnings"] = bench_warnings(report["environment"]);
   std::vector<Rung> rungs = start(arguments);
   measure(rungs, arguments);

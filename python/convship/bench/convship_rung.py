@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-import convship
 from convship import _library
 from convship.bench.engine import time_calls
 from convship.bench.grid import Floats
 from convship.bench.network_case import NetworkCase
 from convship.bench.network_engine import NetworkEngine
 from convship.bench.settings import Settings
+from convship.model import load
 
 
 class Loaded(NetworkEngine):
@@ -33,7 +33,7 @@ class Loaded(NetworkEngine):
 
     def load(self) -> None:
         """Load the file as any user would."""
-        self.model = convship.load(self.case.model, allow_plain=self.case.plain)
+        self.model = load(self.case.model, allow_plain=self.case.plain)
         self.call = partial(self.model.run, **self.inputs)
 
     def outputs(self) -> dict[str, Floats]:

@@ -110,6 +110,14 @@ def choose_rungs(
                 "a file holds no nn.Module: give the run's folder or a network's name; "
                 "python torchscript comes closest"
             )
+        if rung.native:
+            # Here, not above: workers read this file, and those of the peers must not load torch.
+            from convship.verify import native_program
+
+            try:
+                native_program()
+            except FileNotFoundError as error:
+                return str(error)
         return rung.obstacle(Settings())
 
     return choose_specs(RUNGS, names, obstacle)
