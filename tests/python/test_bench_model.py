@@ -18,7 +18,12 @@ from convship.bench.answers import Answers
 from convship.bench.client import WorkerError
 from convship.bench.environment import choose_cpus
 from convship.bench.ladder import RungRow, bench_model
-from convship.bench.ladder_picture import draw_ladder, rounds_figure, stages_figure
+from convship.bench.ladder_picture import (
+    batches_figure,
+    draw_ladder,
+    rounds_figure,
+    stages_figure,
+)
 from convship.bench.ladder_report import make_ladder_report
 from convship.bench.ladder_table import ladder_as_text
 from convship.bench.native_worker import NativeWorker
@@ -400,7 +405,7 @@ def test_command_measures_compares_and_writes(convship, shipped, tmp_path):
     }
     assert files["png"].read_bytes().startswith(b"\x89PNG")
     page = files["html"].read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     assert all(name in page for name in names)
     # Nothing is fetched: no scripts, no addresses but the names of XML's vocabularies.
     assert not re.search(r"<script|<link|<img|@import|url\((?!#)", page)
@@ -415,6 +420,7 @@ def test_nn_module_is_measured_where_there_is_one(tmp_path):
     assert [row["rung"] for row in report.results] == ["python eager"]
     assert report.results[0]["problem"] == ""
     assert stages_figure(report) is None
+    assert batches_figure(report) is None
 
 
 @pytest.mark.parametrize("peer", ["onnxruntime", "openvino"])

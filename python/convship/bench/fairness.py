@@ -79,7 +79,7 @@ def facts_warnings(name: str, facts: Mapping[str, Any], threads: int) -> list[st
 
     Example:
         >>> facts_warnings("a", {"threads": 2}, 1)
-        ["thread mismatch: a runs with 2 threads, asked for were 1; its times are no comparison"]
+        ['thread mismatch: a runs with 2 threads, asked for were 1; its times are no comparison']
     """
     warnings = []
     if facts.get("threads", threads) != threads:

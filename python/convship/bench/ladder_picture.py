@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_ladder", "rounds_figure", "stages_figure", "times_figure"]
+__all__ = ["batches_figure", "draw_ladder", "rounds_figure", "stages_figure", "times_figure"]
 
 _STAGE_COLORS = {
     "decode": "#1b9e77",
@@ -92,26 +93,64 @@ def rounds_figure(report: LadderReport) -> Figure:
     figure = _figure(len(keys), columns, 3.0)
     axes = figure.subplots(-(-len(keys) // columns), columns, squeeze=False).flatten()
     for axis, key in zip(axes, keys, strict=False):
-        for row in report.results:
-            if _key(row) == key and "round_us" in row:
-                first = len(axis.lines)
-                axis.plot(
-                    range(1, len(row["round_us"]) + 1),
-                    row["round_us"],
-                    marker=".",
-                    linewidth=1,
-                    color=f"C{first % 10}",
-                    linestyle="-" if first < 10 else "--",
-                    label=row["rung"],
-                )
+        rows = [row for row in report.results if _key(row) == key and "round_us" in row]
+        for row in rows:
+            _line(axis, range(1, len(row["round_us"]) + 1), row["round_us"], row["rung"])
         axis.set_yscale("log")
-        axis.set_xlabel("round", fontsize=8)
-        axis.set_ylabel("microseconds", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.set_title(_name(key), fontsize=9)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
+        _label(axis, "round", "microseconds", _name(key))
+    _legend(figure, axes[0])
     return figure
+
+
+def batches_figure(report: LadderReport) -> Figure | None:
+    """Return the time per image over the batch size; None where there is one size only.
+
+    Example:
+        >>> from convship.bench.ladder import bench_model
+        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
+        >>> batches_figure(report) is None
+        True
+    """
+    if len({batch for batch, _ in report.ratios}) < 2:
+        return None
+    threads = list(dict.fromkeys(threads for _, threads in report.ratios))
+    figure = _figure(len(threads), min(2, len(threads)), 3.0)
+    axes = figure.subplots(-(-len(threads) // 2), min(2, len(threads)), squeeze=False).flatten()
+    for axis, count in zip(axes, threads, strict=False):
+        rows = [row for row in report.results if row["threads"] == count and "p50_us" in row]
+        for rung in dict.fromkeys(row["rung"] for row in rows):
+            own = sorted((row["batch"], row["p50_us"]) for row in rows if row["rung"] == rung)
+            _line(axis, [batch for batch, _ in own], [us / batch for batch, us in own], rung)
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        _label(axis, "batch", "microseconds per image", f"threads {count}")
+    _legend(figure, axes[0])
+    return figure
+
+
+def _line(axis: Axes, x: Sequence[int], y: Sequence[float], name: str) -> None:
+    number = len(axis.lines)
+    axis.plot(
+        x,
+        y,
+        marker=".",
+        linewidth=1,
+        color=f"C{number % 10}",
+        linestyle="-" if number < 10 else "--",
+        label=name,
+    )
+
+
+def _label(axis: Axes, x: str, y: str, title: str) -> None:
+    axis.set_xlabel(x, fontsize=8)
+    axis.set_ylabel(y, fontsize=8)
+    axis.tick_params(labelsize=7)
+    axis.set_title(title, fontsize=9)
+
+
+def _legend(figure: Figure, axis: Axes) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
 
 
 def stages_figure(report: LadderReport) -> Figure | None:

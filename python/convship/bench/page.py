@@ -7,7 +7,12 @@ import re
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from convship.bench.ladder_picture import rounds_figure, stages_figure, times_figure
+from convship.bench.ladder_picture import (
+    batches_figure,
+    rounds_figure,
+    stages_figure,
+    times_figure,
+)
 from convship.bench.ladder_report import LadderReport
 from convship.bench.table import digits, environment_lines, interval_text
 
@@ -46,7 +51,7 @@ def as_page(report: LadderReport) -> str:
         >>> page.startswith("<!doctype html>"), "<svg" in page
         (True, True)
     """
-    stages = stages_figure(report)
+    stages, batches = stages_figure(report), batches_figure(report)
     parts = [
         f"<h1>{escape(report.title)} on every rung</h1>",
         *(f'<p class="quiet">{escape(line)}</p>' for line in _about(report)),
@@ -55,6 +60,7 @@ def as_page(report: LadderReport) -> str:
         _svg(times_figure(report), "times"),
         *(_section(report, key) for key in report.ratios),
         *(["<h2>From bytes to class</h2>", _svg(stages, "stages")] if stages else []),
+        *(["<h2>Batches</h2>", _svg(batches, "batches")] if batches else []),
         "<h2>Rounds</h2>",
         '<p class="quiet">Median of each turn. On a quiet machine the lines are flat.</p>',
         _svg(rounds_figure(report), "rounds"),
