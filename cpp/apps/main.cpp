@@ -16,11 +16,18 @@ void ModelArguments::add_to(CLI::App& verb) {
   verb.add_flag(
       "--plain", options.allow_plain,
       "Accept a TorchScript file that convship did not write; it is a program, trust its origin");
+  verb.add_option("--op-library", options.op_libraries,
+                  "Shared library that registers operators of the model; may be repeated");
   verb.add_flag("--json", json, "Results as JSON on stdout");
 }
 
 Model ModelArguments::load() {
   options.backend = backend == "libtorch" ? Backend::libtorch : Backend::convship;
+  // Results have stdout for themselves.
+  options.log = [](LogLevel level, std::string_view message) {
+    if (level == LogLevel::debug) return;
+    std::cerr << (level == LogLevel::warning ? "convship-run: warning: " : "") << message << '\n';
+  };
   return Model::load(path, options);
 }
 
