@@ -45,6 +45,7 @@ constexpr Verb kVerbs[] = {
     {"info", "Describe the file and this build", add_info},
     {"run", "Run the network on tensors: .npy files in, .npy files out", add_run},
     {"bench", "Measure the network's latency natively", add_bench},
+    {"doctor", "Tell what this machine and this installation have, and what is wrong", add_doctor},
     {"stages", "Write every stage's tensors of the given images, for comparisons", add_stages},
 };
 
@@ -62,6 +63,9 @@ std::string explain(const CLI::ParseError& error, int argc, char** argv) {
 int run(int argc, char** argv) {
   CLI::App app("Runs convship models without Python.");
   app.set_version_flag("--version", "convship-run " CONVSHIP_VERSION);
+  app.footer(
+      "Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 a check found a\n"
+      "difference, 2 usage, 3 bad model file, 4 bad image, 5 environment. See man convship-run.");
   app.require_subcommand(1);
   std::map<const CLI::App*, Action> actions;
   for (const Verb& verb : kVerbs) {

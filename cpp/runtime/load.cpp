@@ -7,6 +7,7 @@
 #include "log.h"
 #include "model_impl.h"
 #include "op_libraries.h"
+#include "torch_version.h"
 
 namespace convship::runtime {
 namespace {
@@ -56,6 +57,9 @@ LoadedModel load_model(std::vector<std::byte> bytes,
                        const Options& options,
                        const std::string& name,
                        LoadTimes& times) {
+  if (const auto why = torch_mismatch(TORCH_VERSION, loaded_torch_version()); !why.empty()) {
+    throw Error(ErrorCode::environment, why);
+  }
   ops::register_ops();
   apply_threads(options.threads);
   LoadedModel model;

@@ -8,6 +8,7 @@
 #include "runtime/archive.h"
 #include "runtime/safetensors.h"
 #include "runtime/sha256.h"
+#include "runtime/torch_version.h"
 #include "shipped.h"
 
 using namespace convship;
@@ -44,6 +45,13 @@ float run_sum(const Model& model, float a, float b) {
 TEST_CASE("sha256 of a known text") {
   CHECK(sha256_hex(bytes_of("abc")) ==
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST_CASE("a LibTorch of another minor version is refused") {
+  CHECK(torch_mismatch("2.13.0", "2.13.1").empty());
+  CHECK(torch_mismatch(build().torch, loaded_torch_version()).empty());
+  CHECK(contains(torch_mismatch("2.13.0", "2.12.0"), "built for LibTorch 2.13, this process"));
+  CHECK(!torch_mismatch("2.1.0", "2.13.0").empty());
 }
 
 TEST_CASE("a shipped network runs and names its output") {

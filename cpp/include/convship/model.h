@@ -256,11 +256,16 @@ CONVSHIP_API int default_threads();
 CONVSHIP_API void set_threads(int threads);
 CONVSHIP_API int threads();
 
-// Versions of this build and the instruction set in use, for `info`.
+// Versions of this build and what it meets in this process, for `info` and `doctor`.
 struct Build {
-  std::string convship;  // "0.1.0"
-  std::string torch;     // the version that was compiled against
-  std::string isa;       // of the kernels, as chosen at run time
+  std::string convship;            // "0.1.0"
+  std::string torch;               // the version that was compiled against
+  std::string torch_loaded;        // the one in this process
+  std::string torch_problem;       // why the two do not fit; empty when they do
+  std::string isa;                 // of the kernels, as chosen at run time
+  std::vector<std::string> isas;   // what this build and this CPU have in common, best first
+  std::string compiler;            // "gcc 12.2.0"
+  bool flushes_denormals = false;  // the calling thread takes tiny numbers for zero
 };
 CONVSHIP_API Build build();
 
