@@ -29,15 +29,17 @@ int main() {
 
 CMAKE = """
 cmake_minimum_required(VERSION 3.25)
-project(app CXX)
+project(app {language})
 find_package(convship CONFIG REQUIRED COMPONENTS {components})
 {rest}
 """
 
 
-def cmake(folder: Path, package: Path, components: str, rest: str = ""):
+def cmake(folder: Path, package: Path, components: str, rest: str = "", language: str = "CXX"):
     folder.mkdir(exist_ok=True)
-    (folder / "CMakeLists.txt").write_text(CMAKE.format(components=components, rest=rest))
+    (folder / "CMakeLists.txt").write_text(
+        CMAKE.format(components=components, rest=rest, language=language)
+    )
     return subprocess.run(
         [
             *("cmake", "-B", folder / "build", "-S", folder),
@@ -88,6 +90,17 @@ def test_ops_component_compiles_against_libtorch_and_runs(tmp_path):
     subprocess.run(["cmake", "--build", tmp_path / "build"], check=True, capture_output=True)
     result = subprocess.run([tmp_path / "build/app"], check=True, capture_output=True, text=True)
     assert result.stdout == "9\n"
+
+
+def test_program_in_c_needs_no_cpp_compiler(tmp_path):
+    (tmp_path / "app.c").write_text(
+        "#include <convship/convship.h>\nint main(void) { return convship_threads() < 1; }\n"
+    )
+    rest = "add_executable(app app.c)\ntarget_link_libraries(app PRIVATE convship::runtime)\n"
+    configured = cmake(tmp_path, PACKAGE, "runtime", rest, language="C")
+    assert configured.returncode == 0, configured.stderr
+    subprocess.run(["cmake", "--build", tmp_path / "build"], check=True, capture_output=True)
+    subprocess.run([tmp_path / "build/app"], check=True)
 
 
 def test_missing_libtorch_is_explained(tmp_path, moved):
