@@ -80,9 +80,17 @@ convship_status convship_set_threads(int32_t threads) noexcept {
   return guarded([&] { set_threads(threads); });
 }
 
-int32_t convship_threads(void) noexcept { return threads(); }
+int32_t convship_threads(void) noexcept {
+  std::int32_t count = 0;
+  guarded([&] { count = threads(); });
+  return count;
+}
 
-int32_t convship_default_threads(void) noexcept { return default_threads(); }
+int32_t convship_default_threads(void) noexcept {
+  std::int32_t count = 0;
+  guarded([&] { count = default_threads(); });
+  return count;
+}
 
 convship_status convship_model_load(const char* path,
                                     const convship_options* options,

@@ -50,8 +50,10 @@ void collect_custom_ops(std::string_view source, std::set<std::string>& ops) {
     if (space.empty() || at >= source.size() || source[at] != '.') continue;
     const std::string_view name = word_at(source, ++at);
     at += name.size();
-    // Only a call is one; anything else is an attribute of something called ops.
-    if (!name.empty() && at < source.size() && source[at] == '(') {
+    // The parser itself knows torch's own. Only a call is an operator; anything
+    // else is an attribute of something called ops.
+    if (space != "prim" && space != "aten" && !name.empty() && at < source.size() &&
+        source[at] == '(') {
       ops.insert(std::string(space) + "::" + std::string(name));
     }
   }

@@ -22,10 +22,12 @@ void check(const NamedView& input) {
     throw Error(ErrorCode::usage, "input '" + input.name + "': " + what);
   };
   const TensorView& view = input.tensor;
-  bool empty = false;
+  std::int64_t bytes = static_cast<std::int64_t>(size_of(view.dtype));
   for (const std::int64_t size : view.shape) {
     if (size < 0) fail("sizes must not be negative, got " + describe(view.dtype, view.shape));
-    empty = empty || size == 0;
+    if (__builtin_mul_overflow(bytes, size, &bytes)) {
+      fail("there is no memory of this size: " + describe(view.dtype, view.shape));
+    }
   }
   if (!view.strides.empty() && view.strides.size() != view.shape.size()) {
     fail("there must be a stride for each of the " + std::to_string(view.shape.size()) +
@@ -33,7 +35,7 @@ void check(const NamedView& input) {
   }
   if (std::any_of(view.strides.begin(), view.strides.end(), [](auto stride) { return stride < 0; }))
     fail("strides must not be negative; LibTorch has no such tensors");
-  if (view.data == nullptr && !empty) fail("data must not be a null pointer");
+  if (view.data == nullptr && bytes > 0) fail("data must not be a null pointer");
 }
 
 // The network's inputs, in its order.

@@ -35,10 +35,9 @@ Quota cgroup2_quota() {
   }
   for (;;) {
     std::ifstream file("/sys/fs/cgroup" + path + "/cpu.max");
-    std::string quota;
-    double period = 0;
-    if (file >> quota >> period && quota != "max" && period > 0) {
-      least = smaller(least, std::stod(quota) / period);
+    double quota = 0, period = 0;  // "max" is no number: there is no limit
+    if (file >> quota >> period && quota > 0 && period > 0) {
+      least = smaller(least, quota / period);
     }
     const std::size_t slash = path.find_last_of('/');
     if (path.empty() || slash == std::string::npos) break;

@@ -8,6 +8,23 @@
 
 #include "convship/convship.h"
 
+/* Programs that were compiled with an earlier header rely on these places; what
+ * is added goes behind them. */
+#if UINTPTR_MAX == UINT64_MAX
+_Static_assert(offsetof(convship_options, threads) == 16, "convship_options");
+_Static_assert(offsetof(convship_options, op_libraries) == 24, "convship_options");
+_Static_assert(offsetof(convship_options, log_user) == 48, "convship_options");
+_Static_assert(offsetof(convship_build, isa) == 24, "convship_build");
+_Static_assert(offsetof(convship_tensor_info, shape) == 24, "convship_tensor_info");
+_Static_assert(offsetof(convship_tensor, rank) == 28, "convship_tensor");
+_Static_assert(offsetof(convship_tensor, strides) == 40, "convship_tensor");
+_Static_assert(offsetof(convship_buffer, strides) == 40, "convship_buffer");
+_Static_assert(offsetof(convship_bytes, size) == 16, "convship_bytes");
+_Static_assert(offsetof(convship_pixels, channels) == 36, "convship_pixels");
+_Static_assert(offsetof(convship_pixels, row_stride) == 40, "convship_pixels");
+_Static_assert(offsetof(convship_prediction, probability) == 24, "convship_prediction");
+#endif
+
 static int failures = 0;
 
 #define CHECK(condition)                                                             \

@@ -142,6 +142,7 @@ TEST_CASE("custom operators are found in code, not in texts and names") {
       "z = ops.acme.unfold(ops.other.twist(x))\n"
       "w = self.ops.of.mine(x) + drops.of.rain(x) + ops.attribute.only\n"
       "v = 'it\\'s ops.quoted.text(x)'\n"
+      "u = ops.prim.NumToTensor(ops.aten.add(x, y))\n"
       "ops.",
       ops);
   const std::set<std::string> expected = {"acme::fold", "acme::unfold", "other::twist"};

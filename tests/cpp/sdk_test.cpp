@@ -204,6 +204,20 @@ TEST_CASE("a batch of none, one and many runs; what the network refuses is expla
   CHECK(contains(message, "exported with x float32 [N, 3], y int64 [N, 3]"));
 }
 
+TEST_CASE("views that cannot be are refused before they are read") {
+  const Model model = Model::load(shipped(kSum));
+  const float x[] = {1, 2};
+  constexpr std::int64_t kHuge = std::int64_t{1} << 40;
+  CHECK(contains(message_of([&] { model.run({{"x", {x, DType::float32, {kHuge, kHuge}, {}}}}); }),
+                 "input 'x': there is no memory of this size"));
+  CHECK(contains(message_of([&] { model.run({{"x", {x, DType::float32, {2}, {-1}}}}); }),
+                 "strides must not be negative"));
+  CHECK(contains(message_of([&] { model.run({{"x", {x, DType::float32, {2}, {1, 1}}}}); }),
+                 "a stride for each of the 1 dimensions, got 2"));
+  CHECK(contains(message_of([&] { model.run({{"x", {nullptr, DType::float32, {2}, {}}}}); }),
+                 "null pointer"));
+}
+
 TEST_CASE("warm-up runs where the manifest tells the sizes") {
   const Model model = Model::load(shipped(kColours, kColoursManifest));
   model.warm_up(4);

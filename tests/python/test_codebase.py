@@ -43,6 +43,7 @@ def included(path: Path) -> list[str]:
         ("cpp/ops", r"torch/csrc/(autograd/python|utils/pybind)|Python|pybind11|runtime"),
         ("cpp/runtime", r"Python|pybind11"),
         ("cpp/apps", r"ATen|torch|c10|Python|pybind11|runtime/|images/"),
+        ("cpp/examples", r"ATen|torch|c10|Python|pybind11|runtime/|images/"),
     ],
 )
 def test_includes_point_down_only(folder, forbidden):

@@ -7,9 +7,12 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from models_for_tests import LABELS, classifier, write_images
 
 import convship
@@ -163,3 +166,73 @@ def test_documentation_of_the_program_is_installed():
     prefix = native_program().parent.parent
     assert (prefix / "share/man/man1/convship-run.1").exists()
     assert (prefix / "share/bash-completion/completions/convship-run").exists()
+
+
+ACME = """
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+static at::Tensor twice(const at::Tensor& x) { return x.add(x); }
+
+TORCH_LIBRARY(acme, library) { library.def("twice(Tensor x) -> Tensor", &twice); }
+"""
+
+USES_ACME = """
+import sys, torch
+
+torch.ops.load_library(sys.argv[1])
+
+class Twice(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.acme.twice(x)
+
+torch.jit.save(torch.jit.script(Twice()), sys.argv[2])
+"""
+
+
+def test_operators_of_others_are_named_when_missing_and_used_when_there(folder):
+    torch_folder = Path(torch.__file__).parent
+    (folder / "acme.cpp").write_text(ACME)
+    library, model = folder / "libacme.so", folder / "acme.pt"
+    subprocess.run(
+        [
+            *("g++", "-std=c++20", "-shared", "-fPIC", "-O0", "-o", library, folder / "acme.cpp"),
+            *(f"-isystem{torch_folder / 'include'}", f"-L{torch_folder / 'lib'}"),
+            *("-ltorch_cpu", "-lc10"),
+        ],
+        check=True,
+    )
+    writer = folder / "uses_acme.py"  # TorchScript reads the source of what it compiles
+    writer.write_text(USES_ACME)
+    subprocess.run([sys.executable, "-W", "ignore", writer, library, model], check=True)
+    np.save(folder / "acme.npy", np.float32([1, 2]))
+    command = ("run", model, f"x={folder / 'acme.npy'}", "--output", folder / "acme", "--plain")
+    missing = run(*command)
+    assert missing.returncode == 3
+    assert "the model needs the operator acme::twice, which this program" in missing.stderr
+    result = run(*command, "--op-library", library)
+    assert result.returncode == 0, result.stderr
+    assert np.load(folder / "acme/output.npy").tolist() == [2, 4]
+
+
+def test_memory_does_not_grow_over_thousands_of_answers(model, folder):
+    paths = write_images(folder, 16)
+    with subprocess.Popen(
+        [native_program(), "predict", model, "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+
+        def resident_after(rounds: int) -> int:
+            for _ in range(rounds):
+                child.stdin.write("".join(f"{path}\n" for path in paths))
+                child.stdin.flush()
+                for _ in paths:
+                    assert "predictions" in child.stdout.readline()
+            status = Path(f"/proc/{child.pid}/status").read_text()
+            return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+
+        settled = resident_after(20)
+        assert resident_after(150) - settled < 1024  # KiB
+        child.stdin.close()

@@ -45,7 +45,8 @@ def package(tmp_path_factory):
 def bare(package, tmp_path_factory):
     """Run commands in a root file system that holds libc, the archive, a model and images."""
     root = tmp_path_factory.mktemp("bare")
-    linker = Path("/lib64/ld-linux-x86-64.so.2")
+    program = (package[0] / "bin/convship-run").read_bytes()
+    linker = Path(re.search(rb"/lib[\w/]*/ld-[\w.-]+", program)[0].decode())
     places = subprocess.run(
         ["ldd", package[0] / "bin/convship-run"], capture_output=True, text=True, check=True
     )

@@ -71,12 +71,13 @@ typedef struct convship_build {
 } convship_build;
 #define CONVSHIP_BUILD_INIT {sizeof(convship_build), NULL, NULL, NULL}
 
-/* The texts live as long as the process, `isa` until this thread's next call. */
+/* The texts live until this thread's next call of it. */
 CONVSHIP_API convship_status convship_get_build(convship_build* build) CONVSHIP_NOEXCEPT;
 
 /* Threads inside one call, for the whole process. The default is what CPU
  * affinity and the cgroup's quota allow. */
 CONVSHIP_API convship_status convship_set_threads(int32_t threads) CONVSHIP_NOEXCEPT;
+/* At least 1; 0 on an error. */
 CONVSHIP_API int32_t convship_threads(void) CONVSHIP_NOEXCEPT;
 CONVSHIP_API int32_t convship_default_threads(void) CONVSHIP_NOEXCEPT;
 
