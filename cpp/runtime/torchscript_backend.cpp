@@ -4,17 +4,15 @@
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/passes/freeze_module.h>
 #include <torch/csrc/jit/passes/frozen_graph_optimizations.h>
-#include <torch/csrc/jit/runtime/operator.h>
-#include <torch/csrc/jit/runtime/print_handler.h>
 #include <torch/csrc/jit/serialization/import.h>
 
-#include <cstdio>
 #include <istream>
 #include <memory>
 #include <mutex>
 #include <streambuf>
 
 #include "backend.h"
+#include "log.h"
 #include "ops/lowering/lower.h"
 
 namespace convship::runtime {
@@ -41,18 +39,6 @@ class MemoryBuffer : public std::streambuf {
     return seekoff(position, std::ios_base::beg, mode);
   }
 };
-
-// An operator that nobody registered would surface as a parse error deep inside
-// LibTorch; the manifest lets us name it first.
-void check_required_ops(const Manifest& manifest, const std::string& name) {
-  for (const std::string& op : manifest.required_ops) {
-    if (torch::jit::getAllOperatorsFor(c10::Symbol::fromQualString(op)).empty()) {
-      throw Error(ErrorCode::model,
-                  name + ": the model needs the operator " + op +
-                      ", which this program does not have; load its library first");
-    }
-  }
-}
 
 // One level of a flattened name: the key itself at the top, joined by dots below.
 std::string join(const std::string& prefix, const std::string& key) {
@@ -123,15 +109,6 @@ bool keeps_state(const torch::jit::Module& frozen) {
   return reads_attributes(frozen.get_method("forward").graph()->block());
 }
 
-// What a model prints must not mix with a program's results. A Python process
-// has its own handler, which is left alone.
-void print_to_stderr() {
-  if (torch::jit::getPrintHandler() == torch::jit::getDefaultPrintHandler()) {
-    torch::jit::setPrintHandler(
-        [](const std::string& text) { std::fwrite(text.data(), 1, text.size(), stderr); });
-  }
-}
-
 class TorchScriptBackend final : public NetworkBackend {
  public:
   // whole: forward, where a plan serves all of it, or null.
@@ -141,7 +118,8 @@ class TorchScriptBackend final : public NetworkBackend {
                      const Manifest* manifest)
       : module_(std::move(module)), whole_(std::move(whole)) {
     if (keeps_state) state_ = std::make_unique<std::mutex>();
-    if (manifest != nullptr && manifest->outputs.size() == 1) output_name_ = manifest->outputs[0];
+    if (manifest != nullptr && manifest->outputs.size() == 1)
+      output_name_ = manifest->outputs[0].name;
   }
 
   std::vector<std::string> input_names() const override {
@@ -191,21 +169,23 @@ class TorchScriptBackend final : public NetworkBackend {
 std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
                                                  const Manifest* manifest,
                                                  Backend backend,
-                                                 const std::string& name) {
-  if (manifest != nullptr) check_required_ops(*manifest, name);
+                                                 LoadTimes& times) {
   const c10::InferenceMode inference;
   MemoryBuffer buffer(archive.bytes);
   std::istream stream(&buffer);
   torch::jit::Module module = torch::jit::load(stream, at::kCPU);
   module.eval();
-  print_to_stderr();
+  times.mark("parse");
+  take_over_prints();
   torch::jit::Module frozen = freeze_network(module);
   const bool state = keeps_state(frozen);
+  times.mark("freeze");
   c10::intrusive_ptr<ops::Planned> whole;
   if (backend == Backend::convship) {
     const ops::Lowered lowered = ops::lower(frozen);
     if (lowered.whole) whole = lowered.parts.front();
     module = std::move(frozen);
+    times.mark("plan");
   }
   return std::make_unique<TorchScriptBackend>(std::move(module), std::move(whole), state, manifest);
 }
