@@ -18,6 +18,8 @@ namespace {
 // Sizes of input with a plan of their own; a plan is small beside its weights.
 constexpr std::size_t kMostPlans = 32;
 
+thread_local Recording* recording = nullptr;
+
 plan::Size size_of(const at::Tensor& tensor) {
   if (tensor.dim() == 2) return {tensor.size(0), tensor.size(1), {1, 1}, true};
   return {tensor.size(0), tensor.size(1), {tensor.size(2), tensor.size(3)}, false};
@@ -159,18 +161,16 @@ std::vector<at::Tensor> Planned::run(const std::vector<at::Tensor>& inputs) cons
   const auto plan = serves(inputs) ? plan_for(inputs) : nullptr;
   if (!plan) return fall_back(inputs);
   return with_plan(*plan, inputs, [&](auto views, auto targets, float* memory) {
-    plan->run(views, targets, memory, torch_threads());
+    if (recording) {
+      const auto steps = plan->profile(views, targets, memory, torch_threads());
+      recording->steps.insert(recording->steps.end(), steps.begin(), steps.end());
+    } else {
+      plan->run(views, targets, memory, torch_threads());
+    }
   });
 }
 
-std::vector<plan::Plan::Timing> Planned::profile(const std::vector<at::Tensor>& inputs) const {
-  const auto plan = serves(inputs) ? plan_for(inputs) : nullptr;
-  std::vector<plan::Plan::Timing> timings;
-  if (!plan) return timings;
-  with_plan(*plan, inputs, [&](auto views, auto targets, float* memory) {
-    timings = plan->profile(views, targets, memory, torch_threads());
-  });
-  return timings;
-}
+Recording::Recording() { recording = this; }
+Recording::~Recording() { recording = nullptr; }
 
 }  // namespace convship::ops

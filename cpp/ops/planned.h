@@ -34,13 +34,6 @@ class CONVSHIP_API Planned final : public torch::CustomClassHolder {
   // Thread-safe. Calls that run at once have a memory each.
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) const;
 
-  // Layers that the plan serves, for reports.
-  const plan::Network& network() const { return network_; }
-
-  // Step by step, with the milliseconds of one call; empty where LibTorch
-  // would answer.
-  std::vector<plan::Plan::Timing> profile(const std::vector<at::Tensor>& inputs) const;
-
  private:
   class Memories;
 
@@ -60,6 +53,17 @@ class CONVSHIP_API Planned final : public torch::CustomClassHolder {
   mutable std::mutex mutex_;
   mutable std::vector<std::shared_ptr<const plan::Plan>> plans_;  // latest first
   std::unique_ptr<Memories> memories_;
+};
+
+// While it lives, plans that this thread runs measure their steps.
+class CONVSHIP_API Recording {
+ public:
+  Recording();
+  ~Recording();
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
+
+  std::vector<plan::Plan::Timing> steps;  // in the order in which they ran
 };
 
 }  // namespace convship::ops
