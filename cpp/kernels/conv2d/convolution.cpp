@@ -105,7 +105,8 @@ void Convolution<T>::run(const Geometry& geometry,
   const auto pack = [&](bool may_round) -> const Pack<T>& {
     Family family = choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
                                       .may_round = may_round,
-                                      .may_expand = finite_});
+                                      .may_expand = finite_,
+                                      .channels_adjoin = output.channels_adjoin()});
     if constexpr (std::is_same_v<T, float>) {
       if (family != Family::plain && DepthwisePack::serves(call)) family = Family::depthwise;
     }

@@ -32,7 +32,7 @@ DepthwisePack::DepthwisePack(const InstructionSet& isa,
                              const WeightShape& shape,
                              const float* weight,
                              const float* bias)
-    : loops_(isa.layers), lanes_(isa.single.lanes) {
+    : loops_(isa.layers), interleave_(isa.single.interleave), lanes_(isa.single.lanes) {
   const int64_t taps = shape.kernel.h * shape.kernel.w;
   const int64_t padded = ceil_div(shape.c_out, lanes_) * lanes_;
   weight_ = make_aligned<float>(padded * taps);
@@ -55,33 +55,54 @@ std::vector<int64_t> DepthwisePack::run(const Call<float>& call, const Parallel&
   base.x_column = call.input.w_step;
   base.y_row = call.output.h_step;
   base.y_column = call.output.w_step;
-  base.image = g.image;
   base.kernel = g.kernel;
   base.stride = g.stride;
-  base.padding = g.padding;
   base.dilation = g.dilation;
-  base.width = g.conv.w;
   base.activation = call.activation;
   // Bands, too, where there are few vectors for the threads.
   const int64_t bands = parallel.width() > 1 && g.n * vectors < 4 * parallel.width()
                             ? std::min<int64_t>(g.conv.h, 4)
                             : 1;
   const int64_t rows = ceil_div(g.conv.h, bands);
+  const bool padded = g.padding.h > 0 || g.padding.w > 0;
+  Interleave<float> copy{};
+  copy.c_step = call.input.c_step;
+  copy.h_step = call.input.h_step;
+  copy.w_step = call.input.w_step;
+  copy.block = call.input.block;
+  copy.image = g.image;
+  copy.left = -g.padding.w;
+  copy.columns = (g.conv.w - 1) * g.stride.w + (g.kernel.w - 1) * g.dilation.w + 1;
   const double operations = 2.0 * static_cast<double>(taps * lanes_ * rows * g.conv.w);
   constexpr double kWorthAThread = 4e4;
   const auto grain = static_cast<int64_t>(std::clamp(kWorthAThread / operations, 1.0, 1e6));
   parallel.run(g.n * vectors * bands, grain, [&](int64_t begin, int64_t end) {
+    const auto strip =
+        make_aligned<float>(padded ? rows_under(rows, g) * copy.columns * lanes_ : 0);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / bands / vectors, c = item / bands % vectors * lanes_;
+      const int64_t first = item % bands * rows;
+      if (first >= g.conv.h) continue;
       DepthwiseTask task = base;
-      task.x = call.input.at(n, c, 0, 0);
-      task.y = call.output.at(n, c, 0, 0);
-      task.residual = call.residual.data ? call.residual.at(n, c, 0, 0) : nullptr;
-      task.begin = item % bands * rows;
-      task.end = std::min(g.conv.h, task.begin + rows);
+      task.size = {std::min(rows, g.conv.h - first), g.conv.w};
       task.channels = std::min(lanes_, g.c_in - c);
+      task.y = call.output.at(n, c, first, 0);
+      task.residual = call.residual.data ? call.residual.at(n, c, first, 0) : nullptr;
       task.weight = weight_.get() + c * taps;
       task.bias = bias_.get() + c;
+      if (padded) {
+        Interleave<float> source = copy;
+        source.x = call.input.at(n, c, 0, 0);
+        source.channels = task.channels;
+        source.top = first * g.stride.h - g.padding.h;
+        source.rows = rows_under(task.size.h, g);
+        interleave_(source, strip.get());
+        task.x = strip.get();
+        task.x_row = copy.columns * lanes_;
+        task.x_column = lanes_;
+      } else {
+        task.x = call.input.at(n, c, first * g.stride.h, 0);
+      }
       loops_.depthwise(task);
     }
   });

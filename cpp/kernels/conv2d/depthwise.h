@@ -23,6 +23,7 @@ class DepthwisePack final : public Pack<float> {
 
  private:
   const LayerLoops& loops_;
+  void (*interleave_)(const Interleave<float>&, float* to);
   int64_t lanes_;
   AlignedArray<float> weight_;  // [vector][tap][lanes]
   AlignedArray<float> bias_;    // [vector][lanes]

@@ -58,24 +58,20 @@ struct LinearTask {
   conv2d::Activation activation;
 };
 
-// One vector of channels of one image, each channel with a kernel of its own;
-// rows [begin, end) of the result.
+// One vector of channels of one image, each channel with a kernel of its own.
+// Every tap of every result is inside of x.
 struct DepthwiseTask {
-  const float* x;  // row 0, column 0
+  const float* x;
   int64_t x_row;
   int64_t x_column;
   const float* residual;  // steps as y; or null
-  float* y;               // row 0, column 0
+  float* y;
   int64_t y_row;
   int64_t y_column;
-  conv2d::Pair image;
   conv2d::Pair kernel;
   conv2d::Pair stride;
-  conv2d::Pair padding;
   conv2d::Pair dilation;
-  int64_t begin;
-  int64_t end;
-  int64_t width;
+  conv2d::Pair size;    // of the result
   int64_t channels;     // of the vector that exist
   const float* weight;  // [kernel.h * kernel.w][lanes]
   const float* bias;    // [lanes]

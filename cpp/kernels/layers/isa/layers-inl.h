@@ -143,30 +143,21 @@ void linear_layer(const LinearTask& t) {
   for (; row < t.end; ++row) linear_rows<1>(t, row);
 }
 
-// The taps of [0, count) whose place offset + tap * step lies in [0, extent).
-HWY_INLINE conv2d::Range taps_inside(int64_t offset, int64_t step, int64_t extent, int64_t count) {
-  const int64_t begin = offset >= 0 ? 0 : smaller((-offset + step - 1) / step, count);
-  const int64_t end = offset >= extent ? 0 : smaller((extent - 1 - offset) / step + 1, count);
-  return {begin, larger(begin, end)};
-}
-
-// kColumns results of a row: taps [rows) x [columns) of the kernel. kWhole: all
-// channels of the vector exist.
+// kColumns results of a row. kWhole: all channels of the vector exist.
 template <bool kWhole, int kColumns>
-HWY_INLINE void depthwise_tile(
-    const DepthwiseTask& t, int64_t p, int64_t q, conv2d::Range rows, conv2d::Range columns) {
+HWY_INLINE void depthwise_tile(const DepthwiseTask& t, int64_t p, int64_t q) {
   const F d;
   const int64_t step = t.stride.w * t.x_column;
   const int64_t channels = kWhole ? kF : t.channels;
   FV sum[kColumns];
   CONVSHIP_UNROLL
   for (int j = 0; j < kColumns; ++j) sum[j] = hn::LoadU(d, t.bias);
-  for (int64_t i = rows.begin; i < rows.end; ++i) {
-    const float* row = t.x + (p * t.stride.h - t.padding.h + i * t.dilation.h) * t.x_row +
-                       (q * t.stride.w - t.padding.w) * t.x_column;
-    for (int64_t k = columns.begin; k < columns.end; ++k) {
-      const FV weight = hn::LoadU(d, t.weight + (i * t.kernel.w + k) * kF);
-      const float* from = row + k * t.dilation.w * t.x_column;
+  const float* row = t.x + p * t.stride.h * t.x_row + q * step;
+  const float* w = t.weight;
+  for (int64_t i = 0; i < t.kernel.h; ++i, row += t.dilation.h * t.x_row) {
+    const float* from = row;
+    for (int64_t k = 0; k < t.kernel.w; ++k, from += t.dilation.w * t.x_column, w += kF) {
+      const FV weight = hn::LoadU(d, w);
       CONVSHIP_UNROLL
       for (int j = 0; j < kColumns; ++j) {
         sum[j] = hn::MulAdd(load_some(from + j * step, channels), weight, sum[j]);
@@ -186,27 +177,18 @@ HWY_INLINE void depthwise_tile(
 
 template <bool kWhole>
 void depthwise_rows(const DepthwiseTask& t) {
-  constexpr int kColumns = 8;
-  for (int64_t p = t.begin; p < t.end; ++p) {
-    // Taps outside of the image are left out: they would add zero.
-    const conv2d::Range rows =
-        taps_inside(p * t.stride.h - t.padding.h, t.dilation.h, t.image.h, t.kernel.h);
-    const auto columns_at = [&](int64_t q) {
-      return taps_inside(q * t.stride.w - t.padding.w, t.dilation.w, t.image.w, t.kernel.w);
-    };
-    // Columns whose whole kernel is inside.
-    const int64_t reach = (t.kernel.w - 1) * t.dilation.w;
-    const int64_t first = smaller((t.padding.w + t.stride.w - 1) / t.stride.w, t.width);
-    const int64_t room = t.image.w - 1 - reach + t.padding.w;
-    const int64_t last = room < 0 ? first : larger(first, smaller(room / t.stride.w + 1, t.width));
-    const conv2d::Range all{0, t.kernel.w};
+  for (int64_t p = 0; p < t.size.h; ++p) {
     int64_t q = 0;
-    for (; q < first; ++q) depthwise_tile<kWhole, 1>(t, p, q, rows, columns_at(q));
-    for (; q + kColumns <= last; q += kColumns) {
-      depthwise_tile<kWhole, kColumns>(t, p, q, rows, all);
+    for (; q + 8 <= t.size.w; q += 8) depthwise_tile<kWhole, 8>(t, p, q);
+    if (q + 4 <= t.size.w) {
+      depthwise_tile<kWhole, 4>(t, p, q);
+      q += 4;
     }
-    for (; q + 2 <= last; q += 2) depthwise_tile<kWhole, 2>(t, p, q, rows, all);
-    for (; q < t.width; ++q) depthwise_tile<kWhole, 1>(t, p, q, rows, columns_at(q));
+    if (q + 2 <= t.size.w) {
+      depthwise_tile<kWhole, 2>(t, p, q);
+      q += 2;
+    }
+    if (q < t.size.w) depthwise_tile<kWhole, 1>(t, p, q);
   }
 }
 
