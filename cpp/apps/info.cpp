@@ -58,12 +58,19 @@ void print_plan(const json& plan) {
   std::cout << '\n';
 }
 
+json names(const std::vector<TensorInfo>& tensors) {
+  json list = json::array();
+  for (const TensorInfo& tensor : tensors) list.push_back(tensor.name);
+  return list;
+}
+
 json describe(const ModelArguments& arguments, const Model& model, double start_ms) {
   const Build built = build();
   const json manifest = model.manifest().empty() ? json(nullptr) : json::parse(model.manifest());
   return {{"path", arguments.path.string()},
           {"kind", manifest.is_null() ? "plain TorchScript" : "convship"},
           {"manifest", manifest},
+          {"inputs", names(model.inputs())},
           {"runtime",
            {{"convship", built.convship},
             {"torch", built.torch},
@@ -92,7 +99,15 @@ void print(const json& described) {
   std::cout << "file      " << described["path"].get<std::string>() << " ("
             << described["kind"].get<std::string>() << ")\n";
   const json& manifest = described["manifest"];
-  if (!manifest.is_null()) {
+  if (manifest.is_null()) {
+    std::cout << "inputs    ";
+    const char* separator = "";
+    for (const json& name : described["inputs"]) {
+      std::cout << separator << name.get<std::string>();
+      separator = ", ";
+    }
+    std::cout << " (the file tells neither dtypes nor shapes)\n";
+  } else {
     std::cout << "written   by convship " << manifest["convship"].get<std::string>() << ", torch "
               << manifest["torch"].get<std::string>() << '\n'
               << "inputs    " << tensors(manifest["inputs"]) << '\n'

@@ -92,6 +92,15 @@ def test_info_tells_what_loading_took(model):
     assert "loading   program and LibTorch" in run("info", model).stdout
 
 
+def test_info_of_a_plain_file_names_its_inputs(folder):
+    path = folder / "bilinear.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Bilinear(2, 2, 1)), path)
+    info = json.loads(run("info", path, "--plain", "--json").stdout)
+    assert (info["kind"], info["manifest"]) == ("plain TorchScript", None)
+    assert info["inputs"] == ["input1", "input2"]
+    assert "inputs    input1, input2 (the file tells" in run("info", path, "--plain").stdout
+
+
 def test_doctor_tells_libtorch_openmp_and_quota():
     result = run("doctor", "--json", env={**os.environ, "CONVSHIP_ISA": "baseline"})
     report = json.loads(result.stdout)
