@@ -417,7 +417,8 @@ def test_command_measures_compares_and_writes(convship, shipped, tmp_path):
 
 def test_nn_module_is_measured_where_there_is_one(tmp_path):
     report = bench_model("lenet5", rungs=["python eager"], rounds=1, slot_ms=1)
-    assert [row["rung"] for row in report.results] == ["python eager"]
+    # LeNet5 is made of our layers: faster than torch, but not by torch.
+    assert [(row["rung"], row["kind"]) for row in report.results] == [("python eager", "ours")]
     assert report.results[0]["problem"] == ""
     assert stages_figure(report) is None
     assert batches_figure(report) is None
@@ -432,6 +433,25 @@ def test_peer_runs_where_it_is_installed(peer, shipped):
     (row,) = report.results
     assert row["problem"] == ""
     assert row["error"] < 1e-5
+
+
+def test_network_that_onnx_cannot_say_is_told_and_nothing_is_printed(tmp_path, capfd):
+    pytest.importorskip("onnx")
+    from convship.bench.onnx_export import export_onnx
+
+    np.save(tmp_path / "x.npy", np.ones((1, 2), np.float32))
+    torch.jit.script(_ReturnsADictionary()).save(str(tmp_path / "net.pt"))
+    inputs = (("x", str(tmp_path / "x.npy")),)
+    case = NetworkCase("batch 1", 1, str(tmp_path / "net.pt"), True, inputs)
+    problem = export_onnx(case, tmp_path / "net.onnx")
+    assert problem.startswith("cannot be exported to ONNX: ")
+    assert not (tmp_path / "net.onnx").exists()
+    assert capfd.readouterr() == ("", "")
+
+
+class _ReturnsADictionary(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"a": x, "b": x + 1}
 
 
 def test_wrong_arguments_fail(shipped, capsys):

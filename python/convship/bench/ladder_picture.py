@@ -248,9 +248,7 @@ def _stages(axis: Axes, rows: list[dict[str, Any]]) -> None:
         ncols=5,
     )
     _rungs(axis, [row["rung"] for row in rows], unit)
-    axis.set_title(
-        f"one image, from its bytes to its class, {rows[0]['threads']} threads", fontsize=9
-    )
+    axis.set_title(f"from bytes to class, {_name(_key(rows[0]))}", fontsize=9)
 
 
 def _unit(longest_us: float) -> tuple[float, str]:

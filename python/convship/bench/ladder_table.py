@@ -32,7 +32,7 @@ def ladder_as_text(report: LadderReport, *, color: bool = False) -> str:
         file=buffer, width=WIDTH, force_terminal=color, highlight=False, emoji=False, markup=False
     )
     settings = report.settings
-    sizes = ", ".join("x".join(map(str, shape)) for shape in settings["input"].values())
+    sizes = ", ".join("x".join(map(str, shape)) or "1" for shape in settings["input"].values())
     console.print(f"{report.title}, input {sizes}, float32")
     for line in environment_lines(report.environment):
         console.print(line)

@@ -77,7 +77,7 @@ def as_page(report: LadderReport) -> str:
 
 def _about(report: LadderReport) -> list[str]:
     settings = report.settings
-    sizes = ", ".join("x".join(map(str, shape)) for shape in settings["input"].values())
+    sizes = ", ".join("x".join(map(str, shape)) or "1" for shape in settings["input"].values())
     return [
         *environment_lines(report.environment),
         f"input {sizes}, float32; {settings['rounds']} rounds of {settings['slot_ms']:g} ms",
