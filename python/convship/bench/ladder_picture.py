@@ -33,10 +33,9 @@ def draw_ladder(report: LadderReport, path: str | Path) -> None:
 
     Example:
         >>> import tempfile
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
+        >>> from convship.bench.example import example_report
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     draw_ladder(report, Path(folder) / "ladder.png")
+        ...     draw_ladder(example_report(), Path(folder) / "ladder.png")
     """
     buffer = io.BytesIO()
     times_figure(report, with_stages=True).savefig(buffer, format="png", dpi=110)
@@ -51,9 +50,8 @@ def times_figure(report: LadderReport, *, with_stages: bool = False) -> Figure:
         with_stages: Whether the way from image to class has a panel too, where it was measured.
 
     Example:
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
-        >>> len(times_figure(report).axes)
+        >>> from convship.bench.example import example_report
+        >>> len(times_figure(example_report()).axes)
         1
     """
     keys = list(report.ratios)
@@ -83,9 +81,8 @@ def rounds_figure(report: LadderReport) -> Figure:
     """Return the medians of all rounds: a quiet machine draws flat lines.
 
     Example:
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
-        >>> len(rounds_figure(report).axes)
+        >>> from convship.bench.example import example_report
+        >>> len(rounds_figure(example_report()).axes)
         1
     """
     keys = list(report.ratios)
@@ -106,9 +103,8 @@ def batches_figure(report: LadderReport) -> Figure | None:
     """Return the time per image over the batch size; None where there is one size only.
 
     Example:
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
-        >>> batches_figure(report) is None
+        >>> from convship.bench.example import example_report
+        >>> batches_figure(example_report()) is None
         True
     """
     if len({batch for batch, _ in report.ratios}) < 2:
@@ -157,9 +153,8 @@ def stages_figure(report: LadderReport) -> Figure | None:
     """Return one image's way from bytes to class; None where that was not measured.
 
     Example:
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
-        >>> stages_figure(report) is None  # no file with preprocessing
+        >>> from convship.bench.example import example_report
+        >>> stages_figure(example_report()) is None  # no file with preprocessing
         True
     """
     rows = _with_stages(report)

@@ -22,9 +22,8 @@ def ladder_as_text(report: LadderReport, *, color: bool = False) -> str:
         color: Whether to mark words for a terminal.
 
     Example:
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
-        >>> "python torchscript" in ladder_as_text(report)
+        >>> from convship.bench.example import example_report
+        >>> "native fast" in ladder_as_text(example_report())
         True
     """
     buffer = io.StringIO()

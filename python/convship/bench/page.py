@@ -45,9 +45,8 @@ def as_page(report: LadderReport) -> str:
     """Return the page.
 
     Example:
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
-        >>> page = as_page(report)
+        >>> from convship.bench.example import example_report
+        >>> page = as_page(example_report())
         >>> page.startswith("<!doctype html>"), "<svg" in page
         (True, True)
     """
