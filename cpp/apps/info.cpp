@@ -1,6 +1,9 @@
+#include <cmath>
+#include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "process.h"
 #include "verbs.h"
 
 namespace convship::apps {
@@ -8,7 +11,15 @@ namespace {
 
 using nlohmann::json;
 
-json describe(const ModelArguments& arguments, const Model& model) {
+json stages(const Model& model) {
+  json list = json::array();
+  for (const LoadStage& stage : model.load_stages()) {
+    list.push_back({{"stage", stage.name}, {"ms", stage.milliseconds}});
+  }
+  return list;
+}
+
+json describe(const ModelArguments& arguments, const Model& model, double start_ms) {
   const Build built = build();
   const json manifest = model.manifest().empty() ? json(nullptr) : json::parse(model.manifest());
   return {{"path", arguments.path.string()},
@@ -19,7 +30,8 @@ json describe(const ModelArguments& arguments, const Model& model) {
             {"torch", built.torch},
             {"isa", built.isa},
             {"backend", arguments.backend},
-            {"threads", threads()}}}};
+            {"threads", threads()}}},
+          {"loading", {{"start_ms", start_ms}, {"stages", stages(model)}}}};
 }
 
 std::string tensors(const json& list) {
@@ -54,10 +66,18 @@ void print(const json& described) {
               << "goldens   " << manifest["goldens"] << '\n';
   }
   const json& runtime = described["runtime"];
+  const json& loading = described["loading"];
   std::cout << "runtime   convship " << runtime["convship"].get<std::string>() << ", LibTorch "
             << runtime["torch"].get<std::string>() << ", kernels "
             << runtime["isa"].get<std::string>() << ", backend "
-            << runtime["backend"].get<std::string>() << ", " << runtime["threads"] << " threads\n";
+            << runtime["backend"].get<std::string>() << ", " << runtime["threads"] << " threads\n"
+            << "loading   program and LibTorch " << std::lround(loading["start_ms"].get<double>())
+            << " ms";
+  for (const json& stage : loading["stages"]) {
+    std::cout << ", " << stage["stage"].get<std::string>() << ' ' << std::fixed
+              << std::setprecision(1) << stage["ms"].get<double>() << " ms";
+  }
+  std::cout << '\n';
 }
 
 }  // namespace
@@ -66,8 +86,9 @@ Action add_info(CLI::App& verb) {
   auto arguments = std::make_shared<ModelArguments>();
   arguments->add_to(verb);
   return [arguments] {
+    const double start_ms = milliseconds_since_start();
     const Model model = arguments->load();
-    const json described = describe(*arguments, model);
+    const json described = describe(*arguments, model, start_ms);
     if (arguments->json) {
       std::cout << described.dump() << '\n';
     } else {

@@ -16,11 +16,18 @@ void ModelArguments::add_to(CLI::App& verb) {
   verb.add_flag(
       "--plain", options.allow_plain,
       "Accept a TorchScript file that convship did not write; it is a program, trust its origin");
+  verb.add_option("--op-library", options.op_libraries,
+                  "Shared library that registers operators of the model; may be repeated");
   verb.add_flag("--json", json, "Results as JSON on stdout");
 }
 
 Model ModelArguments::load() {
   options.backend = backend == "libtorch" ? Backend::libtorch : Backend::convship;
+  // Results have stdout for themselves.
+  options.log = [](LogLevel level, std::string_view message) {
+    if (level == LogLevel::debug) return;
+    std::cerr << (level == LogLevel::warning ? "convship-run: warning: " : "") << message << '\n';
+  };
   return Model::load(path, options);
 }
 
@@ -38,6 +45,7 @@ constexpr Verb kVerbs[] = {
     {"info", "Describe the file and this build", add_info},
     {"run", "Run the network on tensors: .npy files in, .npy files out", add_run},
     {"bench", "Measure the network's latency natively", add_bench},
+    {"doctor", "Tell what this machine and this installation have, and what is wrong", add_doctor},
     {"stages", "Write every stage's tensors of the given images, for comparisons", add_stages},
 };
 
@@ -55,6 +63,9 @@ std::string explain(const CLI::ParseError& error, int argc, char** argv) {
 int run(int argc, char** argv) {
   CLI::App app("Runs convship models without Python.");
   app.set_version_flag("--version", "convship-run " CONVSHIP_VERSION);
+  app.footer(
+      "Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 a check found a\n"
+      "difference, 2 usage, 3 bad model file, 4 bad image, 5 environment. See man convship-run.");
   app.require_subcommand(1);
   std::map<const CLI::App*, Action> actions;
   for (const Verb& verb : kVerbs) {

@@ -35,5 +35,6 @@ Action add_info(CLI::App& verb);
 Action add_run(CLI::App& verb);
 Action add_bench(CLI::App& verb);
 Action add_stages(CLI::App& verb);
+Action add_doctor(CLI::App& verb);
 
 }  // namespace convship::apps

@@ -11,6 +11,8 @@
 #include <system_error>
 
 #include "convship/error.h"
+#include "custom_ops.h"
+#include "file_kind.h"
 #include "sha256.h"
 
 namespace convship::runtime {
@@ -34,28 +36,6 @@ using ZipFile = std::unique_ptr<zip_file_t, decltype(&zip_fclose)>;
 
 bool starts_with(std::span<const std::byte> bytes, std::string_view magic) {
   return bytes.size() >= magic.size() && std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
-}
-
-// Names what a file that is no ZIP archive looks like.
-std::string describe_other(std::span<const std::byte> bytes) {
-  using namespace std::string_view_literals;
-  if (bytes.empty()) return "the file is empty";
-  if (starts_with(bytes, "\x80\x02"sv) || starts_with(bytes, "\x80\x04"sv)) {
-    return "this is a Python pickle (an old torch.save), not a model; load it in Python and run "
-           "convship.export_model";
-  }
-  // An ONNX file opens with field 1, ir_version, a small number.
-  if (bytes.size() > 2 && bytes[0] == std::byte{8} && bytes[1] < std::byte{32}) {
-    return "this looks like an ONNX file, not a TorchScript archive; run it with ONNX Runtime";
-  }
-  if (bytes.size() > 9 && bytes[8] == std::byte{'{'}) {
-    return "this looks like a safetensors file: weights without a network; load them into the "
-           "module in Python and run convship.export_model";
-  }
-  if (starts_with(bytes, "version https://git-lfs")) {
-    return "this is a Git LFS pointer, not the file itself; run git lfs pull";
-  }
-  return "this is not a convship model (no ZIP archive)";
 }
 
 Zip open_zip(std::span<const std::byte> bytes, const std::string& name) {
@@ -153,19 +133,37 @@ bool has_folder(const std::vector<Member>& members, std::string_view folder) {
   return false;
 }
 
-void check_is_torchscript(const std::vector<Member>& members, const std::string& name) {
-  if (find(members, "constants.pkl") != nullptr && has_folder(members, "code/")) return;
-  if (find(members, "archive_format") != nullptr || has_folder(members, "data/aotinductor/") ||
-      has_folder(members, "models/")) {
-    fail(name,
-         "this is a torch.export .pt2 package, which this version does not run; export a .pt");
+ArchiveContents contents_of(zip_t* zip,
+                            const std::vector<Member>& members,
+                            const std::string& name) {
+  return {[&members](std::string_view path) { return find(members, path) != nullptr; },
+          [&members](std::string_view folder) { return has_folder(members, folder); },
+          [zip, &members, &name](std::string_view path) {
+            const Member* member = find(members, path);
+            if (member == nullptr) return std::string();
+            const auto bytes = read_member(zip, *member, name);
+            return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+          }};
+}
+
+void check_kind(const ArchiveContents& contents, const std::string& name) {
+  if (const std::string other = describe_other_archive(contents); !other.empty()) fail(name, other);
+  if (const std::string why = describe_unreadable_version(contents); !why.empty()) fail(name, why);
+}
+
+// Members of a file without digest are read whole, for their checksums; what
+// its code calls stands in no manifest.
+std::set<std::string> read_plain(zip_t* zip,
+                                 const std::vector<Member>& members,
+                                 const std::string& name) {
+  std::set<std::string> ops;
+  for (const Member& member : members) {
+    const auto bytes = read_member(zip, member, name);
+    if (member.path.starts_with("code/") && member.path.ends_with(".py")) {
+      collect_custom_ops({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, ops);
+    }
   }
-  if (find(members, "data.pkl") != nullptr) {
-    fail(name,
-         "this is a checkpoint or state_dict (weights without a network), not a model; make one "
-         "with 'convship export RUN --out model.pt' or convship.export_model");
-  }
-  fail(name, "this is a ZIP archive but not a model");
+  return ops;
 }
 
 // The digest written into the archive comment; empty if there is none.
@@ -200,7 +198,7 @@ std::vector<std::byte> read_file(const std::filesystem::path& path) {
 }
 
 Archive open_archive(std::vector<std::byte> bytes, const std::string& name, bool allow_plain) {
-  if (!starts_with(bytes, "PK\x03\x04")) fail(name, describe_other(bytes));
+  if (!starts_with(bytes, "PK\x03\x04")) fail(name, describe_other_file(bytes));
   Archive archive;
   archive.bytes = std::move(bytes);
   const Zip zip = open_zip(archive.bytes, name);
@@ -215,7 +213,7 @@ Archive open_archive(std::vector<std::byte> bytes, const std::string& name, bool
   }
 
   const std::vector<Member> members = list_members(zip.get(), archive.bytes.size(), name);
-  check_is_torchscript(members, name);
+  check_kind(contents_of(zip.get(), members, name), name);
   check_names(members, name);
   const Member* manifest = find(members, "extra/manifest.json");
   if (digest.empty()) {
@@ -227,7 +225,8 @@ Archive open_archive(std::vector<std::byte> bytes, const std::string& name, bool
            "this is a plain TorchScript file without convship's manifest and digest; "
            "pass --plain (allow_plain) if you trust its origin");
     }
-    for (const Member& member : members) read_member(zip.get(), member, name);
+    const auto ops = read_plain(zip.get(), members, name);
+    archive.custom_ops.assign(ops.begin(), ops.end());
     return archive;
   }
   if (manifest == nullptr) fail(name, "the manifest is missing; export the file again");

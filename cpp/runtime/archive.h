@@ -14,6 +14,8 @@ struct Archive {
   std::vector<std::byte> bytes;    // the whole file, as checked; LibTorch reads this copy
   std::string manifest;            // extra/manifest.json; empty for a plain TorchScript file
   std::vector<std::byte> goldens;  // extra/goldens.safetensors; may be empty
+  // Of a plain TorchScript file: what its code calls and torch does not bring.
+  std::vector<std::string> custom_ops;
 };
 
 // The whole of a regular file. Throws Error(model).

@@ -10,6 +10,7 @@
 
 #include "archive.h"
 #include "convship/model.h"
+#include "load_times.h"
 #include "manifest.h"
 
 namespace convship::runtime {
@@ -34,6 +35,6 @@ class NetworkBackend {
 std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
                                                  const Manifest* manifest,
                                                  Backend backend,
-                                                 const std::string& name);
+                                                 LoadTimes& times);
 
 }  // namespace convship::runtime

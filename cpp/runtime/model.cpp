@@ -1,131 +1,94 @@
 #include "convship/model.h"
 
-#include <ATen/ops/softmax.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/core/InferenceMode.h>
-#include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <new>
-#include <numeric>
 #include <string_view>
 
-#include "convship/ops.h"
+#include "guard.h"
 #include "images/decode.h"
+#include "log.h"
 #include "model_impl.h"
 
 namespace convship {
 namespace {
 
-// LibTorch's messages carry a C++ backtrace below the first lines; users get
-// the part that says what happened, on one line.
-std::string first_line(const char* what) {
-  std::string text(what);
-  const std::size_t trace = text.find("Exception raised from");
-  if (trace != std::string::npos) text.resize(trace);
-  // The interpreter puts a listing of the code first and the reason last.
-  const std::size_t reason = text.rfind("Error: ");
-  if (text.find("TorchScript interpreter") != std::string::npos && reason != std::string::npos) {
-    text.erase(0, reason + std::string_view("Error: ").size());
-  }
-  std::string line;
-  for (const char c : text) {
-    if (c == '\n' && line.size() > 400) break;
-    const bool blank = c == '\n' || c == ' ';
-    if (!blank) {
-      line += c;
-    } else if (!line.empty() && line.back() != ' ') {
-      line += ' ';
-    }
-  }
-  while (!line.empty() && line.back() == ' ') line.pop_back();
-  return line;
+// A call of a loaded model: its messages go to its log, its errors are Error.
+template <typename Work>
+auto call(const runtime::LoadedModel& model, ErrorCode code, const Work& work) {
+  const runtime::LogScope scope(model.log);
+  return runtime::guarded(code, model.name, work);
 }
 
-// Runs `work` and turns whatever it throws into Error, with `subject` in front.
-template <typename Work>
-auto guarded(ErrorCode code, const std::string& subject, const Work& work) {
-  try {
-    return work();
-  } catch (const Error&) {
-    throw;
-  } catch (const std::bad_alloc&) {
-    throw Error(ErrorCode::environment, subject + ": not enough memory");
-  } catch (const images::ImageError& error) {
-    throw Error(ErrorCode::image, error.what());  // it names the image itself
-  } catch (const c10::Error& error) {
-    throw Error(code, subject + ": " + first_line(error.what_without_backtrace()));
-  } catch (const std::exception& error) {
-    throw Error(code, subject + ": " + first_line(error.what()));
+std::string describe(const std::vector<LoadStage>& stages) {
+  std::string text;
+  for (const LoadStage& stage : stages) {
+    text += (text.empty() ? "" : ", ") + stage.name + " " + std::to_string(stage.milliseconds);
   }
+  return text;
+}
+
+// Of an image among others, for messages; one alone is the model's subject.
+std::string numbered(std::size_t index, std::size_t count) {
+  return count == 1 ? "image" : "image " + std::to_string(index + 1);
+}
+
+std::string names_of(const runtime::NamedAtTensors& outputs) {
+  std::string text;
+  for (const auto& [name, tensor] : outputs) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+const at::Tensor& find(const runtime::NamedAtTensors& outputs, const std::string& name) {
+  for (const auto& [each, tensor] : outputs) {
+    if (each == name) return tensor;
+  }
+  throw Error(ErrorCode::usage,
+              "the network's outputs are " + names_of(outputs) + "; got '" + name + "'");
+}
+
+// The caller's memory as a tensor, once `answer` is known to fit.
+at::Tensor destination(const NamedBuffer& buffer, const at::Tensor& answer) {
+  const MutableTensorView& view = buffer.tensor;
+  const DType dtype = runtime::dtype_of(answer);
+  if (dtype != view.dtype || answer.sizes() != at::IntArrayRef(view.shape)) {
+    throw Error(ErrorCode::usage,
+                "output '" + buffer.name + "' is " + runtime::describe(dtype, answer.sizes()) +
+                    ", got memory for " + runtime::describe(view.dtype, view.shape));
+  }
+  if (!view.strides.empty() && view.strides.size() != view.shape.size()) {
+    throw Error(ErrorCode::usage, "output '" + buffer.name +
+                                      "': there must be a stride for each "
+                                      "dimension, got " +
+                                      std::to_string(view.strides.size()));
+  }
+  if (view.data == nullptr && answer.numel() > 0) {
+    throw Error(ErrorCode::usage, "output '" + buffer.name + "': data must not be a null pointer");
+  }
+  const auto options = runtime::options_of(view.dtype);
+  return view.strides.empty() ? at::from_blob(view.data, view.shape, options)
+                              : at::from_blob(view.data, view.shape, view.strides, options);
 }
 
 }  // namespace
-
-namespace runtime {
-
-at::Tensor pixels_of(images::Image image) {
-  // [H, W, 3] rows as a [1, 3, H, W] view; the vector lives in the deleter.
-  auto owner = std::make_shared<std::vector<std::uint8_t>>(std::move(image.rgb));
-  return at::from_blob(
-             owner->data(), {image.height, image.width, 3},
-             [owner](void*) mutable { owner.reset(); }, at::kByte)
-      .permute({2, 0, 1})
-      .unsqueeze(0)
-      .contiguous();
-}
-
-at::Tensor probabilities_of(const at::Tensor& logits) {
-  return at::softmax(logits.to(at::kFloat), 1);
-}
-
-void LoadedModel::require_classifier() const {
-  if (manifest && manifest->classifier) return;
-  throw Error(
-      ErrorCode::usage,
-      name + (manifest ? ": the file holds no preprocessing and labels, so it cannot classify "
-                         "images; export it with preprocess= and labels="
-                       : ": a plain TorchScript file holds no preprocessing and labels, so it "
-                         "cannot classify images; export it with convship"));
-}
-
-}  // namespace runtime
 
 Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Model::Model(Model&&) noexcept = default;
 Model& Model::operator=(Model&&) noexcept = default;
 Model::~Model() = default;
 
-namespace {
-
-runtime::LoadedModel load_checked(std::vector<std::byte> bytes,
-                                  const Options& options,
-                                  const std::string& name) {
-  ops::register_ops();
-  if (options.threads == 0) {
-    set_threads(default_threads());
-  } else if (options.threads != Options::keep_threads) {
-    set_threads(options.threads);
-  }
-  runtime::LoadedModel model;
-  model.name = name;
-  runtime::Archive archive = runtime::open_archive(std::move(bytes), name, options.allow_plain);
-  if (!archive.manifest.empty()) {
-    model.manifest = runtime::parse_manifest(archive.manifest, name);
-    model.manifest_json = archive.manifest;
-  }
-  model.goldens = std::move(archive.goldens);
-  model.network = runtime::load_torchscript(archive, model.manifest ? &*model.manifest : nullptr,
-                                            options.backend, name);
-  return model;
-}
-
-}  // namespace
-
 Model Model::load(const std::filesystem::path& path, const Options& options) {
-  return guarded(ErrorCode::model, path.string(), [&] {
-    auto impl = std::make_unique<Impl>();
-    static_cast<runtime::LoadedModel&>(*impl) =
-        load_checked(runtime::read_file(path), options, path.string());
+  const runtime::LogScope scope(options.log);
+  return runtime::guarded(ErrorCode::model, path.string(), [&] {
+    runtime::LoadTimes times;
+    auto bytes = runtime::read_file(path);
+    times.mark("read");
+    auto impl = std::make_unique<Impl>(
+        runtime::load_model(std::move(bytes), options, path.string(), times));
+    impl->stages = times.stages();
+    runtime::log(LogLevel::debug, path.string() + ": loaded, ms: " + describe(impl->stages));
     return Model(std::move(impl));
   });
 }
@@ -133,10 +96,13 @@ Model Model::load(const std::filesystem::path& path, const Options& options) {
 Model Model::load(std::span<const std::byte> bytes,
                   const Options& options,
                   const std::string& name) {
-  return guarded(ErrorCode::model, name, [&] {
-    auto impl = std::make_unique<Impl>();
-    static_cast<runtime::LoadedModel&>(*impl) =
-        load_checked({bytes.begin(), bytes.end()}, options, name);
+  const runtime::LogScope scope(options.log);
+  return runtime::guarded(ErrorCode::model, name, [&] {
+    runtime::LoadTimes times;
+    auto impl = std::make_unique<Impl>(
+        runtime::load_model({bytes.begin(), bytes.end()}, options, name, times));
+    impl->stages = times.stages();
+    runtime::log(LogLevel::debug, name + ": loaded, ms: " + describe(impl->stages));
     return Model(std::move(impl));
   });
 }
@@ -148,85 +114,56 @@ const std::vector<std::string>& Model::labels() const {
   return impl_->manifest ? impl_->manifest->labels : kNone;
 }
 
+const std::vector<TensorInfo>& Model::inputs() const { return impl_->inputs; }
+
+const std::vector<TensorInfo>& Model::outputs() const {
+  static const std::vector<TensorInfo> kNone;
+  return impl_->manifest ? impl_->manifest->outputs : kNone;
+}
+
 std::vector<Prediction> Model::predict_file(const std::filesystem::path& image, int top_k) const {
-  // What the network refuses is this image's failure; the next may be fine.
-  return guarded(ErrorCode::image, image.string(), [&] {
-    impl_->require_classifier();
-    return impl_->predict(runtime::pixels_of(images::decode_file(image)), top_k);
-  });
+  return std::move(predict_files({&image, 1}, top_k).front());
 }
 
 std::vector<Prediction> Model::predict_encoded(std::span<const std::byte> image, int top_k) const {
-  return guarded(ErrorCode::model, impl_->name, [&] {
-    impl_->require_classifier();
-    return impl_->predict(runtime::pixels_of(images::decode(image)), top_k);
+  return std::move(predict_encoded(std::span(&image, 1), top_k).front());
+}
+
+std::vector<Prediction> Model::predict_pixels(const PixelView& image, int top_k) const {
+  return std::move(predict_pixels(std::span(&image, 1), top_k).front());
+}
+
+std::vector<std::vector<Prediction>> Model::predict_files(
+    std::span<const std::filesystem::path> images, int top_k) const {
+  return call(*impl_, ErrorCode::model, [&] {
+    return impl_->predict(
+        {images.size(),
+         [&](std::size_t i) { return runtime::pixels_of(images::decode_file(images[i])); },
+         [&](std::size_t i) { return images[i].string(); }},
+        top_k);
   });
 }
 
-namespace runtime {
-
-std::vector<Prediction> LoadedModel::predict(const at::Tensor& pixels, int top_k) const {
-  if (top_k < 1) {
-    throw Error(ErrorCode::usage, "top_k must be at least 1, got " + std::to_string(top_k));
-  }
-  const c10::InferenceMode inference;
-  const auto outputs = network->forward({network->preprocess(pixels)});
-  const at::Tensor row = probabilities_of(outputs.at(0).second)[0].contiguous();
-  const std::span<const float> values(row.const_data_ptr<float>(),
-                                      static_cast<std::size_t>(row.numel()));
-  std::vector<std::int64_t> order(values.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto shown = std::min(values.size(), static_cast<std::size_t>(top_k));
-  // Equal probabilities keep the order of the classes, as torch.sort(stable) does.
-  std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-    return values[static_cast<std::size_t>(a)] > values[static_cast<std::size_t>(b)];
-  });
-  std::vector<Prediction> predictions;
-  for (std::size_t i = 0; i < shown; ++i) {
-    const auto index = static_cast<std::size_t>(order[i]);
-    predictions.push_back({manifest->labels.at(index), order[i], values[index]});
-  }
-  return predictions;
+std::vector<std::vector<Prediction>> Model::predict_encoded(
+    std::span<const std::span<const std::byte>> images, int top_k) const {
+  const auto name = [&](std::size_t i) { return numbered(i, images.size()); };
+  const auto pixels = [&](std::size_t i) {
+    return runtime::pixels_of(images::decode(images[i], {}, name(i)));
+  };
+  return call(*impl_, ErrorCode::model,
+              [&] { return impl_->predict({images.size(), pixels, name}, top_k); });
 }
 
-NamedAtTensors LoadedModel::run(const std::vector<NamedView>& inputs) const {
-  const std::vector<std::string> names = network->input_names();
-  if (inputs.size() != names.size()) {
-    throw Error(ErrorCode::usage, "the network takes " + std::to_string(names.size()) +
-                                      " inputs, got " + std::to_string(inputs.size()));
-  }
-  std::vector<at::Tensor> tensors(names.size());
-  for (const NamedView& input : inputs) {
-    auto found = std::find(names.begin(), names.end(), input.name);
-    if (names.size() == 1) found = names.begin();
-    if (found == names.end() ||
-        tensors[static_cast<std::size_t>(found - names.begin())].defined()) {
-      std::string known;
-      for (const auto& each : names) known += (known.empty() ? "" : ", ") + each;
-      throw Error(ErrorCode::usage,
-                  "the network's inputs are " + known + ", each once; got '" + input.name + "'");
-    }
-    // A copy: networks may write to their inputs, and outputs may be views of them.
-    tensors[static_cast<std::size_t>(found - names.begin())] = to_aten(input.tensor).clone();
-  }
-  const c10::InferenceMode inference;
-  return network->forward(std::move(tensors));
+std::vector<std::vector<Prediction>> Model::predict_pixels(std::span<const PixelView> images,
+                                                           int top_k) const {
+  const auto name = [&](std::size_t i) { return numbered(i, images.size()); };
+  const auto pixels = [&](std::size_t i) { return runtime::pixels_of(images[i], name(i)); };
+  return call(*impl_, ErrorCode::model,
+              [&] { return impl_->predict({images.size(), pixels, name}, top_k); });
 }
-
-AtStages LoadedModel::stages_of_pixels(at::Tensor pixels) const {
-  const c10::InferenceMode inference;
-  AtStages stages;
-  stages.pixels = std::move(pixels);
-  stages.preprocessed = network->preprocess(stages.pixels);
-  stages.outputs = network->forward({stages.preprocessed});
-  stages.probabilities = probabilities_of(stages.outputs.at(0).second);
-  return stages;
-}
-
-}  // namespace runtime
 
 std::vector<NamedTensor> Model::run(const std::vector<NamedView>& inputs) const {
-  return guarded(ErrorCode::usage, impl_->name, [&] {
+  return call(*impl_, ErrorCode::usage, [&] {
     std::vector<NamedTensor> outputs;
     for (const auto& [name, tensor] : impl_->run(inputs)) {
       // Held by somebody else too (a weight, another output): the caller gets its own.
@@ -238,8 +175,26 @@ std::vector<NamedTensor> Model::run(const std::vector<NamedView>& inputs) const 
   });
 }
 
+void Model::run_into(const std::vector<NamedView>& inputs,
+                     const std::vector<NamedBuffer>& outputs) const {
+  call(*impl_, ErrorCode::usage, [&] {
+    const c10::InferenceMode inference;
+    const auto answers = impl_->run(inputs);
+    std::vector<std::pair<at::Tensor, at::Tensor>> copies;
+    for (const NamedBuffer& buffer : outputs) {
+      const at::Tensor& answer = find(answers, buffer.name);
+      copies.emplace_back(destination(buffer, answer), answer);
+    }
+    for (auto& [to, from] : copies) to.copy_(from);
+  });
+}
+
+void Model::warm_up(std::int64_t batch) const {
+  call(*impl_, ErrorCode::model, [&] { impl_->warm_up(batch); });
+}
+
 Stages Model::stages(std::span<const std::byte> image) const {
-  return guarded(ErrorCode::model, impl_->name, [&] {
+  return call(*impl_, ErrorCode::model, [&] {
     impl_->require_classifier();
     const auto found = impl_->stages_of_pixels(runtime::pixels_of(images::decode(image)));
     Stages stages;
@@ -254,7 +209,9 @@ Stages Model::stages(std::span<const std::byte> image) const {
 }
 
 std::vector<Check> Model::selftest() const {
-  return guarded(ErrorCode::model, impl_->name, [&] { return runtime::selftest(*impl_); });
+  return call(*impl_, ErrorCode::model, [&] { return runtime::selftest(*impl_); });
 }
+
+const std::vector<LoadStage>& Model::load_stages() const { return impl_->stages; }
 
 }  // namespace convship

@@ -62,11 +62,11 @@ void check_outputs(const Manifest& manifest,
                    const Golden& golden,
                    const NamedAtTensors& outputs,
                    std::vector<Check>& checks) {
-  for (const std::string& name : manifest.outputs) {
-    const auto same_name = [&](const auto& output) { return output.first == name; };
+  for (const TensorInfo& info : manifest.outputs) {
+    const auto same_name = [&](const auto& output) { return output.first == info.name; };
     if (std::none_of(outputs.begin(), outputs.end(), same_name)) {
       constexpr double kInfinity = std::numeric_limits<double>::infinity();
-      checks.push_back({golden.index(), "output " + name, kInfinity, 0, false});
+      checks.push_back({golden.index(), "output " + info.name, kInfinity, 0, false});
     }
   }
   for (const auto& [name, tensor] : outputs) {
@@ -95,8 +95,8 @@ void check_image(const LoadedModel& model, const Golden& golden, std::vector<Che
 
 void check_tensors(const LoadedModel& model, const Golden& golden, std::vector<Check>& checks) {
   std::vector<NamedView> inputs;
-  for (const std::string& name : model.manifest->inputs) {
-    inputs.push_back({name, golden.at("input." + name).view()});
+  for (const TensorInfo& info : model.manifest->inputs) {
+    inputs.push_back({info.name, golden.at("input." + info.name).view()});
   }
   check_outputs(*model.manifest, golden, model.run(inputs), checks);
 }

@@ -38,6 +38,13 @@ constexpr DType kDType<std::int32_t> = DType::int32;
 
 const char* name_of(DType dtype) { return kTypes.at(static_cast<std::size_t>(dtype)).name; }
 
+std::optional<DType> dtype_named(std::string_view name) {
+  for (std::size_t i = 0; i < kTypes.size(); ++i) {
+    if (kTypes[i].name == name) return static_cast<DType>(i);
+  }
+  return {};
+}
+
 std::size_t size_of(DType dtype) { return kTypes.at(static_cast<std::size_t>(dtype)).size; }
 
 std::int64_t Tensor::numel() const {

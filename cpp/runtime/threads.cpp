@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <optional>
 #include <string>
 
 #include "convship/model.h"
@@ -19,9 +20,14 @@ int affinity() {
   return sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
 }
 
-// CPUs that the quota allows, rounded up; `limit` without one. cgroup v2:
-// "max 100000" or "200000 100000" in cpu.max of our group and those above it.
-int cgroup2_quota(int limit) {
+using Quota = std::optional<double>;  // CPUs
+
+Quota smaller(Quota a, Quota b) { return a && b ? std::min(a, b) : (a ? a : b); }
+
+// cgroup v2: "max 100000" or "200000 100000" in cpu.max of our group and those
+// above it.
+Quota cgroup2_quota() {
+  Quota least;
   std::ifstream groups("/proc/self/cgroup");
   std::string line, path;
   while (std::getline(groups, line)) {
@@ -29,29 +35,33 @@ int cgroup2_quota(int limit) {
   }
   for (;;) {
     std::ifstream file("/sys/fs/cgroup" + path + "/cpu.max");
-    std::string quota;
-    double period = 0;
-    if (file >> quota >> period && quota != "max" && period > 0) {
-      limit = std::min(limit, static_cast<int>(std::ceil(std::stod(quota) / period)));
+    double quota = 0, period = 0;  // "max" is no number: there is no limit
+    if (file >> quota >> period && quota > 0 && period > 0) {
+      least = smaller(least, quota / period);
     }
     const std::size_t slash = path.find_last_of('/');
     if (path.empty() || slash == std::string::npos) break;
     path.resize(slash);
   }
-  return limit;
+  return least;
 }
 
-int cgroup1_quota(int limit) {
+Quota cgroup1_quota() {
   double quota = -1, period = 0;
   std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") >> quota;
   std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_period_us") >> period;
-  if (quota > 0 && period > 0) limit = std::min(limit, static_cast<int>(std::ceil(quota / period)));
-  return limit;
+  return quota > 0 && period > 0 ? Quota(quota / period) : Quota();
 }
 
 }  // namespace
 
-int default_threads() { return std::max(1, cgroup1_quota(cgroup2_quota(affinity()))); }
+CpuLimits cpu_limits() { return {affinity(), smaller(cgroup1_quota(), cgroup2_quota())}; }
+
+int default_threads() {
+  const CpuLimits limits = cpu_limits();
+  if (!limits.quota) return limits.affinity;
+  return std::clamp(static_cast<int>(std::ceil(*limits.quota)), 1, limits.affinity);
+}
 
 void set_threads(int threads) {
   if (threads < 1) {

@@ -4,17 +4,16 @@
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/passes/freeze_module.h>
 #include <torch/csrc/jit/passes/frozen_graph_optimizations.h>
-#include <torch/csrc/jit/runtime/operator.h>
-#include <torch/csrc/jit/runtime/print_handler.h>
 #include <torch/csrc/jit/serialization/import.h>
 
-#include <cstdio>
 #include <istream>
 #include <memory>
 #include <mutex>
 #include <streambuf>
 
 #include "backend.h"
+#include "log.h"
+#include "ops/lowering/lower.h"
 
 namespace convship::runtime {
 namespace {
@@ -40,18 +39,6 @@ class MemoryBuffer : public std::streambuf {
     return seekoff(position, std::ios_base::beg, mode);
   }
 };
-
-// An operator that nobody registered would surface as a parse error deep inside
-// LibTorch; the manifest lets us name it first.
-void check_required_ops(const Manifest& manifest, const std::string& name) {
-  for (const std::string& op : manifest.required_ops) {
-    if (torch::jit::getAllOperatorsFor(c10::Symbol::fromQualString(op)).empty()) {
-      throw Error(ErrorCode::model,
-                  name + ": the model needs the operator " + op +
-                      ", which this program does not have; load its library first");
-    }
-  }
-}
 
 // One level of a flattened name: the key itself at the top, joined by dots below.
 std::string join(const std::string& prefix, const std::string& key) {
@@ -122,21 +109,17 @@ bool keeps_state(const torch::jit::Module& frozen) {
   return reads_attributes(frozen.get_method("forward").graph()->block());
 }
 
-// What a model prints must not mix with a program's results. A Python process
-// has its own handler, which is left alone.
-void print_to_stderr() {
-  if (torch::jit::getPrintHandler() == torch::jit::getDefaultPrintHandler()) {
-    torch::jit::setPrintHandler(
-        [](const std::string& text) { std::fwrite(text.data(), 1, text.size(), stderr); });
-  }
-}
-
 class TorchScriptBackend final : public NetworkBackend {
  public:
-  TorchScriptBackend(torch::jit::Module module, bool keeps_state, const Manifest* manifest)
-      : module_(std::move(module)) {
+  // whole: forward, where a plan serves all of it, or null.
+  TorchScriptBackend(torch::jit::Module module,
+                     c10::intrusive_ptr<ops::Planned> whole,
+                     bool keeps_state,
+                     const Manifest* manifest)
+      : module_(std::move(module)), whole_(std::move(whole)) {
     if (keeps_state) state_ = std::make_unique<std::mutex>();
-    if (manifest != nullptr && manifest->outputs.size() == 1) output_name_ = manifest->outputs[0];
+    if (manifest != nullptr && manifest->outputs.size() == 1)
+      output_name_ = manifest->outputs[0].name;
   }
 
   std::vector<std::string> input_names() const override {
@@ -148,6 +131,12 @@ class TorchScriptBackend final : public NetworkBackend {
 
   NamedAtTensors forward(std::vector<at::Tensor> inputs) const override {
     NamedAtTensors outputs;
+    if (whole_) {
+      const c10::InferenceMode inference;
+      outputs.emplace_back(output_name_.empty() ? "output" : output_name_,
+                           std::move(whole_->run(inputs).front()));
+      return outputs;
+    }
     flatten(call("forward", {inputs.begin(), inputs.end()}), "", outputs);
     if (outputs.size() == 1 && !output_name_.empty()) outputs[0].first = output_name_;
     return outputs;
@@ -170,6 +159,7 @@ class TorchScriptBackend final : public NetworkBackend {
   }
 
   torch::jit::Module module_;
+  c10::intrusive_ptr<ops::Planned> whole_;
   std::unique_ptr<std::mutex> state_;  // calls take turns where the network writes to itself
   std::string output_name_;
 };
@@ -179,18 +169,25 @@ class TorchScriptBackend final : public NetworkBackend {
 std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
                                                  const Manifest* manifest,
                                                  Backend backend,
-                                                 const std::string& name) {
-  if (manifest != nullptr) check_required_ops(*manifest, name);
+                                                 LoadTimes& times) {
   const c10::InferenceMode inference;
   MemoryBuffer buffer(archive.bytes);
   std::istream stream(&buffer);
   torch::jit::Module module = torch::jit::load(stream, at::kCPU);
   module.eval();
-  print_to_stderr();
+  times.mark("parse");
+  take_over_prints();
   torch::jit::Module frozen = freeze_network(module);
   const bool state = keeps_state(frozen);
-  if (backend == Backend::convship) module = std::move(frozen);
-  return std::make_unique<TorchScriptBackend>(std::move(module), state, manifest);
+  times.mark("freeze");
+  c10::intrusive_ptr<ops::Planned> whole;
+  if (backend == Backend::convship) {
+    const ops::Lowered lowered = ops::lower(frozen);
+    if (lowered.whole) whole = lowered.parts.front();
+    module = std::move(frozen);
+    times.mark("plan");
+  }
+  return std::make_unique<TorchScriptBackend>(std::move(module), std::move(whole), state, manifest);
 }
 
 }  // namespace convship::runtime

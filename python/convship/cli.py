@@ -168,10 +168,19 @@ def verify(
 @app.command()
 def sdk(
     cmake_dir: Annotated[bool, typer.Option("--cmake-dir", help="for -Dconvship_DIR=")] = False,
+    pkg_config_dir: Annotated[
+        bool, typer.Option("--pkg-config-dir", help="for PKG_CONFIG_PATH=")
+    ] = False,
 ) -> None:
-    """Print where the headers and libraries for C++ programs are."""
+    """Print where the headers and libraries for native programs are."""
+    if cmake_dir and pkg_config_dir:
+        raise typer.BadParameter("--cmake-dir and --pkg-config-dir exclude each other")
     package = Path(__file__).parent
-    print(package / "lib/cmake/convship" if cmake_dir else package)
+    if cmake_dir:
+        package /= "lib/cmake/convship"
+    elif pkg_config_dir:
+        package /= "lib/pkgconfig"
+    print(package)
 
 
 @data_app.command()

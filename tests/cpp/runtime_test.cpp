@@ -1,53 +1,21 @@
-// The runtime from files made here: LibTorch writes them, no Python is needed.
-#include <doctest/doctest.h>
-#include <torch/csrc/jit/api/module.h>
-
+// Loading and running, from files made here.
 #include <atomic>
 #include <cstring>
-#include <sstream>
 #include <thread>
 
 #include "convship/model.h"
+#include "doctest_after_torch.h"
 #include "runtime/archive.h"
 #include "runtime/safetensors.h"
 #include "runtime/sha256.h"
+#include "runtime/torch_version.h"
+#include "shipped.h"
 
 using namespace convship;
 using namespace convship::runtime;
+using namespace convship::testing;
 
 namespace {
-
-std::vector<std::byte> bytes_of(const std::string& text) {
-  const auto span = std::as_bytes(std::span(text));
-  return {span.begin(), span.end()};
-}
-
-constexpr char kManifest[] = R"({"format": 1, "convship": "0", "torch": "0", "task": "general",
-  "inputs": [{"name": "x", "dtype": "float32", "shape": [2]}],
-  "outputs": [{"name": "sum", "dtype": "float32", "shape": []}],
-  "labels": [], "required_ops": [], "tolerances": {"outputs": {"sum": 0}, "probabilities": 0},
-  "goldens": 0})";
-
-std::string save(const std::string& source, const std::string& manifest) {
-  torch::jit::Module module("m");
-  module.define(source);
-  std::ostringstream out;
-  torch::jit::ExtraFilesMap extras;
-  if (!manifest.empty()) extras["manifest.json"] = manifest;
-  module.save(out, extras);
-  return out.str();
-}
-
-// As bundle.with_digest in Python.
-std::vector<std::byte> shipped(const std::string& source, const std::string& manifest = kManifest) {
-  std::string archive = save(source, manifest);
-  constexpr std::size_t kComment = 17 + 64;
-  archive[archive.size() - 2] = static_cast<char>(kComment);
-  archive += "convship1 sha256=" + sha256_hex(std::as_bytes(std::span(archive)));
-  return bytes_of(archive);
-}
-
-constexpr char kSum[] = "def forward(self, x):\n    return x.sum()\n";
 
 std::string message_of(const std::function<void()>& work) {
   try {
@@ -77,6 +45,13 @@ float run_sum(const Model& model, float a, float b) {
 TEST_CASE("sha256 of a known text") {
   CHECK(sha256_hex(bytes_of("abc")) ==
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST_CASE("a LibTorch of another minor version is refused") {
+  CHECK(torch_mismatch("2.13.0", "2.13.1").empty());
+  CHECK(torch_mismatch(build().torch, loaded_torch_version()).empty());
+  CHECK(contains(torch_mismatch("2.13.0", "2.12.0"), "built for LibTorch 2.13, this process"));
+  CHECK(!torch_mismatch("2.1.0", "2.13.0").empty());
 }
 
 TEST_CASE("a shipped network runs and names its output") {
@@ -170,7 +145,7 @@ TEST_CASE("wrong inputs are named") {
   const Model model = Model::load(shipped("def forward(self, x, y):\n    return x + y\n"));
   const float values[] = {1, 2};
   const TensorView view{values, DType::float32, {2}, {}};
-  CHECK(contains(message_of([&] { model.run({{"x", view}}); }), "takes 2 inputs, got 1"));
+  CHECK(contains(message_of([&] { model.run({{"x", view}}); }), "takes 2 inputs (x, y), got 1"));
   CHECK(contains(message_of([&] { model.run({{"x", view}, {"z", view}}); }), "x, y"));
 }
 

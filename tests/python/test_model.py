@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from models_for_tests import LABELS, classifier, write_images
 from torch import Tensor, nn
 
 import convship
@@ -119,3 +120,19 @@ def test_threads_do_not_see_each_others_state(ship):
 def test_empty_batch_runs(ship):
     model = ship(nn.Linear(3, 2), torch.rand(2, 3))
     assert model.run(torch.zeros(0, 3))["output"].shape == (0, 2)
+
+
+def test_threads_classify_as_one_does(tmp_path):
+    images = write_images(tmp_path, 8)
+    network, preprocess = classifier()
+    path = tmp_path / "classifier.pt"
+    convship.export_model(network, path, samples=images[:1], preprocess=preprocess, labels=LABELS)
+    model = convship.load(path)
+    expected = [[p.probability for p in model.predict(image, top_k=5)] for image in images]
+
+    def wrong(index: int) -> int:
+        answers = (model.predict(images[index], top_k=5) for _ in range(50))
+        return sum([p.probability for p in each] != expected[index] for each in answers)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(wrong, range(8))) == 0

@@ -9,9 +9,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -24,11 +27,20 @@ enum class DType { float32, float64, bfloat16, float16, int64, int32, int16, int
 
 // The name that manifests use: "float32", "bfloat16", "bool", ...
 CONVSHIP_API const char* name_of(DType dtype);
-CONVSHIP_API std::size_t size_of(DType dtype);  // bytes per element
+CONVSHIP_API std::optional<DType> dtype_named(std::string_view name);  // and back
+CONVSHIP_API std::size_t size_of(DType dtype);                         // bytes per element
 
 // Somebody else's tensor; `data` must outlive the call that reads it.
 struct TensorView {
   const void* data = nullptr;
+  DType dtype = DType::float32;
+  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> strides;  // in elements; empty means contiguous
+};
+
+// Memory of the caller that a call writes to.
+struct MutableTensorView {
+  void* data = nullptr;
   DType dtype = DType::float32;
   std::vector<std::int64_t> shape;
   std::vector<std::int64_t> strides;  // in elements; empty means contiguous
@@ -67,6 +79,34 @@ struct NamedView {
   TensorView tensor;
 };
 
+struct NamedBuffer {
+  std::string name;
+  MutableTensorView tensor;
+};
+
+// What the file says of an input or output. A plain TorchScript file names its
+// inputs and says nothing else.
+struct TensorInfo {
+  std::string name;
+  std::optional<DType> dtype;
+  std::optional<std::vector<std::int64_t>> shape;  // kAnySize where it varies
+  static constexpr std::int64_t kAnySize = -1;
+};
+
+// How bytes make a pixel. Alpha is dropped, not blended.
+enum class PixelFormat { rgb, bgr, rgba, bgra, gray };
+CONVSHIP_API int channels_of(PixelFormat format);
+
+// An image in somebody else's memory, 8 bits a channel; `data` points at the
+// top left pixel and must outlive the call that reads it.
+struct PixelView {
+  const std::uint8_t* data = nullptr;
+  std::int64_t height = 0;
+  std::int64_t width = 0;
+  PixelFormat format = PixelFormat::rgb;
+  std::ptrdiff_t row_stride = 0;  // in bytes; 0: rows without padding; negative: bottom up
+};
+
 // One class of a classifier's answer; probabilities of all classes sum to 1.
 struct Prediction {
   std::string label;
@@ -96,6 +136,16 @@ enum class Backend {
   libtorch,  // exactly what torch.jit.load runs
 };
 
+enum class LogLevel {
+  debug,    // what the library does, stage by stage
+  info,     // what the model prints
+  warning,  // LibTorch's warnings, and what will be slow or wrong
+};
+
+// Called by the thread whose call it is about, so from several threads at once
+// where several use a model. Must not call the model.
+using Log = std::function<void(LogLevel level, std::string_view message)>;
+
 struct Options {
   // Accept a TorchScript file that convship did not write. A model is a program:
   // load only files whose origin you trust.
@@ -105,10 +155,22 @@ struct Options {
   // min(CPU affinity, cgroup quota); keep_threads leaves LibTorch's setting alone.
   int threads = 0;
   static constexpr int keep_threads = -1;
+  // Shared libraries that register the operators of the model with LibTorch
+  // (TORCH_LIBRARY). Loaded for good, and for the whole process.
+  std::vector<std::filesystem::path> op_libraries;
+  // Messages of load and of every call of this model; without one there are none.
+  Log log;
 };
 
-// A loaded model. Movable; one model may be used from many threads at once.
-// All functions throw Error and nothing else.
+// What one step of load took.
+struct LoadStage {
+  std::string name;
+  double milliseconds = 0;
+};
+
+// A loaded model. Movable; one model may be used from many threads at once,
+// and answers each as it would answer a single one. All functions throw Error
+// and nothing else.
 class CONVSHIP_API Model {
  public:
   static Model load(const std::filesystem::path& path, const Options& options = {});
@@ -121,24 +183,60 @@ class CONVSHIP_API Model {
   Model& operator=(Model&&) noexcept;
   ~Model();
 
+  // ---- What the file says
+
   // The manifest as JSON; empty for a plain TorchScript file.
   const std::string& manifest() const;
   // The class names; empty for anything but a classifier.
   const std::vector<std::string>& labels() const;
+  // In the order of the network's arguments.
+  const std::vector<TensorInfo>& inputs() const;
+  // Empty for a plain TorchScript file: only its answers have names.
+  const std::vector<TensorInfo>& outputs() const;
+
+  // ---- Images to classes: for files that hold preprocessing and labels
 
   // The `top_k` most probable classes, best first (fewer if there are fewer
-  // classes). JPEG or PNG; needs a file that holds preprocessing and labels.
+  // classes). Files and encoded bytes are JPEG or PNG.
   std::vector<Prediction> predict_file(const std::filesystem::path& image, int top_k = 1) const;
   std::vector<Prediction> predict_encoded(std::span<const std::byte> image, int top_k = 1) const;
+  std::vector<Prediction> predict_pixels(const PixelView& image, int top_k = 1) const;
 
-  // Runs the network: inputs by name (or, where there is one, any name) to
-  // outputs by name. Tuples, lists and dicts come out flattened.
+  // Many images, each of its own size, an answer for each; faster than one at a
+  // time, as the network gets them in batches. (LibTorch's own layers may sum a
+  // batch in another order, which moves the last digits of a probability.) An
+  // image that fails fails the call; the message names it.
+  std::vector<std::vector<Prediction>> predict_files(std::span<const std::filesystem::path> images,
+                                                     int top_k = 1) const;
+  std::vector<std::vector<Prediction>> predict_encoded(
+      std::span<const std::span<const std::byte>> images, int top_k = 1) const;
+  std::vector<std::vector<Prediction>> predict_pixels(std::span<const PixelView> images,
+                                                      int top_k = 1) const;
+
+  // ---- Tensors to tensors: for every network
+
+  // Inputs by name (or, where there is one, any name) to outputs by name.
+  // Tuples, lists and dicts come out flattened. The inputs are copied first. A
+  // batch may have any size that the network takes, none included: an empty
+  // batch gives empty outputs.
   std::vector<NamedTensor> run(const std::vector<NamedView>& inputs) const;
+  // As run, into memory of the caller: those outputs that `outputs` names, whose
+  // dtypes and shapes must be those of the answer. Nothing is written unless all fit.
+  void run_into(const std::vector<NamedView>& inputs,
+                const std::vector<NamedBuffer>& outputs) const;
+  // Runs the network on zeros until calls have reached their speed, with `batch`
+  // wherever the manifest lets the first size vary. For networks whose manifest
+  // tells all other sizes; throws Error(usage) for others: run() those.
+  void warm_up(std::int64_t batch = 1) const;
+
+  // ---- Proofs and figures
 
   Stages stages(std::span<const std::byte> image) const;
   // Runs the goldens in the file and compares every stage; throws Error(model)
   // where the file holds none.
   std::vector<Check> selftest() const;
+  // What load did, in order, and how long it took.
+  const std::vector<LoadStage>& load_stages() const;
 
  private:
   class Impl;
@@ -146,17 +244,28 @@ class CONVSHIP_API Model {
   std::unique_ptr<Impl> impl_;
 };
 
-// min(CPU affinity, cgroup CPU quota), at least 1.
+// What scheduler and container allow this process.
+struct CpuLimits {
+  int affinity = 1;
+  std::optional<double> quota;  // CPUs, of the cgroup; absent without a limit
+};
+CONVSHIP_API CpuLimits cpu_limits();
+// min(CPU affinity, cgroup CPU quota rounded up), at least 1.
 CONVSHIP_API int default_threads();
 // For the whole process; affects every model.
 CONVSHIP_API void set_threads(int threads);
 CONVSHIP_API int threads();
 
-// Versions of this build and the instruction set in use, for `info`.
+// Versions of this build and what it meets in this process, for `info` and `doctor`.
 struct Build {
-  std::string convship;  // "0.1.0"
-  std::string torch;     // the version that was compiled against
-  std::string isa;       // of the kernels, as chosen at run time
+  std::string convship;            // "0.1.0"
+  std::string torch;               // the version that was compiled against
+  std::string torch_loaded;        // the one in this process
+  std::string torch_problem;       // why the two do not fit; empty when they do
+  std::string isa;                 // of the kernels, as chosen at run time
+  std::vector<std::string> isas;   // what this build and this CPU have in common, best first
+  std::string compiler;            // "gcc 12.2.0"
+  bool flushes_denormals = false;  // the calling thread takes tiny numbers for zero
 };
 CONVSHIP_API Build build();
 

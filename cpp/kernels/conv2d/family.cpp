@@ -16,6 +16,8 @@ const char* family_name(Family family) {
       return "winograd 4x4, 3x3";
     case Family::winograd_2x2_5x5:
       return "winograd 2x2, 5x5";
+    case Family::depthwise:
+      return "depthwise";
   }
   return "unknown";
 }

@@ -13,6 +13,7 @@ enum class Family {
   winograd_2x2_3x3,
   winograd_4x4_3x3,
   winograd_2x2_5x5,
+  depthwise,  // instead of another direct loop, where channels adjoin in memory
 };
 
 const char* family_name(Family family);

@@ -112,7 +112,7 @@ struct Pooling {
   // With an index, activation comes first, as in torch: ties among zeros.
   template <bool kIndex>
   V relu_if(V value) const {
-    return kIndex && target.relu ? relu(value) : value;
+    return kIndex && target.activation == Activation::relu ? relu(value) : value;
   }
 
   // Pooled row y from the row-pooled conv rows [begin, end).
@@ -150,7 +150,7 @@ struct Pooling {
         best = max_of(best, value);
       }
       if (to.residual) best = hn::Add(best, residual(y, i));
-      if (to.relu) best = relu(best);
+      best = activate(to.activation, best);
       if (direct) {
         hn::StoreU(best, d, y_row + i / kBlock * to.column_step + to.starts[i % kBlock / kLanes]);
       } else {

@@ -1,0 +1,27 @@
+# Completion of convship-run for bash.
+_convship_run() {
+  local verbs="predict run selftest info bench stages doctor"
+  local model="--backend --threads --plain --op-library --json --help"
+  local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} options
+  if ((COMP_CWORD == 1)); then
+    mapfile -t COMPREPLY < <(compgen -W "$verbs --help --version" -- "$word")
+    return
+  fi
+  if [[ $before == --backend ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "convship libtorch" -- "$word")
+    return
+  fi
+  if [[ $word != -* ]]; then
+    mapfile -t COMPREPLY < <(compgen -f -- "$word")
+    return
+  fi
+  case ${COMP_WORDS[1]} in
+    predict) options="$model --top-k" ;;
+    run | stages) options="$model --output" ;;
+    bench) options="$model --batch --seconds" ;;
+    doctor) options="--json --help" ;;
+    *) options=$model ;;
+  esac
+  mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
+}
+complete -o filenames -F _convship_run convship-run

@@ -1,0 +1,80 @@
+// Images of every layout as what preprocessing takes: uint8 [1, 3, H, W] RGB.
+#include <ATen/Functions.h>
+
+#include <cstdlib>
+#include <memory>
+
+#include "model_impl.h"
+
+namespace convship {
+
+int channels_of(PixelFormat format) {
+  switch (format) {
+    case PixelFormat::rgb:
+    case PixelFormat::bgr:
+      return 3;
+    case PixelFormat::rgba:
+    case PixelFormat::bgra:
+      return 4;
+    case PixelFormat::gray:
+      return 1;
+  }
+  throw Error(ErrorCode::usage, "the pixel format must be rgb, bgr, rgba, bgra or gray, got " +
+                                    std::to_string(static_cast<int>(format)));
+}
+
+namespace runtime {
+namespace {
+
+// More than any sensible image; sizes below it cannot overflow.
+constexpr std::int64_t kMaxSide = 1 << 20;
+
+void check(const PixelView& view, std::ptrdiff_t row, const std::string& subject) {
+  const auto fail = [&](const std::string& what) {
+    throw Error(ErrorCode::usage, subject + ": " + what);
+  };
+  if (view.height < 1 || view.width < 1 || view.height > kMaxSide || view.width > kMaxSide) {
+    fail("height and width must be 1 to " + std::to_string(kMaxSide) + ", got " +
+         std::to_string(view.height) + " and " + std::to_string(view.width));
+  }
+  if (view.data == nullptr) fail("data must point at the top left pixel, got a null pointer");
+  if (std::abs(view.row_stride) < row && view.row_stride != 0) {
+    fail("row_stride must be at least width * channels = " + std::to_string(row) +
+         " bytes, or 0 for rows without padding, got " + std::to_string(view.row_stride));
+  }
+}
+
+}  // namespace
+
+at::Tensor pixels_of(images::Image image) {
+  // [H, W, 3] rows as a [1, 3, H, W] view; the vector lives in the deleter.
+  auto owner = std::make_shared<std::vector<std::uint8_t>>(std::move(image.rgb));
+  return at::from_blob(
+             owner->data(), {image.height, image.width, 3},
+             [owner](void*) mutable { owner.reset(); }, at::kByte)
+      .permute({2, 0, 1})
+      .unsqueeze(0)
+      .contiguous();
+}
+
+at::Tensor pixels_of(const PixelView& view, const std::string& subject) {
+  const int channels = channels_of(view.format);
+  const bool swapped = view.format == PixelFormat::bgr || view.format == PixelFormat::bgra;
+  // Of each plane, which byte of a pixel it takes.
+  const int bytes[3] = {swapped ? 2 : 0, channels == 1 ? 0 : 1, channels == 1 || swapped ? 0 : 2};
+  check(view, static_cast<std::ptrdiff_t>(view.width) * channels, subject);
+  const std::ptrdiff_t stride =
+      view.row_stride != 0 ? view.row_stride : static_cast<std::ptrdiff_t>(view.width) * channels;
+  at::Tensor planes = at::empty({1, 3, view.height, view.width}, at::kByte);
+  std::uint8_t* out = planes.mutable_data_ptr<std::uint8_t>();
+  for (const int byte : bytes) {
+    const std::uint8_t* row = view.data + byte;
+    for (std::int64_t y = 0; y < view.height; ++y, row += stride) {
+      for (std::int64_t x = 0; x < view.width; ++x) *out++ = row[x * channels];
+    }
+  }
+  return planes;
+}
+
+}  // namespace runtime
+}  // namespace convship

@@ -1,0 +1,137 @@
+// Tensors to tensors.
+#include <ATen/Functions.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+
+#include "guard.h"
+#include "model_impl.h"
+
+namespace convship::runtime {
+namespace {
+
+std::string list_of(const std::vector<std::string>& names) {
+  std::string text;
+  for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+// What LibTorch would not check, or would take for a defect of its own.
+void check(const NamedView& input) {
+  const auto fail = [&](const std::string& what) {
+    throw Error(ErrorCode::usage, "input '" + input.name + "': " + what);
+  };
+  const TensorView& view = input.tensor;
+  std::int64_t bytes = static_cast<std::int64_t>(size_of(view.dtype));
+  for (const std::int64_t size : view.shape) {
+    if (size < 0) fail("sizes must not be negative, got " + describe(view.dtype, view.shape));
+    if (__builtin_mul_overflow(bytes, size, &bytes)) {
+      fail("there is no memory of this size: " + describe(view.dtype, view.shape));
+    }
+  }
+  if (!view.strides.empty() && view.strides.size() != view.shape.size()) {
+    fail("there must be a stride for each of the " + std::to_string(view.shape.size()) +
+         " dimensions, got " + std::to_string(view.strides.size()));
+  }
+  if (std::any_of(view.strides.begin(), view.strides.end(), [](auto stride) { return stride < 0; }))
+    fail("strides must not be negative; LibTorch has no such tensors");
+  if (view.data == nullptr && bytes > 0) fail("data must not be a null pointer");
+}
+
+// The network's inputs, in its order.
+std::vector<at::Tensor> in_order(const std::vector<NamedView>& inputs,
+                                 const std::vector<std::string>& names) {
+  if (inputs.size() != names.size()) {
+    throw Error(ErrorCode::usage, "the network takes " + std::to_string(names.size()) +
+                                      " inputs (" + list_of(names) + "), got " +
+                                      std::to_string(inputs.size()));
+  }
+  std::vector<at::Tensor> tensors(names.size());
+  for (const NamedView& input : inputs) {
+    auto found = std::find(names.begin(), names.end(), input.name);
+    if (names.size() == 1) found = names.begin();
+    const auto index = static_cast<std::size_t>(found - names.begin());
+    if (found == names.end() || tensors[index].defined()) {
+      throw Error(ErrorCode::usage, "the network's inputs are " + list_of(names) +
+                                        ", each once; got '" + input.name + "'");
+    }
+    check(input);
+    // A copy: networks may write to their inputs, and outputs may be views of them.
+    tensors[index] = to_aten(input.tensor).clone();
+  }
+  return tensors;
+}
+
+std::string list_of(const std::vector<TensorInfo>& infos) {
+  std::string text;
+  for (const TensorInfo& info : infos) {
+    if (!info.dtype || !info.shape) continue;
+    text += (text.empty() ? "" : ", ") + info.name + " " + describe(*info.dtype, *info.shape);
+  }
+  return text;
+}
+
+// What LibTorch says of a wrong input rarely names it.
+[[noreturn]] void fail_network(const LoadedModel& model,
+                               const std::vector<NamedView>& inputs,
+                               const std::string& reason) {
+  std::string got;
+  for (const NamedView& input : inputs) {
+    got += (got.empty() ? "" : ", ") + input.name + " " +
+           describe(input.tensor.dtype, input.tensor.shape);
+  }
+  const std::string listed = list_of(model.inputs);
+  throw Error(ErrorCode::usage,
+              model.name + ": the network cannot run on " + got +
+                  (listed.empty() ? "" : " (the file was exported with " + listed + ")") + ": " +
+                  reason);
+}
+
+}  // namespace
+
+std::string describe(DType dtype, std::span<const std::int64_t> shape) {
+  std::string text = std::string(name_of(dtype)) + " [";
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    text += (i == 0 ? "" : ", ") +
+            (shape[i] == TensorInfo::kAnySize ? std::string("N") : std::to_string(shape[i]));
+  }
+  return text + "]";
+}
+
+NamedAtTensors LoadedModel::run(const std::vector<NamedView>& inputs) const {
+  const c10::InferenceMode inference;
+  auto tensors = in_order(inputs, network->input_names());
+  return explained([&] { return network->forward(std::move(tensors)); },
+                   [&](const std::string& reason) { fail_network(*this, inputs, reason); });
+}
+
+void LoadedModel::warm_up(std::int64_t batch) const {
+  if (batch < 1) {
+    throw Error(ErrorCode::usage, "batch must be at least 1, got " + std::to_string(batch));
+  }
+  const c10::InferenceMode inference;
+  std::vector<at::Tensor> zeros;
+  for (const TensorInfo& input : inputs) {
+    auto shape = input.shape.value_or(std::vector<std::int64_t>{TensorInfo::kAnySize});
+    if (input.shape && !shape.empty() && shape[0] == TensorInfo::kAnySize) shape[0] = batch;
+    if (!input.dtype || std::count(shape.begin(), shape.end(), TensorInfo::kAnySize) != 0) {
+      throw Error(ErrorCode::usage, name + ": the file does not tell the size of input '" +
+                                        input.name + "'; warm up by calling run");
+    }
+    zeros.push_back(at::zeros(shape, options_of(*input.dtype)));
+  }
+  // LibTorch's interpreter looks at the first call, optimises in the second and
+  // is settled from the third on.
+  constexpr int kCalls = 3;
+  constexpr std::int64_t kSide = 256;  // of an image; any will do
+  for (int call = 0; call < kCalls; ++call) {
+    std::vector<at::Tensor> copies;
+    for (const at::Tensor& each : zeros) copies.push_back(each.clone());
+    network->forward(std::move(copies));
+    if (manifest && manifest->classifier) {
+      network->preprocess(at::zeros({1, 3, kSide, kSide}, at::kByte));
+    }
+  }
+}
+
+}  // namespace convship::runtime
