@@ -20,7 +20,6 @@ __all__ = ["batches_figure", "draw_ladder", "rounds_figure", "stages_figure", "t
 _STAGE_COLORS = {
     "decode": "#1b9e77",
     "preprocess": "#7570b3",
-    "decode_and_preprocess": "#4a87a0",
     "network": "#b9c0c9",
     "rest": "#e3e3e3",
 }
@@ -226,7 +225,7 @@ def _stages(axis: Axes, rows: list[dict[str, Any]]) -> None:
         for name, color in _STAGE_COLORS.items():
             if name not in stages:
                 continue
-            label = "" if name in labelled else name.replace("_", " ")
+            label = "" if name in labelled else name
             labelled.add(name)
             axis.barh(
                 position, stages[name], left=left, color=color, height=0.75, label=label or None

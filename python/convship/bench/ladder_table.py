@@ -97,14 +97,9 @@ def _stages(rows: list[dict[str, Any]]) -> Table:
         stages = row.get("stages_us")
         if stages is None:
             continue
-        both = stages.get("decode_and_preprocess")
         table.add_row(
             row["rung"],
-            # Where the two cannot be told apart, their sum stands between them.
-            *(["", f"together {digits(both)}"] if both is not None else []),
-            *([digits(stages[name]) for name in ("decode", "preprocess")] if both is None else []),
-            digits(stages["network"]),
-            digits(stages["end_to_end"]),
+            *(digits(stages[name]) for name in ("decode", "preprocess", "network", "end_to_end")),
             digits(1e6 / stages["end_to_end"]),
         )
     return table
