@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -484,16 +485,21 @@ def native(shipped, tmp_path):
     worker.close()
 
 
-def state_of(worker):
-    text = Path(f"/proc/{worker._process.pid}/stat").read_text()
-    return text.rpartition(")")[2].split()[0]
+def is_stopped(worker):
+    """A signal takes a moment."""
+    for _ in range(200):
+        text = Path(f"/proc/{worker._process.pid}/stat").read_text()
+        if text.rpartition(")")[2].split()[0] == "T":
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def test_native_worker_answers_and_rests(native):
     worker, case = native
     (output,) = worker.prepare(case).values()
     assert Answers(case).objection([output]) == ""
-    assert state_of(worker) == "T"  # stopped: it disturbs nobody
+    assert is_stopped(worker)  # stopped: it disturbs nobody
     assert os.sched_getaffinity(worker._process.pid) == set(choose_cpus(1))
     facts = worker.facts(case.name)
     assert facts["threads"] == 1
@@ -503,7 +509,7 @@ def test_native_worker_answers_and_rests(native):
     assert 0 <= waited < 1
     assert sum(times) == pytest.approx(0.01, abs=0.02)
     assert set(worker.stages(case.name, 0.001)) == {"from_pixels", "end_to_end"}
-    assert state_of(worker) == "T"
+    assert is_stopped(worker)
 
 
 def test_native_worker_that_ends_is_told(native):
