@@ -73,7 +73,7 @@ class TemporaryFolder {
 struct Rung {
   const RungKind* kind = nullptr;
   std::unique_ptr<BenchProcess> process;
-  std::vector<double> calls, round_us, end_to_end;
+  std::vector<double> calls, round_us, from_pixels, end_to_end;
   double error = 0;  // largest, over an output's largest value
   std::string problem;
 };
@@ -150,6 +150,9 @@ std::vector<std::string> worker_words(const Arguments& arguments, const RungKind
   if (!arguments.image.empty()) {
     words.insert(words.end(), {"--image", arguments.image.string()});
   }
+  for (const fs::path& library : arguments.model.options.op_libraries) {
+    words.insert(words.end(), {"--op-library", library.string()});
+  }
   if (arguments.model.options.allow_plain) words.emplace_back("--plain");
   words.insert(words.end(), {"--", arguments.model.path.string()});
   return words;
@@ -184,8 +187,11 @@ void measure(std::vector<Rung>& rungs, const Arguments& arguments) {
       rung->round_us.push_back(median(calls));
       rung->calls.insert(rung->calls.end(), calls.begin(), calls.end());
       if (arguments.image.empty()) continue;
-      const std::vector<double> whole = ask(*rung, "end_to_end");
-      rung->end_to_end.insert(rung->end_to_end.end(), whole.begin(), whole.end());
+      for (auto& [what, all] : {std::pair{"from_pixels", &rung->from_pixels},
+                                std::pair{"end_to_end", &rung->end_to_end}}) {
+        const std::vector<double> times = ask(*rung, what);
+        all->insert(all->end(), times.begin(), times.end());
+      }
     }
   }
 }
@@ -214,9 +220,10 @@ json row(Rung& rung, const Arguments& arguments) {
   result["images_per_s"] = 1e6 * count * arguments.input.batch / total;
   result["round_us"] = rung.round_us;
   if (!rung.end_to_end.empty()) {
-    const double whole_us = median(rung.end_to_end);
-    result["stages_us"] = {{"network", network_us},
-                           {"decode_and_preprocess", std::max(0.0, whole_us - network_us)},
+    const double whole_us = median(rung.end_to_end), later_us = median(rung.from_pixels);
+    result["stages_us"] = {{"decode", std::max(0.0, whole_us - later_us)},
+                           {"preprocess", std::max(0.0, later_us - network_us)},
+                           {"network", network_us},
                            {"end_to_end", whole_us}};
   }
   return result;

@@ -57,8 +57,8 @@ json bench_environment(int threads) {
           {"cores", std::thread::hardware_concurrency()},
           {"threads", threads},
           {"isa", built.isa},
-          {"build", {{"build_type", kBuildType}, {"compiler", "GNU " __VERSION__}}},
-          {"versions", {{"convship", built.convship}, {"torch", built.torch}}},
+          {"build", {{"build_type", kBuildType}, {"compiler", built.compiler}}},
+          {"versions", {{"convship", built.convship}, {"torch", built.torch_loaded}}},
           {"load_before", load_average()}};
 }
 

@@ -10,7 +10,10 @@
 #include <functional>
 #include <iostream>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
 #include <sstream>
 
 #include "npy.h"
@@ -48,6 +51,26 @@ std::vector<char> read_bytes(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
 }
 
+// An image as a camera or a video would give it.
+struct Picture {
+  std::vector<std::uint8_t> rgb;
+  std::int64_t height = 0;
+  std::int64_t width = 0;
+
+  PixelView view() const { return {rgb.data(), height, width}; }
+};
+
+Picture decode(const Model& model, std::span<const char> encoded) {
+  const Tensor pixels = model.stages(std::as_bytes(encoded)).pixels;  // [3, H, W]
+  const auto planes = pixels.values<std::uint8_t>();
+  Picture picture{{}, pixels.shape()[1], pixels.shape()[2]};
+  const std::size_t area = planes.size() / 3;
+  for (std::size_t i = 0; i < planes.size(); ++i) {
+    picture.rgb.push_back(planes[i % 3 * area + i / 3]);
+  }
+  return picture;
+}
+
 json write_outputs(const std::vector<NamedTensor>& outputs, const std::filesystem::path& folder) {
   json list = json::array();
   for (const auto& [name, tensor] : outputs) {
@@ -73,10 +96,15 @@ int serve(ModelArguments& arguments, const BenchInput& input, const std::filesys
   model.run(views);
   const double first_us = microseconds_since(start);
 
-  const std::function<void()> network = [&] { model.run(views); };
-  const std::function<void()> end_to_end = [&] {
-    model.predict_encoded(std::as_bytes(std::span(encoded)));
-  };
+  std::optional<Picture> picture;  // later: its memory is not the network's
+  const std::map<std::string, std::function<void()>> calls{
+      {"network", [&] { model.run(views); }},
+      {"from_pixels",
+       [&] {
+         if (!picture) picture = decode(model, encoded);
+         model.predict_pixels(picture->view());
+       }},
+      {"end_to_end", [&] { model.predict_encoded(std::as_bytes(std::span(encoded))); }}};
   std::cout << json{{"load_us", load_us},
                     {"first_us", first_us},
                     {"threads", threads()},
@@ -88,10 +116,10 @@ int serve(ModelArguments& arguments, const BenchInput& input, const std::filesys
     std::string verb, what;
     words >> verb >> what;
     json answer;
-    if (verb == "measure") {
+    if (verb == "measure" && calls.contains(what)) {
       double seconds = 0;
       words >> seconds;
-      answer = {{"us", measure(what == "network" ? network : end_to_end, seconds)}};
+      answer = {{"us", measure(calls.at(what), seconds)}};
     } else if (verb == "write") {
       answer = write_outputs(model.run(views), what);
     } else {

@@ -44,7 +44,8 @@ class Engine:
     def stages(self, seconds: float) -> dict[str, list[float]]:
         """Return the seconds of each stage from encoded image to answer; empty where it has none.
 
-        "decode", "preprocess" and "network", as far as they can be told apart, and "end_to_end".
+        "decode" or "from_pixels" (all that follows it), "end_to_end", and where they can be timed
+        in place "preprocess" and "network".
         """
         return {}
 

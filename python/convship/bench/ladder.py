@@ -106,13 +106,18 @@ def bench_model(
         )
         for rung, reason in left_out.items():
             say(f"without {rung}: {reason}")
-        ladder = _Ladder(network, [*own, *chosen], folder, rounds, slot_ms / 1e3, say)
+        # An nn.Module made of our layers is no stock torch.
+        specs = [
+            replace(spec, kind="ours") if spec.module and network.fused else spec
+            for spec in [*own, *chosen]
+        ]
+        ladder = _Ladder(network, specs, folder, rounds, slot_ms / 1e3, say)
         for count in threads:
             for batch in batches:
                 ladder.measure(batch, count, cpus[count])
     return make_ladder_report(
         ladder.rows,
-        [*own, *chosen],
+        specs,
         title=network.title,
         settings={
             "rounds": rounds,

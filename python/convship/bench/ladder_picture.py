@@ -20,7 +20,6 @@ __all__ = ["batches_figure", "draw_ladder", "rounds_figure", "stages_figure", "t
 _STAGE_COLORS = {
     "decode": "#1b9e77",
     "preprocess": "#7570b3",
-    "decode_and_preprocess": "#4a87a0",
     "network": "#b9c0c9",
     "rest": "#e3e3e3",
 }
@@ -33,10 +32,9 @@ def draw_ladder(report: LadderReport, path: str | Path) -> None:
 
     Example:
         >>> import tempfile
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
+        >>> from convship.bench.example import example_report
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     draw_ladder(report, Path(folder) / "ladder.png")
+        ...     draw_ladder(example_report(), Path(folder) / "ladder.png")
     """
     buffer = io.BytesIO()
     times_figure(report, with_stages=True).savefig(buffer, format="png", dpi=110)
@@ -51,9 +49,8 @@ def times_figure(report: LadderReport, *, with_stages: bool = False) -> Figure:
         with_stages: Whether the way from image to class has a panel too, where it was measured.
 
     Example:
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
-        >>> len(times_figure(report).axes)
+        >>> from convship.bench.example import example_report
+        >>> len(times_figure(example_report()).axes)
         1
     """
     keys = list(report.ratios)
@@ -83,9 +80,8 @@ def rounds_figure(report: LadderReport) -> Figure:
     """Return the medians of all rounds: a quiet machine draws flat lines.
 
     Example:
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
-        >>> len(rounds_figure(report).axes)
+        >>> from convship.bench.example import example_report
+        >>> len(rounds_figure(example_report()).axes)
         1
     """
     keys = list(report.ratios)
@@ -106,9 +102,8 @@ def batches_figure(report: LadderReport) -> Figure | None:
     """Return the time per image over the batch size; None where there is one size only.
 
     Example:
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
-        >>> batches_figure(report) is None
+        >>> from convship.bench.example import example_report
+        >>> batches_figure(example_report()) is None
         True
     """
     if len({batch for batch, _ in report.ratios}) < 2:
@@ -157,9 +152,8 @@ def stages_figure(report: LadderReport) -> Figure | None:
     """Return one image's way from bytes to class; None where that was not measured.
 
     Example:
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
-        >>> stages_figure(report) is None  # no file with preprocessing
+        >>> from convship.bench.example import example_report
+        >>> stages_figure(example_report()) is None  # no file with preprocessing
         True
     """
     rows = _with_stages(report)
@@ -231,7 +225,7 @@ def _stages(axis: Axes, rows: list[dict[str, Any]]) -> None:
         for name, color in _STAGE_COLORS.items():
             if name not in stages:
                 continue
-            label = "" if name in labelled else name.replace("_", " ")
+            label = "" if name in labelled else name
             labelled.add(name)
             axis.barh(
                 position, stages[name], left=left, color=color, height=0.75, label=label or None
@@ -248,9 +242,7 @@ def _stages(axis: Axes, rows: list[dict[str, Any]]) -> None:
         ncols=5,
     )
     _rungs(axis, [row["rung"] for row in rows], unit)
-    axis.set_title(
-        f"one image, from its bytes to its class, {rows[0]['threads']} threads", fontsize=9
-    )
+    axis.set_title(f"from bytes to class, {_name(_key(rows[0]))}", fontsize=9)
 
 
 def _unit(longest_us: float) -> tuple[float, str]:

@@ -165,12 +165,15 @@ def _result(row: RungRow, kinds: dict[str, str]) -> dict[str, Any]:
 
 
 def _stages(stages: dict[str, list[float]], network_us: float) -> dict[str, float]:
-    """Medians; what a rung cannot time alone is the rest of the whole."""
+    """Medians; what a rung cannot time alone is what the others leave of the whole."""
     found = {name: _US * statistics.median(seconds) for name, seconds in stages.items()}
     found.setdefault("network", network_us)
+    later = found.pop("from_pixels", None)
+    if later is not None:
+        found["decode"] = max(0.0, found["end_to_end"] - later)
     if "preprocess" not in found:
-        rest = max(0.0, found["end_to_end"] - found["network"] - found.get("decode", 0.0))
-        found["preprocess" if "decode" in found else "decode_and_preprocess"] = rest
+        rest = found["end_to_end"] - found["network"] - found["decode"]
+        found["preprocess"] = max(0.0, rest)
     return found
 
 

@@ -22,9 +22,8 @@ def ladder_as_text(report: LadderReport, *, color: bool = False) -> str:
         color: Whether to mark words for a terminal.
 
     Example:
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
-        >>> "python torchscript" in ladder_as_text(report)
+        >>> from convship.bench.example import example_report
+        >>> "native fast" in ladder_as_text(example_report())
         True
     """
     buffer = io.StringIO()
@@ -32,7 +31,7 @@ def ladder_as_text(report: LadderReport, *, color: bool = False) -> str:
         file=buffer, width=WIDTH, force_terminal=color, highlight=False, emoji=False, markup=False
     )
     settings = report.settings
-    sizes = ", ".join("x".join(map(str, shape)) for shape in settings["input"].values())
+    sizes = ", ".join("x".join(map(str, shape)) or "1" for shape in settings["input"].values())
     console.print(f"{report.title}, input {sizes}, float32")
     for line in environment_lines(report.environment):
         console.print(line)
@@ -98,14 +97,9 @@ def _stages(rows: list[dict[str, Any]]) -> Table:
         stages = row.get("stages_us")
         if stages is None:
             continue
-        both = stages.get("decode_and_preprocess")
         table.add_row(
             row["rung"],
-            # Where the two cannot be told apart, their sum stands between them.
-            *(["", f"together {digits(both)}"] if both is not None else []),
-            *([digits(stages[name]) for name in ("decode", "preprocess")] if both is None else []),
-            digits(stages["network"]),
-            digits(stages["end_to_end"]),
+            *(digits(stages[name]) for name in ("decode", "preprocess", "network", "end_to_end")),
             digits(1e6 / stages["end_to_end"]),
         )
     return table

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from convship.bench.network_case import NetworkCase
 from convship.bundle import GOLDENS, MANIFEST, Manifest, read_extras
 from convship.errors import ModelFileNotFoundError
+from convship.nn import ConvPool2d
 from convship.scripting import script
 from convship.verify import golden_files
 
@@ -35,6 +36,7 @@ class Network:
         file: The shipped or plain TorchScript file.
         plain: Whether it is the latter.
         module: The nn.Module, pickled; empty where there is none.
+        fused: Whether the nn.Module calls our op itself.
         image: An encoded image, for files that take images; empty for others.
         rows: Inputs by name; the first size is that of as many images as are known.
         tolerances: Of the manifest; empty for a plain file.
@@ -44,6 +46,7 @@ class Network:
     file: Path
     plain: bool
     module: str = ""
+    fused: bool = False
     image: str = ""
     rows: dict[str, NDArray[Any]] = field(default_factory=dict)
 
@@ -160,7 +163,8 @@ def _from_run(path: Path, folder: Path) -> Network:
 
     file = folder / "run.pt"
     export_run(path, file)
-    return Network(path.name, file, False, module=_pickle(load_run(path).model, folder))
+    module = load_run(path).model
+    return Network(path.name, file, False, _pickle(module, folder), _calls_our_op(module))
 
 
 def _from_name(name: str, folder: Path, size: Sequence[int] | None) -> Network:
@@ -177,7 +181,9 @@ def _from_name(name: str, folder: Path, size: Sequence[int] | None) -> Network:
     script(module, (), "script").save(str(file))
     sizes = size or ((32, 32) if own else _made_for(name))
     rows = {"input": _noise(sizes, _COLOURS)}
-    return Network(name, file, True, module=_pickle(module, folder), rows=rows)
+    network = Network(name, file, True, _pickle(module, folder), _calls_our_op(module))
+    network.rows = rows
+    return network
 
 
 def _made_for(name: str) -> tuple[int, int]:
@@ -185,6 +191,10 @@ def _made_for(name: str) -> tuple[int, int]:
 
     crop = torchvision.models.get_model_weights(name).DEFAULT.transforms().crop_size
     return crop[0], crop[0]
+
+
+def _calls_our_op(module: nn.Module) -> bool:
+    return any(isinstance(layer, ConvPool2d) for layer in module.modules())
 
 
 def _pickle(module: nn.Module, folder: Path) -> str:

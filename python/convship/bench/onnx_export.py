@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
+import os
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,8 @@ def export_onnx(case: NetworkCase, path: Path) -> str:
 def _export(module: Any, case: NetworkCase, path: Path) -> str:
     names = [name for name, _ in case.inputs]
     tensors = tuple(torch.from_numpy(array) for array in case.arrays())
-    silent = io.StringIO()  # the exporter prints the whole graph when it fails
     try:
-        with (
-            torch.no_grad(),
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(silent),
-            _quiet("torch.onnx"),
-        ):
+        with torch.no_grad(), warnings.catch_warnings(), _silence():
             warnings.simplefilter("ignore")  # deprecations, and shapes that become constants
             torch.onnx.export(
                 module,
@@ -81,11 +76,20 @@ def _export(module: Any, case: NetworkCase, path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _quiet(name: str) -> Any:
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+def _silence() -> Iterator[None]:
+    """The exporter prints the whole graph when it fails, from C++: below Python's streams."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [(number, os.dup(number)) for number in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
+        for number, _ in kept:
+            os.dup2(nowhere, number)
         yield
     finally:
-        logger.setLevel(before)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in kept:
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)

@@ -45,9 +45,8 @@ def as_page(report: LadderReport) -> str:
     """Return the page.
 
     Example:
-        >>> from convship.bench.ladder import bench_model
-        >>> report = bench_model("lenet5", rungs=["python torchscript"], rounds=1, slot_ms=1)
-        >>> page = as_page(report)
+        >>> from convship.bench.example import example_report
+        >>> page = as_page(example_report())
         >>> page.startswith("<!doctype html>"), "<svg" in page
         (True, True)
     """
@@ -77,7 +76,7 @@ def as_page(report: LadderReport) -> str:
 
 def _about(report: LadderReport) -> list[str]:
     settings = report.settings
-    sizes = ", ".join("x".join(map(str, shape)) for shape in settings["input"].values())
+    sizes = ", ".join("x".join(map(str, shape)) or "1" for shape in settings["input"].values())
     return [
         *environment_lines(report.environment),
         f"input {sizes}, float32; {settings['rounds']} rounds of {settings['slot_ms']:g} ms",

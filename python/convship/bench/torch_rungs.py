@@ -129,10 +129,14 @@ def script_module(case: NetworkCase) -> Any:
 class Eager(TorchRung):
     """The nn.Module as it was written."""
 
-    def build(self) -> Callable[..., Any]:
-        """Return the module."""
+    def prepare_input(self) -> None:
+        """Import what the module may be made of; not part of loading."""
         # Pickled by reference to its class, which may be torchvision's.
         importlib.import_module("convship._torchvision")
+        super().prepare_input()
+
+    def build(self) -> Callable[..., Any]:
+        """Return the module."""
         module: nn.Module = torch.load(self.case.module, weights_only=False).eval()
         if self.channels_last:
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

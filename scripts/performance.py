@@ -1,0 +1,89 @@
+"""Write docs/performance.md's table from reports of `convship bench NETWORK --json`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+DOCUMENT = Path("docs/performance.md")
+BEGIN, END = "<!-- written by scripts/performance -->", "<!-- end -->"
+OURS = "native fast"
+COLUMNS = ("native libtorch", "onnxruntime", "openvino", "python convship", "native direct", OURS)
+
+
+def main(paths: list[str]) -> int:
+    reports = [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
+    if not reports:
+        print("performance: name at least one report", file=sys.stderr)
+        return 2
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    lines = [BEGIN, *about(reports), "", *table(reports), "", *warnings(reports), END]
+    DOCUMENT.write_text(before + "\n".join(lines) + after, encoding="utf-8")
+    print(f"{DOCUMENT}: {len(reports)} networks")
+    return 0
+
+
+def about(reports: list[dict[str, Any]]) -> list[str]:
+    environment = reports[0]["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    return [
+        f"{datetime.date.today().isoformat()}, {environment['cpu']}, {environment['cores']} cores, "
+        f"isa {environment['isa']}; {versions}. Microseconds per call, median; then how many times "
+        f"as fast {OURS} is as the best of LibTorch and as the better of the two other engines, "
+        "with the 95 % interval over the rounds."
+    ]
+
+
+def table(reports: list[dict[str, Any]]) -> list[str]:
+    heads = ["network", "batch", "threads", "best stock", *COLUMNS, "as stock", "as peer"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for report in reports:
+        keys = dict.fromkeys((row["batch"], row["threads"]) for row in report["results"])
+        lines += [f"| {' | '.join(row(report, *key))} |" for key in keys]
+    return lines
+
+
+def row(report: dict[str, Any], batch: int, threads: int) -> list[str]:
+    def own(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [e for e in entries if (e["batch"], e["threads"]) == (batch, threads)]
+
+    results = {entry["rung"]: entry for entry in own(report["results"])}
+    stock = [e for e in results.values() if e["kind"] == "stock" and "p50_us" in e]
+    best = min(stock, key=lambda entry: float(entry["p50_us"]), default=None)
+    ratios = {e["against"]: e for e in own(report["ratios"]) if e["ours"] == OURS}
+    return [
+        report["model"],
+        str(batch),
+        str(threads),
+        f"{time(best)} ({best['rung'].removeprefix('python ')})" if best else "-",
+        *(time(results.get(name)) for name in COLUMNS),
+        interval(ratios.get("best stock")),
+        interval(ratios.get("best peer")),
+    ]
+
+
+def time(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return "-"
+    return f"{entry['p50_us']:.0f}" if "p50_us" in entry else "failed"
+
+
+def interval(ratio: dict[str, Any] | None) -> str:
+    if ratio is None:
+        return "-"
+    found = ratio["interval"]
+    return f"{found['value']:.2f} ({found['low']:.2f} - {found['high']:.2f})"
+
+
+def warnings(reports: list[dict[str, Any]]) -> list[str]:
+    lines = [f"- {each['model']}: {line}" for each in reports for line in each["warnings"]]
+    return ["Warnings of these runs:", *lines] if lines else ["None of these runs gave a warning."]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
