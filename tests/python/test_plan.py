@@ -160,7 +160,7 @@ class Views(Layers):
 
     def forward(self, x: Tensor) -> Tensor:
         a = torch.max_pool2d(torch.relu(self.second(self.first(x))), 2)
-        return self.head(a.view(a.size(0), -1)) + self.head(a.reshape(-1, 1280))
+        return self.head(a.contiguous().view(a.size(0), -1)) + self.head(a.reshape(-1, 1280))
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,14 @@ struct Channels {
     for (int64_t tap = 0; tap < t.source.taps; tap += t.taps_at_once) {
       const int64_t end = smaller(tap + t.taps_at_once, t.source.taps);
       Taps taps{t.source.offsets + tap, t.source.offsets + end, t.weight + tap * kBlock, t.bias, 0};
+      // Inside of a network weights come from far away: the next step's (or the
+      // next block's, which follow) are fetched meanwhile, a share with each row.
+      const A* next = t.weight + end * kBlock;
+      const int64_t share = t.taps_at_once * kBlock / (last - t.source.first_row) + 1;
       for (int64_t r = t.source.first_row; r < last; ++r) {
+        constexpr int64_t kLine = 64 / sizeof(A);
+        for (int64_t i = 0; i < share; i += kLine) __builtin_prefetch(next + i, 0, 2);
+        next += share;
         A* to = row(r) + p.padding.w * kBlock;
         if (tap > 0) {
           taps.start = to;
