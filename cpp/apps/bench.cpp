@@ -1,92 +1,278 @@
+#include <stdlib.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <cmath>
+#include <iomanip>
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <random>
+#include <sstream>
+#include <thread>
 
+#include "bench_environment.h"
+#include "bench_input.h"
+#include "bench_process.h"
+#include "bench_worker.h"
+#include "npy.h"
 #include "verbs.h"
 
 namespace convship::apps {
 namespace {
 
 using nlohmann::json;
-using Clock = std::chrono::steady_clock;
+namespace fs = std::filesystem;
 
 struct Arguments {
   ModelArguments model;
-  int batch = 1;
+  BenchInput input;
+  std::string backend;  // empty: every rung
+  fs::path image;
   double seconds = 1;
+  bool worker = false;
 };
 
-// Reproducible values in [-1, 1): latency must not depend on a random seed.
-std::vector<float> filler(std::size_t count) {
-  std::vector<float> values(count);
-  std::uint32_t state = 1;
-  for (float& value : values) {
-    state = state * 1664525u + 1013904223u;  // Numerical Recipes' linear congruential generator
-    value = static_cast<float>(state >> 8) / static_cast<float>(1 << 23) - 1.0f;
+struct RungKind {
+  const char* name;
+  const char* backend;
+  const char* accuracy;
+};
+
+constexpr std::array<RungKind, 3> kRungs{{{"native fast", "convship", "fast"},
+                                          {"native direct", "convship", "direct"},
+                                          {"native libtorch", "libtorch", "fast"}}};
+
+// Short turns: what slows the machine down for a second hits every rung.
+constexpr double kTurnSeconds = 0.05;
+constexpr auto kPause = std::chrono::milliseconds(2);
+
+// A folder that is gone afterwards.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string name = (fs::temp_directory_path() / "convship-bench-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) {
+      throw Error(ErrorCode::environment, name + ": cannot be created");
+    }
+    path_ = name;
   }
-  return values;
-}
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+struct Rung {
+  const RungKind* kind = nullptr;
+  std::unique_ptr<BenchProcess> process;
+  std::vector<double> calls, round_us, end_to_end;
+  double error = 0;  // largest, over an output's largest value
+  std::string problem;
+};
 
 double percentile(const std::vector<double>& sorted, double fraction) {
   return sorted[static_cast<std::size_t>(fraction * static_cast<double>(sorted.size() - 1) + 0.5)];
 }
 
-std::vector<double> measure(const Model& model, const NamedView& input, double seconds) {
-  constexpr int kWarmUp = 20, kFewest = 20;
-  for (int i = 0; i < kWarmUp; ++i) model.run({input});
-  std::vector<double> microseconds;
-  const auto end = Clock::now() + std::chrono::duration<double>(seconds);
-  while (Clock::now() < end || microseconds.size() < kFewest) {
-    const auto start = Clock::now();
-    model.run({input});
-    microseconds.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count());
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return percentile(values, 0.5);
+}
+
+std::vector<double> ask(Rung& rung, const std::string& what) {
+  std::this_thread::sleep_for(kPause);  // caches and clocks settle
+  const json answer = rung.process->ask("measure " + what + " " + std::to_string(kTurnSeconds));
+  return answer["us"].get<std::vector<double>>();
+}
+
+std::vector<Tensor> answers(Rung& rung) {
+  const TemporaryFolder folder;
+  std::vector<Tensor> tensors;
+  const json written = rung.process->ask("write " + folder.path().string());
+  for (const json& output : written["outputs"]) {
+    tensors.push_back(read_npy(output["path"].get<std::string>()));
   }
-  std::sort(microseconds.begin(), microseconds.end());
-  return microseconds;
+  return tensors;
+}
+
+// LibTorch as it is has the say. Rounding in float32 stays far below a
+// thousandth of the largest value; bfloat16, or a wrong layer, does not.
+void compare(Rung& rung, const std::vector<Tensor>& expected) {
+  constexpr double kLimit = 1e-3;
+  const std::vector<Tensor> given = answers(rung);
+  bool alike = given.size() == expected.size();
+  for (std::size_t i = 0; alike && i < given.size(); ++i) {
+    alike = given[i].shape() == expected[i].shape() && given[i].dtype() == expected[i].dtype();
+  }
+  if (!alike) {
+    rung.error = INFINITY;
+    rung.problem = "gives other outputs than libtorch";
+    return;
+  }
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    if (given[i].dtype() != DType::float32) continue;  // `convship verify` compares all
+    const auto a = given[i].values<float>(), b = expected[i].values<float>();
+    double largest = std::numeric_limits<float>::min(), worst = 0;
+    for (std::size_t k = 0; k < a.size(); ++k) {
+      const double difference = std::abs(double{a[k]} - double{b[k]});
+      largest = std::max(largest, std::abs(double{b[k]}));
+      worst = std::isnan(difference) ? INFINITY : std::max(worst, difference);
+    }
+    rung.error = std::max(rung.error, worst / largest);
+  }
+  if (rung.error > kLimit) {
+    std::ostringstream text;
+    text << std::scientific << std::setprecision(1) << "output is off by " << rung.error
+         << " of its largest value, more than " << kLimit;
+    rung.problem = text.str();
+  }
+}
+
+std::vector<std::string> worker_words(const Arguments& arguments, const RungKind& kind) {
+  std::vector<std::string> words{"bench",     "--worker",
+                                 "--backend", kind.backend,
+                                 "--threads", std::to_string(arguments.model.options.threads),
+                                 "--batch",   std::to_string(arguments.input.batch)};
+  if (!arguments.input.size.empty()) {
+    words.insert(words.end(), {"--size", arguments.input.size});
+  }
+  for (const std::string& file : arguments.input.files) {
+    words.insert(words.end(), {"--input", file});
+  }
+  if (!arguments.image.empty()) {
+    words.insert(words.end(), {"--image", arguments.image.string()});
+  }
+  if (arguments.model.options.allow_plain) words.emplace_back("--plain");
+  words.insert(words.end(), {"--", arguments.model.path.string()});
+  return words;
+}
+
+std::vector<Rung> start(const Arguments& arguments) {
+  std::vector<Rung> rungs;
+  for (const RungKind& kind : kRungs) {
+    if (!arguments.backend.empty() && arguments.backend != kind.backend) continue;
+    Rung& rung = rungs.emplace_back();
+    rung.kind = &kind;
+    rung.process = std::make_unique<BenchProcess>(worker_words(arguments, kind), kind.accuracy,
+                                                  arguments.model.options.threads);
+  }
+  // The last is libtorch where it takes part.
+  const std::vector<Tensor> expected = answers(rungs.back());
+  for (Rung& rung : rungs) compare(rung, expected);
+  return rungs;
+}
+
+void measure(std::vector<Rung>& rungs, const Arguments& arguments) {
+  std::vector<Rung*> turns;
+  for (Rung& rung : rungs) {
+    if (rung.problem.empty()) turns.push_back(&rung);
+  }
+  const int rounds = std::max(1, static_cast<int>(std::lround(arguments.seconds / kTurnSeconds)));
+  std::mt19937 random(0);  // NOLINT: the same order each time
+  for (int round = 0; round < rounds; ++round) {
+    std::shuffle(turns.begin(), turns.end(), random);
+    for (Rung* rung : turns) {
+      const std::vector<double> calls = ask(*rung, "network");
+      rung->round_us.push_back(median(calls));
+      rung->calls.insert(rung->calls.end(), calls.begin(), calls.end());
+      if (arguments.image.empty()) continue;
+      const std::vector<double> whole = ask(*rung, "end_to_end");
+      rung->end_to_end.insert(rung->end_to_end.end(), whole.begin(), whole.end());
+    }
+  }
+}
+
+// The fields of `convship bench`; docs/benchmarks.md names them.
+json row(Rung& rung, const Arguments& arguments) {
+  const json& hello = rung.process->hello();
+  json result = {{"rung", rung.kind->name},
+                 {"kind", rung.kind->backend == std::string("libtorch") ? "stock" : "ours"},
+                 {"batch", arguments.input.batch},
+                 {"threads", hello["threads"]},
+                 {"problem", rung.problem},
+                 {"error", std::isfinite(rung.error) ? json(rung.error) : json("infinite")},
+                 {"load_us", hello["load_us"]},
+                 {"first_us", hello["first_us"]},
+                 {"peak_mib", rung.process->peak_mib()}};
+  if (!rung.problem.empty()) return result;
+  std::sort(rung.calls.begin(), rung.calls.end());
+  const double total = std::accumulate(rung.calls.begin(), rung.calls.end(), 0.0);
+  const auto count = static_cast<double>(rung.calls.size());
+  const double network_us = percentile(rung.calls, 0.5);
+  result["calls"] = rung.calls.size();
+  result["p50_us"] = network_us;
+  result["p90_us"] = percentile(rung.calls, 0.9);
+  result["p99_us"] = percentile(rung.calls, 0.99);
+  result["images_per_s"] = 1e6 * count * arguments.input.batch / total;
+  result["round_us"] = rung.round_us;
+  if (!rung.end_to_end.empty()) {
+    const double whole_us = median(rung.end_to_end);
+    result["stages_us"] = {{"network", network_us},
+                           {"decode_and_preprocess", std::max(0.0, whole_us - network_us)},
+                           {"end_to_end", whole_us}};
+  }
+  return result;
+}
+
+void print(const json& report) {
+  const json& environment = report["environment"];
+  std::cout << environment["cpu"].get<std::string>() << ", isa "
+            << environment["isa"].get<std::string>() << ", convship "
+            << environment["versions"]["convship"].get<std::string>() << ", LibTorch "
+            << environment["versions"]["torch"].get<std::string>() << '\n';
+  for (const json& each : report["results"]) {
+    std::cout << std::left << std::setw(16) << each["rung"].get<std::string>() << " batch "
+              << each["batch"] << ", threads " << each["threads"] << ": ";
+    if (each["problem"] != "") {
+      std::cout << "not measured: " << each["problem"].get<std::string>() << '\n';
+      continue;
+    }
+    std::cout << std::fixed << std::setprecision(1) << "p50 " << each["p50_us"].get<double>()
+              << " us, p90 " << each["p90_us"].get<double>() << ", p99 "
+              << each["p99_us"].get<double>() << ", " << each["images_per_s"].get<double>()
+              << " images/s; load " << each["load_us"].get<double>() / 1e3 << " ms, first call "
+              << each["first_us"].get<double>() / 1e3 << " ms, peak "
+              << each["peak_mib"].get<double>() << " MiB";
+    if (each.contains("stages_us")) {
+      std::cout << "; bytes to class " << each["stages_us"]["end_to_end"].get<double>() << " us";
+    }
+    std::cout << '\n';
+  }
+  for (const json& warning : report["warnings"]) {
+    std::cout << "warning: " << warning.get<std::string>() << '\n';
+  }
 }
 
 int bench(Arguments& arguments) {
-  const Model model = arguments.model.load();
-  if (model.labels().empty()) {
-    throw Error(ErrorCode::usage,
-                arguments.model.path.string() +
-                    ": bench needs a classifier exported by convship, whose input it knows");
+  if (arguments.worker) return bench_worker(arguments.model, arguments.input, arguments.image);
+  int& threads = arguments.model.options.threads;
+  if (threads == 0) threads = default_threads();
+  json report = {{"schema", 1},
+                 {"model", arguments.model.path.filename().string()},
+                 {"environment", bench_environment(threads)},
+                 {"results", json::array()}};
+  report["warnings"] = bench_warnings(report["environment"]);
+  std::vector<Rung> rungs = start(arguments);
+  measure(rungs, arguments);
+  bool right = true;
+  for (Rung& rung : rungs) {
+    right = right && rung.problem.empty();
+    report["results"].push_back(row(rung, arguments));
   }
-  const json input = json::parse(model.manifest()).at("inputs").at(0);
-  std::vector<std::int64_t> shape;
-  for (const json& dim : input.at("shape")) {
-    shape.push_back(dim.is_null() ? arguments.batch : dim.get<std::int64_t>());
-  }
-  const auto count =
-      std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
-  const std::vector<float> values = filler(static_cast<std::size_t>(count));
-  const auto times = measure(model, {input.at("name"), {values.data(), DType::float32, shape, {}}},
-                             arguments.seconds);
-  const Build built = build();
-  const json result = {{"environment",
-                        {{"convship", built.convship},
-                         {"torch", built.torch},
-                         {"isa", built.isa},
-                         {"threads", threads()}}},
-                       {"results",
-                        {{{"rung", "native " + arguments.model.backend},
-                          {"batch", arguments.batch},
-                          {"threads", threads()},
-                          {"calls", times.size()},
-                          {"p50_us", percentile(times, 0.5)},
-                          {"p90_us", percentile(times, 0.9)},
-                          {"p99_us", percentile(times, 0.99)}}}}};
   if (arguments.model.json) {
-    std::cout << result.dump() << '\n';
+    std::cout << report.dump() << '\n';
   } else {
-    const json& row = result["results"][0];
-    std::cout << row["rung"].get<std::string>() << ", batch " << row["batch"] << ", "
-              << row["threads"] << " threads: p50 " << row["p50_us"] << " us, p90 " << row["p90_us"]
-              << " us, p99 " << row["p99_us"] << " us over " << row["calls"] << " calls\n";
+    print(report);
   }
-  return kOk;
+  return right ? kOk : kDifference;
 }
 
 }  // namespace
@@ -94,10 +280,22 @@ int bench(Arguments& arguments) {
 Action add_bench(CLI::App& verb) {
   auto arguments = std::make_shared<Arguments>();
   arguments->model.add_to(verb);
-  verb.add_option("--batch", arguments->batch, "Images per call")->check(CLI::Range(1, 4096));
-  verb.add_option("--seconds", arguments->seconds, "How long to measure")
+  verb.add_option("--batch", arguments->input.batch, "Images per call")->check(CLI::Range(1, 4096));
+  verb.add_option("--size", arguments->input.size,
+                  "Input of one image, 224, 240x320 or 3x240x320, where the file does not say");
+  verb.add_option("--input", arguments->input.files, "NAME=FILE.npy instead of numbers of our own")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  verb.add_option("--image", arguments->image,
+                  "Measure from the bytes of this image to its classes as well");
+  verb.add_option("--seconds", arguments->seconds, "How long to measure each rung")
       ->check(CLI::Range(0.01, 3600.0));
-  return [arguments] { return bench(*arguments); };
+  // For `convship bench` and this verb itself, which ask by lines on stdin.
+  verb.add_flag("--worker", arguments->worker)->group("");
+  return [arguments, &verb] {
+    if (verb.count("--backend") > 0) arguments->backend = arguments->model.backend;
+    return bench(*arguments);
+  };
 }
 
 }  // namespace convship::apps

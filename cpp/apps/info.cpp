@@ -3,6 +3,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "bench_input.h"
 #include "process.h"
 #include "verbs.h"
 
@@ -23,6 +24,44 @@ json names(const std::vector<TensorInfo>& tensors) {
   json list = json::array();
   for (const TensorInfo& tensor : tensors) list.push_back(tensor.name);
   return list;
+}
+
+struct Arguments {
+  ModelArguments model;
+  bool plan = false;
+  BenchInput input;
+};
+
+// What runs where for one size of input.
+json plan_of(const Model& model, const Arguments& arguments) {
+  std::vector<NamedTensor> tensors = arguments.input.make(model, arguments.model.path.string());
+  std::vector<NamedView> views;
+  for (const NamedTensor& t : tensors) views.push_back({t.name, t.tensor.view()});
+  const PlanReport report = model.plan(views);
+  json steps = json::array(), left = json::object();
+  for (const PlanStep& step : report.steps) {
+    steps.push_back({{"step", step.name}, {"ms", step.milliseconds}});
+  }
+  for (const auto& [name, count] : report.left_to_libtorch) left[name] = count;
+  return {{"whole", report.whole}, {"steps", steps}, {"left_to_libtorch", left}};
+}
+
+void print_plan(const json& plan) {
+  double total = 0;
+  for (const json& step : plan["steps"]) total += step["ms"].get<double>();
+  std::cout << "plan      " << plan["steps"].size() << " steps, "
+            << (plan["whole"].get<bool>() ? "the whole network" : "parts of the network")
+            << std::fixed << std::setprecision(3) << ", " << total << " ms\n";
+  for (const json& step : plan["steps"]) {
+    std::cout << std::setw(12) << step["ms"].get<double>() << " ms  "
+              << step["step"].get<std::string>() << '\n';
+  }
+  if (plan["left_to_libtorch"].empty()) return;
+  std::cout << "LibTorch ";
+  for (const auto& [name, count] : plan["left_to_libtorch"].items()) {
+    std::cout << ' ' << name << " x" << count;
+  }
+  std::cout << '\n';
 }
 
 json describe(const ModelArguments& arguments, const Model& model, double start_ms) {
@@ -98,16 +137,24 @@ void print(const json& described) {
 }  // namespace
 
 Action add_info(CLI::App& verb) {
-  auto arguments = std::make_shared<ModelArguments>();
-  arguments->add_to(verb);
+  auto arguments = std::make_shared<Arguments>();
+  arguments->model.add_to(verb);
+  verb.add_flag("--plan", arguments->plan,
+                "What our kernels run, step by step with its time, and what LibTorch runs");
+  verb.add_option("--batch", arguments->input.batch, "Images per call of the plan")
+      ->check(CLI::Range(1, 4096));
+  verb.add_option("--size", arguments->input.size,
+                  "Input of one image, 224, 240x320 or 3x240x320, where the file does not say");
   return [arguments] {
     const double start_ms = milliseconds_since_start();
-    const Model model = arguments->load();
-    const json described = describe(*arguments, model, start_ms);
-    if (arguments->json) {
+    const Model model = arguments->model.load();
+    json described = describe(arguments->model, model, start_ms);
+    if (arguments->plan) described["plan"] = plan_of(model, *arguments);
+    if (arguments->model.json) {
       std::cout << described.dump() << '\n';
     } else {
       print(described);
+      if (arguments->plan) print_plan(described["plan"]);
     }
     return kOk;
   };

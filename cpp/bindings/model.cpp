@@ -63,21 +63,41 @@ std::vector<Prediction> predict_encoded(const Model& model, const py::bytes& dat
   return model.predict_encoded(std::as_bytes(std::span(bytes)), top_k);
 }
 
-py::dict run(const Model& model, const std::map<std::string, at::Tensor>& inputs) {
-  std::vector<NamedTensor> outputs;
-  {
-    std::vector<NamedView> views;
-    std::vector<at::Tensor> resolved;
-    resolved.reserve(inputs.size());
-    for (const auto& [name, tensor] : inputs) {
-      // Conjugation and negation may be pending: memory then holds other values.
-      resolved.push_back(tensor.resolve_conj().resolve_neg());
-      views.push_back({name, view_of(name, resolved.back())});
-    }
-    const py::gil_scoped_release release;
-    outputs = model.run(views);
+using Inputs = std::map<std::string, at::Tensor>;
+
+// Calls function(views) without the interpreter's lock.
+template <typename Function>
+auto with_views(const Inputs& inputs, const Function& function) {
+  std::vector<NamedView> views;
+  std::vector<at::Tensor> resolved;
+  resolved.reserve(inputs.size());
+  for (const auto& [name, tensor] : inputs) {
+    // Conjugation and negation may be pending: memory then holds other values.
+    resolved.push_back(tensor.resolve_conj().resolve_neg());
+    views.push_back({name, view_of(name, resolved.back())});
   }
-  return to_dict(outputs);
+  const py::gil_scoped_release release;
+  return function(views);
+}
+
+py::dict run(const Model& model, const Inputs& inputs) {
+  return to_dict(with_views(inputs, [&](const auto& views) { return model.run(views); }));
+}
+
+py::dict plan(const Model& model, const Inputs& inputs) {
+  const PlanReport report =
+      with_views(inputs, [&](const auto& views) { return model.plan(views); });
+  py::list steps;
+  for (const PlanStep& step : report.steps) {
+    steps.append(py::make_tuple(step.name, step.milliseconds));
+  }
+  py::dict left;
+  for (const auto& [name, count] : report.left_to_libtorch) left[py::str(name)] = count;
+  py::dict result;
+  result["whole"] = report.whole;
+  result["steps"] = steps;
+  result["left_to_libtorch"] = left;
+  return result;
 }
 
 py::dict stages(const Model& model, const py::bytes& data) {
@@ -157,6 +177,7 @@ void init_model(py::module_& m) {
            py::call_guard<py::gil_scoped_release>())
       .def("predict_encoded", &predict_encoded, py::arg("data"), py::arg("top_k") = 1)
       .def("run", &run, py::arg("inputs"))
+      .def("plan", &plan, py::arg("inputs"))
       .def("stages", &stages, py::arg("data"))
       .def("selftest", &Model::selftest, py::call_guard<py::gil_scoped_release>());
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/conv2d/tasks.h"
+#include "kernels/layers/tasks.h"
 
 namespace convship::kernels {
 
@@ -41,6 +42,7 @@ struct InstructionSet {
   const char* name;
   Loops<float> single;
   Loops<double> twofold;
+  LayerLoops layers;  // null pointers where there are no loops over vectors
   WinogradLoops<float> winograd_2x2_3x3;
   WinogradLoops<float> winograd_4x4_3x3;
   WinogradLoops<float> winograd_2x2_5x5;

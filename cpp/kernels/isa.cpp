@@ -12,7 +12,7 @@ namespace {
 
 using kernels::InstructionSet;
 
-constexpr InstructionSet kBaseline = {"baseline", {}, {}, {}, {}, {}};
+constexpr InstructionSet kBaseline = {"baseline", {}, {}, {}, {}, {}, {}};
 
 struct Candidate {
   const InstructionSet* set;

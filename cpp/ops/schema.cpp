@@ -5,6 +5,7 @@
 
 #include "convship/ops.h"
 #include "ops/packed_conv.h"
+#include "ops/planned.h"
 
 namespace convship::ops {
 
@@ -19,6 +20,12 @@ TORCH_LIBRARY(convship, m) {
       .def("description", [](const c10::intrusive_ptr<convship::ops::PackedConv>& packed) {
         return packed->description();
       });
+
+  // Part of a network that was loaded, and a call of it; no derivatives.
+  m.class_<convship::ops::Planned>("Planned");
+  m.def("_run_planned(Tensor[] inputs, __torch__.torch.classes.convship.Planned plan) -> Tensor[]",
+        [](const std::vector<at::Tensor>& inputs,
+           const c10::intrusive_ptr<convship::ops::Planned>& plan) { return plan->run(inputs); });
 
   m.def(
       "conv_pool2d(Tensor input, Tensor weight, Tensor? bias=None, *, "

@@ -27,6 +27,8 @@ class NetworkBackend {
   virtual std::vector<std::string> input_names() const = 0;
   // `inputs` in the order of input_names(); outputs flattened and named.
   virtual NamedAtTensors forward(std::vector<at::Tensor> inputs) const = 0;
+  // What forward does for these inputs; see Model::plan.
+  virtual PlanReport plan(const std::vector<at::Tensor>& inputs) const = 0;
   // uint8 [N, 3, H, W] to the network's input.
   virtual at::Tensor preprocess(const at::Tensor& images) const = 0;
 };

@@ -175,6 +175,10 @@ std::vector<NamedTensor> Model::run(const std::vector<NamedView>& inputs) const 
   });
 }
 
+PlanReport Model::plan(const std::vector<NamedView>& inputs) const {
+  return call(*impl_, ErrorCode::usage, [&] { return impl_->plan(inputs); });
+}
+
 void Model::run_into(const std::vector<NamedView>& inputs,
                      const std::vector<NamedBuffer>& outputs) const {
   call(*impl_, ErrorCode::usage, [&] {

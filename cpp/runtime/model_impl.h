@@ -43,6 +43,7 @@ struct LoadedModel {
   void require_classifier() const;
   std::vector<std::vector<Prediction>> predict(const Images& images, int top_k) const;
   NamedAtTensors run(const std::vector<NamedView>& inputs) const;
+  PlanReport plan(const std::vector<NamedView>& inputs) const;
   void warm_up(std::int64_t batch) const;
   AtStages stages_of_pixels(at::Tensor pixels) const;
 };

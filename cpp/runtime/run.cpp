@@ -105,6 +105,13 @@ NamedAtTensors LoadedModel::run(const std::vector<NamedView>& inputs) const {
                    [&](const std::string& reason) { fail_network(*this, inputs, reason); });
 }
 
+PlanReport LoadedModel::plan(const std::vector<NamedView>& inputs) const {
+  const c10::InferenceMode inference;
+  const auto tensors = in_order(inputs, network->input_names());
+  return explained([&] { return network->plan(tensors); },
+                   [&](const std::string& reason) { fail_network(*this, inputs, reason); });
+}
+
 void LoadedModel::warm_up(std::int64_t batch) const {
   if (batch < 1) {
     throw Error(ErrorCode::usage, "batch must be at least 1, got " + std::to_string(batch));

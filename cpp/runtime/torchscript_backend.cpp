@@ -6,6 +6,7 @@
 #include <torch/csrc/jit/passes/frozen_graph_optimizations.h>
 #include <torch/csrc/jit/serialization/import.h>
 
+#include <algorithm>
 #include <istream>
 #include <memory>
 #include <mutex>
@@ -13,6 +14,7 @@
 
 #include "backend.h"
 #include "log.h"
+#include "ops/lowering/lower.h"
 
 namespace convship::runtime {
 namespace {
@@ -110,8 +112,12 @@ bool keeps_state(const torch::jit::Module& frozen) {
 
 class TorchScriptBackend final : public NetworkBackend {
  public:
-  TorchScriptBackend(torch::jit::Module module, bool keeps_state, const Manifest* manifest)
-      : module_(std::move(module)) {
+  TorchScriptBackend(torch::jit::Module module,
+                     ops::Lowered lowered,
+                     bool keeps_state,
+                     const Manifest* manifest)
+      : module_(std::move(module)), left_(std::move(lowered.left)) {
+    if (lowered.whole) whole_ = lowered.parts.front();
     if (keeps_state) state_ = std::make_unique<std::mutex>();
     if (manifest != nullptr && manifest->outputs.size() == 1)
       output_name_ = manifest->outputs[0].name;
@@ -126,9 +132,36 @@ class TorchScriptBackend final : public NetworkBackend {
 
   NamedAtTensors forward(std::vector<at::Tensor> inputs) const override {
     NamedAtTensors outputs;
+    if (whole_) {
+      const c10::InferenceMode inference;
+      outputs.emplace_back(output_name_.empty() ? "output" : output_name_,
+                           std::move(whole_->run(inputs).front()));
+      return outputs;
+    }
     flatten(call("forward", {inputs.begin(), inputs.end()}), "", outputs);
     if (outputs.size() == 1 && !output_name_.empty()) outputs[0].first = output_name_;
     return outputs;
+  }
+
+  PlanReport plan(const std::vector<at::Tensor>& inputs) const override {
+    PlanReport report{whole_ != nullptr, {}, left_};
+    constexpr int kCalls = 11;
+    std::vector<std::vector<double>> times;
+    for (int i = 0; i < kCalls; ++i) {
+      ops::Recording recording;
+      forward(inputs);
+      times.resize(recording.steps.size());
+      report.steps.resize(recording.steps.size());
+      for (std::size_t k = 0; k < times.size(); ++k) {
+        times[k].push_back(recording.steps[k].milliseconds);
+        report.steps[k].name = recording.steps[k].step;
+      }
+    }
+    for (std::size_t k = 0; k < times.size(); ++k) {
+      std::nth_element(times[k].begin(), times[k].begin() + kCalls / 2, times[k].end());
+      report.steps[k].milliseconds = times[k][kCalls / 2];
+    }
+    return report;
   }
 
   at::Tensor preprocess(const at::Tensor& images) const override {
@@ -148,6 +181,8 @@ class TorchScriptBackend final : public NetworkBackend {
   }
 
   torch::jit::Module module_;
+  c10::intrusive_ptr<ops::Planned> whole_;  // forward, where a plan serves all of it
+  std::vector<std::pair<std::string, int>> left_;
   std::unique_ptr<std::mutex> state_;  // calls take turns where the network writes to itself
   std::string output_name_;
 };
@@ -168,8 +203,14 @@ std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
   torch::jit::Module frozen = freeze_network(module);
   const bool state = keeps_state(frozen);
   times.mark("freeze");
-  if (backend == Backend::convship) module = std::move(frozen);
-  return std::make_unique<TorchScriptBackend>(std::move(module), state, manifest);
+  ops::Lowered lowered;
+  if (backend == Backend::convship) {
+    lowered = ops::lower(frozen);
+    module = std::move(frozen);
+    times.mark("plan");
+  }
+  return std::make_unique<TorchScriptBackend>(std::move(module), std::move(lowered), state,
+                                              manifest);
 }
 
 }  // namespace convship::runtime

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from convship.bundle import Manifest
 from convship.errors import ModelFileNotFoundError
 from convship.golden import read_image_file
 
-__all__ = ["Model", "load"]
+__all__ = ["Model", "Plan", "load"]
 
 _library.load()
 
@@ -57,6 +57,14 @@ def load(
     return Model(_C.Model.from_file(path, backend=backend, allow_plain=allow_plain))
 
 
+class Plan(TypedDict):
+    """What `Model.plan` tells."""
+
+    whole: bool
+    steps: list[tuple[str, float]]
+    left_to_libtorch: dict[str, int]
+
+
 class Model:
     """A loaded model; `load` makes one. May be called from several threads at once.
 
@@ -99,6 +107,26 @@ class Model:
         Raises:
             ValueError: Wrong names, number or dtypes of inputs, or a shape the network refuses.
         """
+        return self._native.run(self._by_name(inputs, named))
+
+    def plan(self, *inputs: Tensor, **named: Tensor) -> Plan:
+        """Tell what runs where for such inputs; calls the network some times.
+
+        Args:
+            inputs: As for `run`.
+            named: As for `run`.
+
+        Returns:
+            "whole": whether LibTorch takes no part in the network; "steps": name and milliseconds
+            (median) of every step that convship's kernels take; "left_to_libtorch": operators
+            that LibTorch runs, and how many of each.
+
+        Raises:
+            ValueError: As for `run`.
+        """
+        return self._native.plan(self._by_name(inputs, named))
+
+    def _by_name(self, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> dict[str, Tensor]:
         if inputs:
             if self.manifest is None and len(inputs) > 1:
                 raise ValueError("run: a plain TorchScript file takes its inputs by name")
@@ -116,7 +144,7 @@ class Model:
                 f"run: the network's inputs are {', '.join(sorted(known))}; "
                 f"got {', '.join(sorted(unknown))}"
             )
-        return self._native.run(named)
+        return named
 
     def stages(self, image: str | Path | bytes) -> dict[str, Tensor]:
         """Return every intermediate result of one image.

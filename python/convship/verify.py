@@ -136,7 +136,7 @@ def verify_model(
     with tempfile.TemporaryDirectory(prefix="convship-verify-") as name:
         folder = Path(name)
         if manifest.task == "classification":
-            files = _golden_files(goldens, manifest.goldens, folder) + image_files(images)
+            files = golden_files(goldens, manifest.goldens, folder) + image_files(images)
             for each in columns.of_images(files, folder):
                 results.add(*each)
         elif images:
@@ -345,7 +345,7 @@ def _same_bits(a: Tensor | None, b: Tensor | None) -> bool:
     )
 
 
-def _golden_files(goldens: Mapping[str, Tensor], count: int, folder: Path) -> list[Path]:
+def golden_files(goldens: Mapping[str, Tensor], count: int, folder: Path) -> list[Path]:
     """Write the goldens' images out: as they came, or as PNG where only pixels are stored."""
     files: list[Path] = []
     for index in range(count):

@@ -133,19 +133,20 @@ inline Pair draw_pair(Random& random, int64_t least, int64_t small, int64_t most
 }
 
 inline void draw_channels(Random& random, Geometry& g) {
-  const int64_t kind = random.draw(0, 9);
+  const int64_t kind = random.draw(0, 10);
   if (kind < 6) {
     g.groups = 1;
   } else if (kind < 9) {
     g.groups = random.draw(2, 8);
   } else {
-    g.groups = random.draw(1, 67);  // depthwise
+    g.groups = random.draw(1, 67);  // one channel each
   }
   const int64_t most = kind < 9 ? 67 / g.groups : 1;
   const Pair channels = draw_pair(random, 1, std::min<int64_t>(most, 8), most);
   g.c_in = g.groups * channels.h;
-  g.c_out =
-      g.groups * (kind < 9 ? channels.w : random.draw(1, std::max<int64_t>(1, 67 / g.groups)));
+  const int64_t multiplier =
+      random.one_in(2) ? 1 : random.draw(1, std::max<int64_t>(1, 67 / g.groups));
+  g.c_out = g.groups * (kind < 9 ? channels.w : multiplier);
 }
 
 // Makes one size after the other smaller until the case is cheap enough.

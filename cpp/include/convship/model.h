@@ -168,6 +168,20 @@ struct LoadStage {
   double milliseconds = 0;
 };
 
+// One step that our own kernels take for a network, and how long it took: the
+// median of some calls.
+struct PlanStep {
+  std::string name;
+  double milliseconds = 0;
+};
+
+struct PlanReport {
+  bool whole = false;  // LibTorch takes no part in forward
+  std::vector<PlanStep> steps;
+  // Operators that LibTorch runs, and how many of each.
+  std::vector<std::pair<std::string, int>> left_to_libtorch;
+};
+
 // A loaded model. Movable; one model may be used from many threads at once,
 // and answers each as it would answer a single one. All functions throw Error
 // and nothing else.
@@ -228,6 +242,8 @@ class CONVSHIP_API Model {
   // wherever the manifest lets the first size vary. For networks whose manifest
   // tells all other sizes; throws Error(usage) for others: run() those.
   void warm_up(std::int64_t batch = 1) const;
+  // What runs where for these inputs; calls the network some times.
+  PlanReport plan(const std::vector<NamedView>& inputs) const;
 
   // ---- Proofs and figures
 

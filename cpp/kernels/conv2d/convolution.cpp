@@ -9,6 +9,7 @@
 
 #include "kernels/conv2d/channels.h"
 #include "kernels/conv2d/columns.h"
+#include "kernels/conv2d/depthwise.h"
 #include "kernels/conv2d/last_run.h"
 #include "kernels/conv2d/plain_pack.h"
 #include "kernels/conv2d/winograd.h"
@@ -39,7 +40,7 @@ bool all_finite(const T* values, int64_t count) {
 template <typename T>
 constexpr bool kMayRound = !std::is_same_v<T, double>;
 
-constexpr int kFamilies = static_cast<int>(Family::winograd_2x2_5x5) + 1;
+constexpr int kFamilies = static_cast<int>(Family::depthwise) + 1;
 
 }  // namespace
 
@@ -102,9 +103,13 @@ void Convolution<T>::run(const Geometry& geometry,
   const InstructionSet& isa = instruction_set(number);
   const Call<T> call{geometry, activation, input, output, residual, index};
   const auto pack = [&](bool may_round) -> const Pack<T>& {
-    const Family family = choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
-                                            .may_round = may_round,
-                                            .may_expand = finite_});
+    Family family = choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
+                                      .may_round = may_round,
+                                      .may_expand = finite_,
+                                      .channels_adjoin = output.channels_adjoin()});
+    if constexpr (std::is_same_v<T, float>) {
+      if (family != Family::plain && DepthwisePack::serves(call)) family = Family::depthwise;
+    }
     note_run(isa, family);
     return packs_->get(number, family, [&] { return make_pack(isa, family); });
   };
@@ -131,6 +136,11 @@ std::unique_ptr<Pack<T>> Convolution<T>::make_pack(const InstructionSet& isa, Fa
   }
   if (family == Family::columns) {
     return std::make_unique<ColumnsPack<T>>(loops, shape_, weight_, bias_);
+  }
+  if constexpr (std::is_same_v<T, float>) {
+    if (family == Family::depthwise) {
+      return std::make_unique<DepthwisePack>(isa, shape_, weight_, bias_);
+    }
   }
   if constexpr (std::is_same_v<AccumulatorOf<T>, float>) {
     return std::make_unique<WinogradPack<T>>(isa, family, shape_, weight_, bias_);

@@ -5,11 +5,17 @@
 namespace convship::kernels::conv2d {
 namespace {
 
-// A quarter of the smallest second-level cache around (512 KB): weights and
-// results need the rest.
-constexpr int64_t kStripBytes = 128 << 10;
 // Waking a thread costs some microseconds, in which this many operations run.
 constexpr double kOperationsPerItem = 2e5;
+
+// Bytes of input that a band may copy. A quarter of the smallest second-level
+// cache around (512 KB) leaves room for weights and results. Where windows
+// overlap, bands sum the rows between them twice, which costs more than a full
+// cache does (measured): half of the cache there is.
+int64_t strip_bytes(bool overlap) {
+  constexpr int64_t kLeast = 128 << 10;
+  return overlap ? std::max(kLeast, second_level_cache() / 2) : kLeast;
+}
 
 }  // namespace
 
@@ -24,8 +30,9 @@ int64_t second_level_cache() {
 Cut cut(const Geometry& g, int64_t blocks, int64_t block_size, int64_t strip_row_bytes, int width) {
   Cut c{};
   c.band_rows = g.pooled.h;
+  const bool overlap = g.pool_size.h > g.pool_stride.h;
   while (c.band_rows > 1 &&
-         rows_under(conv_rows_of(c.band_rows, g), g) * strip_row_bytes > kStripBytes) {
+         rows_under(conv_rows_of(c.band_rows, g), g) * strip_row_bytes > strip_bytes(overlap)) {
     c.band_rows = ceil_div(c.band_rows, 2);
   }
   c.part_blocks = blocks;
@@ -38,7 +45,6 @@ Cut cut(const Geometry& g, int64_t blocks, int64_t block_size, int64_t strip_row
   // Some items more than threads, as long as they are worth it. Bands first,
   // unless conv rows would be computed twice at the cuts.
   const int64_t wanted = width > 1 ? 2 * width : 1;
-  const bool overlap = g.pool_size.h > g.pool_stride.h;
   while (items() < wanted && total / static_cast<double>(2 * items()) > kOperationsPerItem) {
     if (c.part_blocks > 1 && (overlap || c.band_rows < 8)) {
       c.part_blocks = ceil_div(c.part_blocks, 2);

@@ -20,7 +20,7 @@ class Destination {
   // columns.
   Destination(const Call<T>& call, int64_t lanes)
       : g_(call.geometry),
-        relu_(call.activation == Activation::relu),
+        activation_(call.activation),
         output_(call.output),
         residual_(call.residual),
         index_(call.index),
@@ -41,7 +41,7 @@ class Destination {
     const int64_t rows = task.pool.end - begin;
     const int64_t plane = g_.pooled.h * g_.pooled.w;
     to.channels = channels;
-    to.relu = relu_;
+    to.activation = activation_;
     to.index_channel_step = plane;
     const int64_t at = (n * g_.c_out + o) * plane + begin * g_.pooled.w;
     to.narrow = index_.narrow ? index_.narrow + at : nullptr;
@@ -90,7 +90,7 @@ class Destination {
 
  private:
   const Geometry& g_;
-  bool relu_;
+  Activation activation_;
   const View<T>& output_;
   const View<const T>& residual_;
   const WindowIndex& index_;

@@ -16,6 +16,8 @@ const char* family_name(Family family) {
       return "winograd 4x4, 3x3";
     case Family::winograd_2x2_5x5:
       return "winograd 2x2, 5x5";
+    case Family::depthwise:
+      return "depthwise";
   }
   return "unknown";
 }
@@ -128,8 +130,9 @@ Family choose(const Geometry& g, const Choice& choice) {
     const Family family = fastest_winograd(g);
     if (family != Family::plain) return family;
   }
-  return columns_use(g, choice.lanes) > channels_use(g, choice.lanes) ? Family::columns
-                                                                      : Family::channels;
+  // Columns are written one value at a time where channels adjoin (measured).
+  const double columns = columns_use(g, choice.lanes) * (choice.channels_adjoin ? 0.6 : 1);
+  return columns > channels_use(g, choice.lanes) ? Family::columns : Family::channels;
 }
 
 }  // namespace convship::kernels::conv2d

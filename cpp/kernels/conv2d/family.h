@@ -13,6 +13,7 @@ enum class Family {
   winograd_2x2_3x3,
   winograd_4x4_3x3,
   winograd_2x2_5x5,
+  depthwise,  // instead of another direct loop, where channels adjoin in memory
 };
 
 const char* family_name(Family family);
@@ -25,10 +26,14 @@ struct Choice {
   int lanes;        // of a vector; 0: this instruction set has none of our loops
   bool may_round;   // accuracy is fast: Winograd is allowed, where it is exact enough
   bool may_expand;  // zeros may meet every weight: all are finite
+  // Output channels lie side by side in memory.
+  bool channels_adjoin = false;
 };
 
-// Depends on weights, image size and instruction set only, so that neither the
-// batch nor the threads, strides or alignment can change an image's bits.
+// Whether sums are transformed depends on weights, image size and instruction
+// set only; which direct loop it is, on the output's layout too, for they all
+// sum in one order. So neither the batch nor the threads, strides or alignment
+// can change an image's bits.
 Family choose(const Geometry& geometry, const Choice& choice);
 
 }  // namespace convship::kernels::conv2d

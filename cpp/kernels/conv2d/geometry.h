@@ -7,7 +7,9 @@
 
 namespace convship::kernels::conv2d {
 
-enum class Activation { none, relu };
+// As torch.nn names them. Those from relu6 on follow the pooling, and are for
+// calls without an index.
+enum class Activation { none, relu, relu6, sigmoid, hardsigmoid, silu, hardswish };
 
 struct Pair {
   int64_t h;

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "kernels/conv2d/activation.h"
 #include "kernels/conv2d/plain.h"
 
 namespace convship::kernels::conv2d {
@@ -80,22 +81,21 @@ std::vector<int64_t> PlainPack<T>::run(const Call<T>& call, const Parallel& para
     copied_output.resize(g.n * g.c_out * g.pooled.h * g.pooled.w);
     y = copied_output.data();
   }
-  const auto late = call.residual.data ? Activation::none : call.activation;
+  const bool relu = call.activation == Activation::relu;
+  const Activation early = relu && !call.residual.data ? Activation::relu : Activation::none;
+  const Activation late = early == Activation::none ? call.activation : Activation::none;
   if (call.index.wide) {
-    conv_pool2d_plain<A, int32_t>(g, late, x, widened_->weight, widened_->bias, y, call.index.wide,
+    conv_pool2d_plain<A, int32_t>(g, early, x, widened_->weight, widened_->bias, y, call.index.wide,
                                   parallel);
   } else {
-    conv_pool2d_plain<A, uint8_t>(g, late, x, widened_->weight, widened_->bias, y,
+    conv_pool2d_plain<A, uint8_t>(g, early, x, widened_->weight, widened_->bias, y,
                                   call.index.narrow, parallel);
   }
-  if (!copy_out && !call.residual.data) return {};
+  if (!copy_out && !call.residual.data && late == Activation::none) return {};
   for_each(g.n, g.c_out, g.pooled, [&](int64_t n, int64_t c, int64_t h, int64_t w, int64_t at) {
     A value = y[at];
-    if (call.residual.data) {
-      value += Accumulator<T>::widen(*call.residual.at(n, c, h, w));
-      if (call.activation == Activation::relu && value <= A(0)) value = A(0);
-    }
-    *call.output.at(n, c, h, w) = Accumulator<T>::narrow(value);
+    if (call.residual.data) value += Accumulator<T>::widen(*call.residual.at(n, c, h, w));
+    *call.output.at(n, c, h, w) = Accumulator<T>::narrow(activate(late, value));
   });
   return {};
 }

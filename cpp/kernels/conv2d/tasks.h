@@ -60,7 +60,7 @@ struct Target {
   int64_t channel_step;          // within a vector
   int64_t row_step;
   int64_t column_step;
-  bool relu;
+  Activation activation;
   // Window index or null, dense NCHW.
   uint8_t* narrow;
   int32_t* wide;

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from convship.bench.settings import DTYPES, LAYOUTS, Settings
 
-__all__ = ["ENGINES", "EngineSpec", "choose_engines"]
+__all__ = ["ENGINES", "EngineSpec", "choose_engines", "choose_specs"]
 
 _EXTRA = "pip install 'convship[bench]'"
 
@@ -20,7 +20,7 @@ class EngineSpec:
 
     Attributes:
         name: What the tables call it.
-        kind: "ours" is compared with every "peer".
+        kind: "ours" is compared with every "peer"; "stock" is LibTorch without us.
         factory: "module:class" of an `Engine`, imported in the worker process only.
         options: Further arguments of the class.
         group: A second name, which engines may share.
@@ -30,10 +30,11 @@ class EngineSpec:
         layouts: Orders of memory it takes.
         obeys_isa: Whether an instruction set can be forced on it.
         trains: Whether it is measured forward and backward.
+        environment: Variables of its process.
     """
 
     name: str
-    kind: Literal["ours", "peer"]
+    kind: Literal["ours", "peer", "stock"]
     factory: str
     options: Mapping[str, Any] = field(default_factory=dict)
     group: str = ""
@@ -43,6 +44,7 @@ class EngineSpec:
     layouts: tuple[str, ...] = LAYOUTS
     obeys_isa: bool = True
     trains: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def obstacle(self, settings: Settings) -> str:
         """Return in a few words why it cannot take part; empty where it can."""
@@ -62,6 +64,8 @@ class EngineSpec:
         }
         return next((reason for reason, applies in obstacles.items() if applies), "")
 
+
+Spec = TypeVar("Spec", bound=EngineSpec)
 
 _TORCH = "convship.bench.torch_engines:"
 _OURS = "convship.bench.convship_engines:"
@@ -116,33 +120,44 @@ ENGINES = [
 def choose_engines(
     names: Sequence[str] | None, settings: Settings
 ) -> tuple[list[EngineSpec], dict[str, str]]:
-    """Return the engines that take part, and why others do not.
-
-    Args:
-        names: Engines or groups; None for all.
-        settings: What they must be able to do.
-
-    Raises:
-        ValueError: A name is unknown, or nothing is left.
+    """Return the engines that take part, and why others do not; see `choose_specs`.
 
     Example:
         >>> chosen, left_out = choose_engines(["torch eager", "convship"], Settings())
         >>> [engine.name for engine in chosen]
         ['torch eager', 'convship direct', 'convship fast']
     """
-    known = dict.fromkeys(
-        name for engine in ENGINES for name in (engine.group, engine.name) if name
-    )
+    return choose_specs(ENGINES, names, lambda engine: engine.obstacle(settings))
+
+
+def choose_specs(
+    specs: Sequence[Spec], names: Sequence[str] | None, obstacle: Callable[[Spec], str]
+) -> tuple[list[Spec], dict[str, str]]:
+    """Return those that take part, and why others do not.
+
+    Args:
+        specs: All there are.
+        names: Names or groups; None for all.
+        obstacle: Says in a few words why one cannot take part; empty where it can.
+
+    Raises:
+        ValueError: A name is unknown, or nothing is left.
+
+    Example:
+        >>> specs = [EngineSpec("a", "peer", ""), EngineSpec("b", "peer", "")]
+        >>> chosen, left_out = choose_specs(specs, None, lambda spec: "no" * (spec.name == "b"))
+        >>> [spec.name for spec in chosen], left_out
+        (['a'], {'b': 'no'})
+    """
+    known = dict.fromkeys(name for spec in specs for name in (spec.group, spec.name) if name)
     for name in names or ():
         if name not in known:
             msg = f"bench: unknown engine '{name}'; known: {', '.join(known)}"
             raise ValueError(msg)
-    wanted = [
-        engine for engine in ENGINES if names is None or {engine.name, engine.group} & set(names)
-    ]
-    left_out = {engine.name: engine.obstacle(settings) for engine in wanted}
+    wanted = [spec for spec in specs if names is None or {spec.name, spec.group} & set(names)]
+    left_out = {spec.name: obstacle(spec) for spec in wanted}
     left_out = {name: reason for name, reason in left_out.items() if reason}
-    chosen = [engine for engine in wanted if engine.name not in left_out]
+    chosen = [spec for spec in wanted if spec.name not in left_out]
     if not chosen:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         msg = f"bench: no engine is left: {reasons}"

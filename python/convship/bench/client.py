@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from convship.bench.catalogue import EngineSpec
-from convship.bench.grid import Case, Floats
+from convship.bench.grid import Floats
 from convship.bench.settings import Settings
-from convship.bench.worker import Start
+from convship.bench.worker import NamedCase, Start
 
 
 class WorkerError(RuntimeError):
@@ -41,7 +43,7 @@ class Worker:
             self._process = subprocess.Popen(
                 # -P: modules come from where this process has them, not from the working folder.
                 [sys.executable, "-P", "-m", "convship.bench.worker", str(theirs.fileno())],
-                env={**os.environ, **settings.environment()},
+                env={**os.environ, **settings.environment(), **spec.environment},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -53,7 +55,7 @@ class Worker:
         """Wait until the engine is imported; workers start side by side."""
         self._answer()
 
-    def prepare(self, case: Case) -> dict[str, Floats]:
+    def prepare(self, case: NamedCase) -> dict[str, Floats]:
         """Make a case ready and return its outputs."""
         outputs: dict[str, Floats] = self._ask("prepare", case)
         return outputs
@@ -62,6 +64,25 @@ class Worker:
         """Measure for about `seconds`: seconds per call, share of time spent waiting."""
         result: tuple[float, float] = self._ask("measure", name, seconds)
         return result
+
+    def calls(self, name: str, seconds: float) -> tuple[list[float], float]:
+        """Measure for about `seconds`: seconds of every call, share of time spent waiting."""
+        result: tuple[list[float], float] = self._ask("calls", name, seconds)
+        return result
+
+    def stages(self, name: str, seconds: float) -> dict[str, list[float]]:
+        """Measure from image to answer for about `seconds`: seconds of every stage."""
+        result: dict[str, list[float]] = self._ask("stages", name, seconds)
+        return result
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """Return what a prepared engine says of itself."""
+        result: dict[str, Any] = self._ask("facts", name)
+        return result
+
+    def peak_mib(self) -> float:
+        """Return the largest resident memory of the process so far."""
+        return peak_mib(self._process.pid)
 
     def drop(self, name: str) -> None:
         """Free what a case holds."""
@@ -96,3 +117,13 @@ class Worker:
         lines = self._errors.read().decode(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "no message")
         return f"its process ended with code {code}: {last[:300]}"
+
+
+def peak_mib(pid: int) -> float:
+    """Return the largest resident memory that a process has had, 0 where it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0.0
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found.group(1)) / 1024 if found else 0.0

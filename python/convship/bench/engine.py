@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from convship.bench.grid import Floats
 
@@ -30,6 +31,22 @@ class Engine:
     def context(self) -> AbstractContextManager[object]:
         """Return what surrounds a series of calls and is not part of them."""
         return nullcontext()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what it says of itself: "threads", "grad", "load_s", "first_s"."""
+        return {}
+
+    def calls(self, seconds: float) -> list[float]:
+        """Call for about `seconds`, once at least, and return the seconds of every call."""
+        with self.context():
+            return time_calls(self.call, seconds)
+
+    def stages(self, seconds: float) -> dict[str, list[float]]:
+        """Return the seconds of each stage from encoded image to answer; empty where it has none.
+
+        "decode", "preprocess" and "network", as far as they can be told apart, and "end_to_end".
+        """
+        return {}
 
     def measure(self, seconds: float) -> float:
         """Call for about `seconds`, once at least, and return the seconds of one call.
@@ -55,6 +72,20 @@ class Engine:
                     undisturbed.append(batches[-1])
                 if stop >= end:
                     return statistics.median(undisturbed or batches)
+
+
+def time_calls(call: Callable[[], object], seconds: float) -> list[float]:
+    """Call for about `seconds`, once at least, and return the seconds of every call."""
+    clock = time.perf_counter
+    call()  # not counted: a neighbour has had the caches since our last turn
+    times: list[float] = []
+    start = begin = clock()
+    while not times or start - begin < seconds:
+        call()
+        stop = clock()  # one reading per call: where one ends, the next begins
+        times.append(stop - start)
+        start = stop
+    return times
 
 
 def _interruptions() -> int:

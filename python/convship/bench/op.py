@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from convship import _library
 from convship.bench.catalogue import EngineSpec, choose_engines
 from convship.bench.environment import check_isa, choose_cpus, describe_environment
 from convship.bench.grid import choose_cases, load_grid
@@ -14,10 +13,6 @@ from convship.bench.rounds import Plan, measure
 from convship.bench.settings import Settings
 
 __all__ = ["bench_op"]
-
-_METER = EngineSpec(
-    "FMA rate", "ours", "convship.bench.convship_engines:FmaRate", helper="fma_rate"
-)
 
 
 def bench_op(
@@ -65,8 +60,7 @@ def bench_op(
     cpus = choose_cpus(settings.threads)
     environment = describe_environment(settings, cpus)
     plan = Plan(rounds, slot_ms / 1e3, cpus)
-    meter = _METER if hasattr(_library.load(), _METER.helper) else None
-    measured = measure(cases, specs, settings, plan, say, meter)
+    measured = measure(cases, specs, settings, plan, say)
     return make_report(
         measured,
         specs,

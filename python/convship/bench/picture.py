@@ -13,7 +13,7 @@ from convship.bench.report import Report, Shape
 __all__ = ["draw"]
 
 _LONGEST = 3.0  # longer bars are cut and only say their value: near 1 is what matters
-_COLORS = {"ours": "#d95f02", "peer": "#7a8aa0"}
+COLORS = {"ours": "#d95f02", "peer": "#7a8aa0", "stock": "#b9c0c9"}
 
 
 def draw(report: Report, path: str | Path) -> None:
@@ -60,7 +60,7 @@ def _panel(axis: Any, shape: Shape, kinds: dict[str, str]) -> None:
             continue
         ratio = medians[row.engine] / unit
         length = min(ratio, _LONGEST)
-        axis.barh(position, length, color=_COLORS[kinds[row.engine]], height=0.75)
+        axis.barh(position, length, color=COLORS[kinds[row.engine]], height=0.75)
         label = f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
         if ratio > _LONGEST:
             axis.text(
@@ -78,7 +78,7 @@ def _panel(axis: Any, shape: Shape, kinds: dict[str, str]) -> None:
     axis.set_yticks(range(len(shape.rows)), [row.engine for row in shape.rows], fontsize=8)
     axis.set_ylim(len(shape.rows) - 0.4, -0.6)
     axis.tick_params(axis="x", labelsize=7)
-    axis.set_title(f"{shape.case.name}: 1 = {_time(unit)}", fontsize=9)
+    axis.set_title(f"{shape.case.name}: 1 = {time_text(unit)}", fontsize=9)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
 
@@ -86,7 +86,8 @@ def _panel(axis: Any, shape: Shape, kinds: dict[str, str]) -> None:
 _TEXT: dict[str, Any] = {"va": "center", "fontsize": 7}
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """Return a time with its unit: "12.3 us", "4.5 ms"."""
     if seconds < 1e-3:
         return f"{1e6 * seconds:.1f} us"
     return f"{1e3 * seconds:.1f} ms"

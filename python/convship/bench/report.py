@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from convship.bench.catalogue import EngineSpec
+from convship.bench.fairness import noise_warnings, spread_of
 from convship.bench.grid import Case
 from convship.bench.intervals import (
     Interval,
     geometric_mean_interval,
     median_interval,
-    relative_spread,
 )
 from convship.bench.rounds import Measured, Row
 from convship.bench.settings import Settings
@@ -22,8 +22,6 @@ __all__ = ["Ratio", "Report", "Shape", "Summary", "make_report"]
 
 SCHEMA = 1
 BEST_PEER = "best peer"
-_NOISY = 0.1  # variation of what never changes
-_CROWDED = 0.02  # share of time without the core
 
 
 @dataclass
@@ -174,19 +172,14 @@ def make_report(
         summary=_summaries(shapes),
         nothing_s=_nothing(measured),
         gflops=1e-9 / flop_s if flop_s else None,
-        spread=_spread(measured),
+        # Row by row, because what a shape leaves in the caches is no noise.
+        spread=spread_of(
+            measured.flop_seconds,
+            [row.nothing for rows in measured.rows.values() for row in rows],
+        ),
         waited=statistics.fmean(waited) if waited else 0.0,
     )
-    if report.waited > _CROWDED:
-        report.warnings.append(
-            f"busy machine: other programs had the cores {100 * report.waited:.0f} % of the time; "
-            "close them and measure again"
-        )
-    if report.spread is not None and report.spread > _NOISY:
-        report.warnings.append(
-            f"noisy machine: what never changes varied by {100 * report.spread:.0f} % between "
-            "rounds; close other programs and measure again"
-        )
+    report.warnings += noise_warnings(report.spread, report.waited)
     return report
 
 
@@ -229,21 +222,6 @@ def _summaries(shapes: list[Shape]) -> list[Summary]:
             )
         )
     return found
-
-
-def _spread(measured: Measured) -> float | None:
-    """How much that varied which should not: the FMA rate, else the calls with nothing to do."""
-    if len(measured.flop_seconds) > 1:
-        return relative_spread(measured.flop_seconds)
-    # The middle one of all rows: one may vary by itself, a noisy machine disturbs all. Row by
-    # row, because what a shape leaves in the caches is no noise.
-    spreads = [
-        relative_spread(row.nothing)
-        for rows in measured.rows.values()
-        for row in rows
-        if len(row.nothing) > 1
-    ]
-    return statistics.median(spreads) if spreads else None
 
 
 def _nothing(measured: Measured) -> dict[str, Interval]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,12 +10,12 @@ from dataclasses import dataclass, field
 from convship.bench.catalogue import EngineSpec
 from convship.bench.client import Worker, WorkerError
 from convship.bench.grid import NOTHING, Case
+from convship.bench.meter import Meter
 from convship.bench.reference import Reference
 from convship.bench.settings import Settings
+from convship.bench.turns import take_turns
 
-_PAUSE_S = 0.002  # between turns: caches and clocks settle, the parent's own work is over
 _NOTHING_SHARE = 0.125  # of a slot, for the call with nothing to do
-_RATE_SLOT_S = 0.01
 
 
 @dataclass
@@ -77,7 +76,6 @@ def measure(
     settings: Settings,
     plan: Plan,
     say: Callable[[str], None],
-    meter: EngineSpec | None = None,
 ) -> Measured:
     """Measure every engine on every case.
 
@@ -87,29 +85,27 @@ def measure(
         settings: What they compute.
         plan: How long.
         say: Told what happens, a line at a time.
-        meter: Measures the rate of multiply-adds beside them.
     """
     with ExitStack() as stack:
         say(f"starting {len(specs)} engines")
         measurement = _Measurement(settings, plan, say)
-        for spec in [*specs, *([meter] if meter else [])]:
+        stack.callback(measurement.meter.close)
+        for spec in specs:
             worker = Worker(spec, settings, plan.cpus)
             stack.callback(worker.close)
-            if spec is meter:
-                measurement.meter = worker
-            else:
-                measurement.workers.append(worker)
+            measurement.workers.append(worker)
         measurement.start()
         for number, case in enumerate(cases, 1):
             say(f"shape {number}/{len(cases)}: {case.name}")
             measurement.measure(case)
+        measurement.result.flop_seconds = measurement.meter.seconds
     return measurement.result
 
 
 class _Measurement:
     def __init__(self, settings: Settings, plan: Plan, say: Callable[[str], None]) -> None:
         self.workers: list[Worker] = []
-        self.meter: Worker | None = None
+        self.meter = Meter(settings, plan.cpus)
         self.result = Measured()
         self._broken: dict[str, str] = {}
         self._settings = settings
@@ -119,7 +115,8 @@ class _Measurement:
 
     def start(self) -> None:
         """Wait for the workers; make their call with nothing to do ready."""
-        for worker in [*self.workers, *([self.meter] if self.meter else [])]:
+        self.meter.start()
+        for worker in self.workers:
             try:
                 worker.wait_until_started()
                 worker.prepare(NOTHING)
@@ -133,12 +130,13 @@ class _Measurement:
         rows = [self._prepare(worker, case, reference) for worker in self.workers]
         self.result.rows[case] = rows
         turns = [pair for pair in zip(self.workers, rows, strict=True) if not pair[1].problem]
-        for _ in range(self._plan.rounds):
-            self._random.shuffle(turns)
-            for worker, row in turns:
-                if not row.problem:
-                    self._turn(worker, row, case)
-            self._measure_rate()
+        take_turns(
+            turns,
+            self._plan.rounds,
+            self._random,
+            lambda worker, row: self._turn(worker, row, case),
+            self.meter.measure,
+        )
         for worker, _ in turns:
             try:
                 worker.drop(case.name)
@@ -160,7 +158,6 @@ class _Measurement:
         return row
 
     def _turn(self, worker: Worker, row: Row, case: Case) -> None:
-        time.sleep(_PAUSE_S)
         try:
             seconds, waited = worker.measure(case.name, self._plan.slot_s)
             nothing, _ = worker.measure(NOTHING.name, self._plan.slot_s * _NOTHING_SHARE)
@@ -172,9 +169,3 @@ class _Measurement:
         row.seconds.append(seconds)
         row.nothing.append(nothing)
         row.waited.append(waited)
-
-    def _measure_rate(self) -> None:
-        if self.meter is None or self.meter.name in self._broken:
-            return
-        time.sleep(_PAUSE_S)
-        self.result.flop_seconds.append(self.meter.measure(NOTHING.name, _RATE_SLOT_S)[0])

@@ -15,7 +15,7 @@ from convship.bench.rounds import Row
 
 __all__ = ["as_text"]
 
-_WIDTH = 240  # wider than any table: lines are for files and wide terminals, never wrapped
+WIDTH = 240  # wider than any table: lines are for files and wide terminals, never wrapped
 
 
 def as_text(report: Report, *, color: bool = False) -> str:
@@ -33,9 +33,10 @@ def as_text(report: Report, *, color: bool = False) -> str:
     """
     buffer = io.StringIO()
     console = Console(
-        file=buffer, width=_WIDTH, force_terminal=color, highlight=False, emoji=False, markup=False
+        file=buffer, width=WIDTH, force_terminal=color, highlight=False, emoji=False, markup=False
     )
-    for line in _environment(report.environment, report.settings):
+    console.print(_settings_line(report.settings, report.environment))
+    for line in environment_lines(report.environment):
         console.print(line)
     for name, reason in report.left_out.items():
         console.print(f"without {name}: {reason}")
@@ -54,22 +55,35 @@ def as_text(report: Report, *, color: bool = False) -> str:
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
-def _environment(environment: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+def environment_lines(environment: dict[str, Any]) -> list[str]:
+    """Return CPU, load, versions and build, for the top of a report.
+
+    Example:
+        >>> from convship.bench.environment import describe_environment
+        >>> from convship.bench.settings import Settings
+        >>> len(environment_lines(describe_environment(Settings(), (0,))))
+        2
+    """
     build = environment["build"]
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-    work = "forward and backward" if settings["train"] else "inference"
     return [
         f"{environment['cpu']}, {environment['cores']} cores, {' '.join(environment['cpu_flags'])};"
+        f" isa {environment['isa']}{' (forced)' if environment['isa_forced'] else ''};"
         f" load before {environment['load_before']}",
-        f"{work}, {settings['dtype']}, {settings['layout']}, threads {environment['threads']}, "
-        f"isa {environment['isa']}{' (forced)' if environment['isa_forced'] else ''}, "
-        f"{settings['rounds']} rounds of {settings['slot_ms']:g} ms",
         f"{versions}; built {build['build_type']} with {build['compiler']}",
     ]
 
 
+def _settings_line(settings: dict[str, Any], environment: dict[str, Any]) -> str:
+    work = "forward and backward" if settings["train"] else "inference"
+    return (
+        f"{work}, {settings['dtype']}, {settings['layout']}, threads {environment['threads']}, "
+        f"{settings['rounds']} rounds of {settings['slot_ms']:g} ms"
+    )
+
+
 def _times(report: Report) -> Table:
-    table = _table("Microseconds per call, median of the rounds (* best peer)")
+    table = make_table("Microseconds per call, median of the rounds (* best peer)")
     table.add_column("shape")
     table.add_column("floor", justify="right")
     for name in report.kinds:
@@ -81,7 +95,7 @@ def _times(report: Report) -> Table:
         end_section=True,
     )
     for shape in report.shapes:
-        floor = "" if shape.floor_s is None else _digits(1e6 * shape.floor_s)
+        floor = "" if shape.floor_s is None else digits(1e6 * shape.floor_s)
         table.add_row(shape.case.name, floor, *(_cell(shape, row) for row in shape.rows))
     return table
 
@@ -92,7 +106,7 @@ def _cell(shape: Shape, row: Row) -> str:
     mark = "*" if row.engine == shape.best_peer else ""
     ordered = sorted(row.seconds)
     middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-    return mark + _digits(1e6 * middle)
+    return mark + digits(1e6 * middle)
 
 
 def _problems(report: Report) -> list[str]:
@@ -105,7 +119,7 @@ def _problems(report: Report) -> list[str]:
 
 
 def _ratios(report: Report) -> Table:
-    table = _table(
+    table = make_table(
         "Time of the best peer / ours, median and 95 % interval (above 1: ours is faster)"
     )
     table.add_column("shape")
@@ -115,13 +129,13 @@ def _ratios(report: Report) -> Table:
         table.add_column(name, justify="right")
     for shape in report.shapes:
         found = {ratio.ours: ratio for ratio in shape.ratios if ratio.against == BEST_PEER}
-        cells = [_interval(found[name].interval) if name in found else "-" for name in ours]
+        cells = [interval_text(found[name].interval) if name in found else "-" for name in ours]
         table.add_row(shape.case.name, shape.best_peer or "-", *cells)
     return table
 
 
 def _summary(report: Report) -> Table:
-    table = _table("Over all shapes")
+    table = make_table("Over all shapes")
     for name in ("ours", "against"):
         table.add_column(name)
     for name in ("geometric mean", "smallest", "slower on"):
@@ -131,29 +145,31 @@ def _summary(report: Report) -> Table:
         table.add_row(
             row.ours,
             row.against,
-            _interval(row.geometric_mean),
-            f"{_digits(row.smallest)} ({row.smallest_shape})",
+            interval_text(row.geometric_mean),
+            f"{digits(row.smallest)} ({row.smallest_shape})",
             f"{len(row.slower_shapes)} of {row.shapes}",
             ", ".join(row.slower_shapes[:4]) + (", ..." if len(row.slower_shapes) > 4 else ""),
         )
     return table
 
 
-def _table(title: str) -> Table:
+def make_table(title: str) -> Table:
+    """Return an empty table as all reports have it."""
     return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, pad_edge=False)
 
 
 def _microseconds(interval: Interval | None) -> str:
-    return "-" if interval is None else _digits(1e6 * interval.value)
+    return "-" if interval is None else digits(1e6 * interval.value)
 
 
-def _interval(interval: Interval) -> str:
-    low, high = _digits(interval.low), _digits(interval.high)
-    return f"{_digits(interval.value)} ({low} - {high})"
+def interval_text(interval: Interval) -> str:
+    """Return a value and its interval: "1.20 (1.18 - 1.22)"."""
+    low, high = digits(interval.low), digits(interval.high)
+    return f"{digits(interval.value)} ({low} - {high})"
 
 
-def _digits(value: float) -> str:
-    """Three digits are more than the noise allows; no exponents, though."""
+def digits(value: float) -> str:
+    """Return three digits, which is more than the noise allows; no exponents, though."""
     if value < 0.1:
         return f"{value:.3f}"
     if value >= 100:

@@ -65,6 +65,10 @@ struct Channels {
   void run() const {
     if (in_steps()) return run_in_steps();
     const RowPool how = row_pool();
+    if (how == RowPool::none && pooling.writes_directly() && t.pool.size.h == 1 &&
+        t.pool.stride.h == 1 && t.pool.padding.h == 0) {
+      return run_without_pooling();
+    }
     if (how == RowPool::any) pooling.fill_margins(rows);
     pooling.run([&](int64_t r, A* to, I* index) { conv_row(r, how, to, index); });
   }
@@ -79,6 +83,14 @@ struct Channels {
     } else {
       tiles<false>(all_taps(), input_of(r), columns(), rows + p.padding.w * kBlock);
       pooling.pool_columns(rows, pooled, index);
+    }
+  }
+
+  // Each tile to its place in the result.
+  void run_without_pooling() const {
+    for (int64_t y = t.pool.begin; y < t.pool.end; ++y) {
+      tiles<false, true>(all_taps(), input_of(y), t.pool.width,
+                         t.target.y + (y - t.pool.begin) * t.target.row_step);
     }
   }
 
@@ -107,38 +119,40 @@ struct Channels {
 
   // `count` results (columns, or pairs of them), in tiles of nearly equal size:
   // a narrow last tile would have too few independent sums.
-  template <bool kPairs>
+  // kFinal: `to` is in the result.
+  template <bool kPairs, bool kFinal = false>
   void tiles(Taps taps, const A* x, int64_t count, A* to) const {
     constexpr int64_t kMost = kPairs ? kTile / 2 : kTile;
     const int64_t number = (count + kMost - 1) / kMost;
     const int64_t size = count / number;
     const int64_t larger_ones = count % number;
     const int64_t step = (kPairs ? 2 : 1) * t.source.column_step;
+    const int64_t to_step = kFinal ? t.target.column_step : kBlock;
     for (int64_t i = 0; i < number; ++i) {
       const int64_t now = size + (i < larger_ones ? 1 : 0);
-      pick_tile<kPairs, kMost>(now, taps, x, to);
+      pick_tile<kPairs, kFinal, kMost>(now, taps, x, to);
       x += now * step;
-      to += now * kBlock;
+      to += now * to_step;
       taps.start += now * (kPairs ? 2 : 1) * taps.start_step;
     }
   }
 
-  template <bool kPairs, int kSize>
+  template <bool kPairs, bool kFinal, int kSize>
   void pick_tile(int64_t size, const Taps& taps, const A* x, A* to) const {
     if constexpr (kSize > 1) {
-      if (size < kSize) return pick_tile<kPairs, kSize - 1>(size, taps, x, to);
+      if (size < kSize) return pick_tile<kPairs, kFinal, kSize - 1>(size, taps, x, to);
     }
     if (t.source.column_step == 1) {
-      tile<kPairs, kSize, 1>(taps, x, to);
+      tile<kPairs, kFinal, kSize, 1>(taps, x, to);
     } else if (t.source.column_step == kLanes) {
-      tile<kPairs, kSize, kLanes>(taps, x, to);
+      tile<kPairs, kFinal, kSize, kLanes>(taps, x, to);
     } else {
-      tile<kPairs, kSize, 0>(taps, x, to);
+      tile<kPairs, kFinal, kSize, 0>(taps, x, to);
     }
   }
 
   // kStep: column_step where it is known, else 0.
-  template <bool kPairs, int kSize, int kStep>
+  template <bool kPairs, bool kFinal, int kSize, int kStep>
   HWY_NOINLINE void tile(const Taps& taps, const A* x, A* to) const {
     constexpr int kColumns = kPairs ? 2 * kSize : kSize;
     const D d;
@@ -171,7 +185,11 @@ struct Channels {
       CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         const V value = kPairs ? max_of(sum[2 * j][v], sum[2 * j + 1][v]) : sum[j][v];
-        hn::Store(value, d, to + (j * kVectors + v) * kLanes);
+        if constexpr (kFinal) {
+          pooling.finish(value, to + j * t.target.column_step + t.target.starts[v]);
+        } else {
+          hn::Store(value, d, to + (j * kVectors + v) * kLanes);
+        }
       }
     }
   }

@@ -185,7 +185,7 @@ struct Columns {
       for (int64_t i = 0; i < exist; ++i) lanes[i] = to.residual[at + i * to.column_step];
       value = hn::Add(value, hn::Load(d, lanes));
     }
-    if (to.relu) value = relu(value);
+    value = activate(to.activation, value);
     if (to.column_step == 1 && exist == kLanes) {
       hn::StoreU(value, d, to.y + at);
     } else {
@@ -259,7 +259,7 @@ struct Columns {
 
   template <bool kIndex>
   V relu_if(V value) const {
-    return kIndex && t.target.relu ? relu(value) : value;
+    return kIndex && t.target.activation == Activation::relu ? relu(value) : value;
   }
 
   // Windows of channel o's conv row; an index is the column of the winner.

@@ -8,6 +8,7 @@
 #ifndef HWY_COMPILE_ONLY_STATIC
 #error "Highway must use what the compiler's flags allow, in this file alone"
 #endif
+#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 #include "kernels/conv2d/tasks.h"
@@ -39,6 +40,8 @@ constexpr int kRegisters = CONVSHIP_REGISTERS;
 #include "kernels/conv2d/isa/winograd-inl.h"
 //
 #include "kernels/conv2d/isa/peak-inl.h"
+//
+#include "kernels/layers/isa/layers-inl.h"
 
 template <typename A>
 constexpr Loops<A> kLoops = {
@@ -58,6 +61,7 @@ constexpr InstructionSet instruction_set(const char* name) {
   return {.name = name,
           .single = kLoops<float>,
           .twofold = kLoops<double>,
+          .layers = kLayerLoops,
           .winograd_2x2_3x3 = kWinogradLoops<Winograd<2, 3>, float>,
           .winograd_4x4_3x3 = kWinogradLoops<Winograd<4, 3>, float>,
           .winograd_2x2_5x5 = kWinogradLoops<Winograd<2, 5>, float>};

@@ -28,6 +28,18 @@ struct Pooling {
         result(ring + 2 * kBlock * pool.size.h * pool.width),
         result_index(reinterpret_cast<I*>(result + kBlock * pool.width)) {}
 
+  // Whether vectors go straight to their place: channels lie side by side.
+  bool writes_directly() const {
+    return !indexed() && target.channel_step == 1 && target.channels == kBlock;
+  }
+
+  // A vector of sums to its place, of which the residual has the same.
+  HWY_INLINE void finish(V value, A* to) const {
+    const D d;
+    if (target.residual) value = hn::Add(value, hn::LoadU(d, target.residual + (to - target.y)));
+    hn::StoreU(activate(target.activation, value), d, to);
+  }
+
   bool indexed() const { return target.narrow || target.wide; }
 
   // For each pooled row, row_pool(r, to, index) is called for each conv row
@@ -112,7 +124,7 @@ struct Pooling {
   // With an index, activation comes first, as in torch: ties among zeros.
   template <bool kIndex>
   V relu_if(V value) const {
-    return kIndex && target.relu ? relu(value) : value;
+    return kIndex && target.activation == Activation::relu ? relu(value) : value;
   }
 
   // Pooled row y from the row-pooled conv rows [begin, end).
@@ -132,8 +144,7 @@ struct Pooling {
       rows[k] = ring + slot;
       indices[k] = ring_index + slot;
     }
-    // Vectors go straight to their place where channels lie side by side.
-    const bool direct = !kIndex && to.channel_step == 1 && to.channels == kBlock;
+    const bool direct = writes_directly();
     A* const y_row = to.y + (y - p.begin) * to.row_step;
     for (int64_t i = 0; i < steps; i += kLanes) {
       V best = hn::Load(d, rows[0] + i);
@@ -150,7 +161,7 @@ struct Pooling {
         best = max_of(best, value);
       }
       if (to.residual) best = hn::Add(best, residual(y, i));
-      if (to.relu) best = relu(best);
+      best = activate(to.activation, best);
       if (direct) {
         hn::StoreU(best, d, y_row + i / kBlock * to.column_step + to.starts[i % kBlock / kLanes]);
       } else {

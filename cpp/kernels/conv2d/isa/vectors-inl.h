@@ -28,6 +28,59 @@ HWY_INLINE V relu(V value) {
   return hn::IfThenZeroElse(hn::Le(value, hn::Zero(hn::DFromV<V>())), value);
 }
 
+// 1 / (1 + exp(-x)); NaN stays.
+template <class V>
+HWY_INLINE V sigmoid(V x) {
+  const hn::DFromV<V> d;
+  using A = hn::TFromD<decltype(d)>;
+  const V one = hn::Set(d, A(1));
+  // Beyond, exp would leave the range; the result is 0 or 1 to the last bit but
+  // for numbers below the smallest normal one.
+  const V most = hn::Set(d, A(87));
+  const V bounded = hn::Min(hn::Max(hn::Neg(x), hn::Neg(most)), most);
+  const V result = hn::Div(one, hn::Add(one, hn::Exp(d, bounded)));
+  return hn::IfThenElse(hn::IsNaN(x), x, result);
+}
+
+// min(max(x, 0), 6); NaN stays.
+template <class V>
+HWY_INLINE V relu6(V x) {
+  const V six = hn::Set(hn::DFromV<V>(), 6);
+  return hn::IfThenElse(hn::Ge(x, six), six, relu(x));
+}
+
+// relu6(x + 3) / 6
+template <class V>
+HWY_INLINE V hardsigmoid(V x) {
+  const hn::DFromV<V> d;
+  return hn::Div(relu6(hn::Add(x, hn::Set(d, 3))), hn::Set(d, 6));
+}
+
+template <class V>
+HWY_NOINLINE V rarer_activation(Activation activation, V x) {
+  switch (activation) {
+    case Activation::relu6:
+      return relu6(x);
+    case Activation::sigmoid:
+      return sigmoid(x);
+    case Activation::hardsigmoid:
+      return hardsigmoid(x);
+    case Activation::silu:
+      return hn::Mul(x, sigmoid(x));
+    case Activation::hardswish:
+      return hn::Mul(x, hardsigmoid(x));
+    default:
+      return x;
+  }
+}
+
+template <class V>
+HWY_INLINE V activate(Activation activation, V x) {
+  if (activation == Activation::none) return x;
+  if (activation == Activation::relu) return relu(x);
+  return rarer_activation(activation, x);
+}
+
 // max(|a|, |b|); NaN where b is. As integers, magnitudes of floats are ordered,
 // with NaN above infinity.
 template <class V>

@@ -338,7 +338,7 @@ struct WinogradBack {
               const V best =
                   max_of(max_of(corner[0], corner[1]), max_of(corner[kOut], corner[kOut + 1]));
               hn::Store(
-                  t.target.relu ? relu(best) : best, d,
+                  activate(t.target.activation, best), d,
                   t.scratch + i * row_size + ((x * kHalf + j) * kWinogradVectors + k) * kLanes);
             }
           }

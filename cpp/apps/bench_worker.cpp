@@ -1,0 +1,122 @@
+#include "bench_worker.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "npy.h"
+
+namespace convship::apps {
+namespace {
+
+using nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+double microseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+}
+
+std::vector<double> measure(const std::function<void()>& call, double seconds) {
+  call();  // not counted: a neighbour has had the caches since our last turn
+  std::vector<double> microseconds;
+  const auto begin = Clock::now();
+  const auto end = begin + std::chrono::duration<double>(seconds);
+  // One reading of the clock per call: where one call ends, the next begins.
+  for (auto start = begin; microseconds.empty() || start < end;) {
+    call();
+    const auto stop = Clock::now();
+    microseconds.push_back(std::chrono::duration<double, std::micro>(stop - start).count());
+    start = stop;
+  }
+  return microseconds;
+}
+
+std::vector<char> read_bytes(const std::filesystem::path& path) {
+  std::ifstream stream(path, std::ios::binary);
+  if (!stream)
+    throw Error(ErrorCode::image,
+                path.string() + ": cannot be opened (" + std::strerror(errno) + ")");
+  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+}
+
+json write_outputs(const std::vector<NamedTensor>& outputs, const std::filesystem::path& folder) {
+  json list = json::array();
+  for (const auto& [name, tensor] : outputs) {
+    const auto path = folder / (std::to_string(list.size()) + ".npy");
+    std::ofstream out(path, std::ios::binary);
+    write_npy(out, tensor);
+    out.flush();
+    if (!out) throw Error(ErrorCode::environment, path.string() + ": cannot be written");
+    list.push_back({{"name", name}, {"path", path.string()}});
+  }
+  return {{"outputs", list}};
+}
+
+int serve(ModelArguments& arguments, const BenchInput& input, const std::filesystem::path& image) {
+  const std::vector<char> encoded = image.empty() ? std::vector<char>() : read_bytes(image);
+  auto start = Clock::now();
+  const Model model = arguments.load();
+  const double load_us = microseconds_since(start);
+  const std::vector<NamedTensor> tensors = input.make(model, arguments.path.string());
+  std::vector<NamedView> views;
+  for (const NamedTensor& each : tensors) views.push_back({each.name, each.tensor.view()});
+  start = Clock::now();
+  model.run(views);
+  const double first_us = microseconds_since(start);
+
+  const std::function<void()> network = [&] { model.run(views); };
+  const std::function<void()> end_to_end = [&] {
+    model.predict_encoded(std::as_bytes(std::span(encoded)));
+  };
+  std::cout << json{{"load_us", load_us},
+                    {"first_us", first_us},
+                    {"threads", threads()},
+                    {"isa", build().isa}}
+                   .dump()
+            << std::endl;
+  for (std::string line; std::getline(std::cin, line);) {
+    std::istringstream words(line);
+    std::string verb, what;
+    words >> verb >> what;
+    json answer;
+    if (verb == "measure") {
+      double seconds = 0;
+      words >> seconds;
+      answer = {{"us", measure(what == "network" ? network : end_to_end, seconds)}};
+    } else if (verb == "write") {
+      answer = write_outputs(model.run(views), what);
+    } else {
+      throw Error(ErrorCode::usage,
+                  "bench: a worker is asked to measure or write, got '" + line + "'");
+    }
+    std::cout << answer.dump() << std::endl;
+  }
+  return kOk;
+}
+
+}  // namespace
+
+int bench_worker(ModelArguments& arguments,
+                 const BenchInput& input,
+                 const std::filesystem::path& image) {
+  // Between turns this process is stopped: it would not notice that nobody is left to ask.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  try {
+    return serve(arguments, input, image);
+  } catch (const Error& error) {
+    // Whoever asked reports it, once.
+    std::cout << json{{"error", error.what()}, {"code", error.code()}}.dump() << std::endl;
+    return static_cast<int>(error.code());
+  }
+}
+
+}  // namespace convship::apps

@@ -1,0 +1,36 @@
+// Activations of one value, for the loops without vectors.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/conv2d/geometry.h"
+
+namespace convship::kernels::conv2d {
+
+// NaN stays: written as choices and not as std::max, whose answer for NaN
+// depends on the order of its operands.
+template <typename A>
+A activate(Activation activation, A x) {
+  const auto relu6 = [](A v) { return v >= A(6) ? A(6) : v <= A(0) ? A(0) : v; };
+  const auto sigmoid = [](A v) { return A(1) / (A(1) + std::exp(-v)); };
+  switch (activation) {
+    case Activation::none:
+      return x;
+    case Activation::relu:
+      return x <= A(0) ? A(0) : x;
+    case Activation::relu6:
+      return relu6(x);
+    case Activation::sigmoid:
+      return sigmoid(x);
+    case Activation::hardsigmoid:
+      return relu6(x + A(3)) / A(6);
+    case Activation::silu:
+      return x * sigmoid(x);
+    case Activation::hardswish:
+      return x * (relu6(x + A(3)) / A(6));
+  }
+  return x;
+}
+
+}  // namespace convship::kernels::conv2d

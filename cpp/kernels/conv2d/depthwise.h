@@ -1,0 +1,32 @@
+// Channels in the lanes, each with a kernel of its own: packs weights for the
+// loop of layers/isa/layers-inl.h and cuts a call into tasks.
+#pragma once
+
+#include "kernels/aligned.h"
+#include "kernels/conv2d/pack.h"
+#include "kernels/instruction_set.h"
+
+namespace convship::kernels::conv2d {
+
+class DepthwisePack final : public Pack<float> {
+ public:
+  // Whether it serves the call: one channel a group, no pooling, channels that
+  // adjoin in memory. Sums in the order of the other direct loops.
+  static bool serves(const Call<float>& call);
+
+  DepthwisePack(const InstructionSet& isa,
+                const WeightShape& shape,
+                const float* weight,
+                const float* bias);
+
+  std::vector<int64_t> run(const Call<float>& call, const Parallel& parallel) const override;
+
+ private:
+  const LayerLoops& loops_;
+  void (*interleave_)(const Interleave<float>&, float* to);
+  int64_t lanes_;
+  AlignedArray<float> weight_;  // [vector][tap][lanes]
+  AlignedArray<float> bias_;    // [vector][lanes]
+};
+
+}  // namespace convship::kernels::conv2d

@@ -1,0 +1,88 @@
+// What the loops of layers without a kernel of their own get: plain structs.
+// Images are [N, ceil(C / 16), H, W, 16]: a pixel is 16 neighbouring channels.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/conv2d/geometry.h"
+
+namespace convship::kernels {
+
+// Rows (or columns) that a pooled row (or column) looks at, and by how many an
+// average divides.
+struct Window {
+  int64_t begin;
+  int64_t end;
+  int64_t count;
+};
+
+// One block of 16 channels of one image, rows [begin, end) of the result.
+struct PoolTask {
+  const float* x;
+  int64_t x_row;  // step from row to row
+  float* y;
+  int64_t y_row;
+  const Window* rows;
+  const Window* columns;
+  int64_t begin;
+  int64_t end;
+  int64_t width;
+  bool average;  // else the maximum
+  conv2d::Activation activation;
+};
+
+// y = activation(a * scale + shift), (a + b) or (a * b), for `pixels` pixels.
+struct MapTask {
+  const float* a;
+  const float* b;      // added where `multiply` is false, or null
+  const float* scale;  // [16] or null
+  const float* shift;  // [16] or null
+  bool multiply;
+  float* y;
+  int64_t pixels;
+  conv2d::Activation activation;
+};
+
+// Rows [begin, end) of y[n] = activation(weight * x[n] + bias).
+struct LinearTask {
+  const float* x;
+  int64_t x_step;
+  const float* weight;  // [rows, features]
+  const float* bias;    // or null
+  float* y;
+  int64_t y_step;
+  int64_t features;
+  int64_t images;
+  int64_t begin;
+  int64_t end;
+  conv2d::Activation activation;
+};
+
+// One vector of channels of one image, each channel with a kernel of its own.
+// Every tap of every result is inside of x.
+struct DepthwiseTask {
+  const float* x;
+  int64_t x_row;
+  int64_t x_column;
+  const float* residual;  // steps as y; or null
+  float* y;
+  int64_t y_row;
+  int64_t y_column;
+  conv2d::Pair kernel;
+  conv2d::Pair stride;
+  conv2d::Pair dilation;
+  conv2d::Pair size;    // of the result
+  int64_t channels;     // of the vector that exist
+  const float* weight;  // [kernel.h * kernel.w][lanes]
+  const float* bias;    // [lanes]
+  conv2d::Activation activation;
+};
+
+struct LayerLoops {
+  void (*pool)(const PoolTask&);
+  void (*map)(const MapTask&);
+  void (*linear)(const LinearTask&);
+  void (*depthwise)(const DepthwiseTask&);
+};
+
+}  // namespace convship::kernels

@@ -1,0 +1,71 @@
+// Constants of a frozen graph, as layers want them.
+#pragma once
+
+#include <torch/csrc/jit/ir/constants.h>
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "plan/network.h"
+
+namespace convship::ops::lowering {
+
+inline std::optional<c10::IValue> constant(const torch::jit::Value* value) {
+  return torch::jit::toIValue(value);
+}
+
+inline std::optional<int64_t> constant_int(const torch::jit::Value* value) {
+  const auto found = constant(value);
+  if (found && found->isInt()) return found->toInt();
+  if (found && found->isBool()) return found->toBool() ? 1 : 0;
+  return {};
+}
+
+inline std::optional<double> constant_number(const torch::jit::Value* value) {
+  const auto found = constant(value);
+  if (found && found->isDouble()) return found->toDouble();
+  if (found && found->isInt()) return static_cast<double>(found->toInt());
+  return {};
+}
+
+inline std::optional<std::vector<int64_t>> constant_ints(const torch::jit::Value* value) {
+  const auto found = constant(value);
+  if (!found) return {};
+  if (found->isInt()) return std::vector<int64_t>{found->toInt()};
+  if (found->isIntList()) return found->toIntVector();
+  return {};
+}
+
+// One number stands for both.
+inline std::optional<plan::Pair> constant_pair(const torch::jit::Value* value) {
+  const auto list = constant_ints(value);
+  if (!list || list->empty() || list->size() > 2) return {};
+  return plan::Pair{list->front(), list->back()};
+}
+
+inline std::optional<std::string> constant_string(const torch::jit::Value* value) {
+  const auto found = constant(value);
+  if (found && found->isString()) return found->toStringRef();
+  return {};
+}
+
+inline bool is_none(const torch::jit::Value* value) {
+  const auto found = constant(value);
+  return found && found->isNone();
+}
+
+// A dense float32 weight on the CPU with so many dimensions.
+inline std::optional<at::Tensor> constant_weight(const torch::jit::Value* value, int64_t dims) {
+  const auto found = constant(value);
+  if (!found || !found->isTensor()) return {};
+  const at::Tensor weight = found->toTensor();
+  if (weight.scalar_type() != at::kFloat || !weight.device().is_cpu() || weight.dim() != dims ||
+      weight.layout() != at::kStrided || weight.numel() == 0) {
+    return {};
+  }
+  return weight.contiguous();
+}
+
+}  // namespace convship::ops::lowering

@@ -1,0 +1,121 @@
+#include "ops/lowering/lower.h"
+
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
+#include <torch/library.h>
+
+#include <map>
+#include <unordered_map>
+#include <utility>
+
+#include "ops/lowering/part.h"
+
+namespace convship::ops {
+namespace {
+
+using lowering::Part;
+using torch::jit::Graph;
+using torch::jit::Node;
+using torch::jit::Value;
+
+// The part as a graph of its own, for inputs that no plan takes.
+std::shared_ptr<Graph> copy_of(const Part& part, const std::vector<Value*>& outputs) {
+  auto graph = std::make_shared<Graph>();
+  std::unordered_map<const Value*, Value*> copies;
+  for (Value* input : part.inputs()) {
+    copies[input] = graph->addInput();
+    copies[input]->setType(input->type());
+  }
+  const auto copy = [&](Value* value) {
+    const auto found = copies.find(value);
+    if (found != copies.end()) return found->second;
+    Node* constant = graph->insertNode(
+        graph->createClone(value->node(), [](Value*) -> Value* { return nullptr; }));
+    return copies[value] = constant->output();
+  };
+  for (Node* node : part.nodes()) {
+    Node* made = graph->insertNode(graph->createClone(node, copy));
+    for (std::size_t i = 0; i < node->outputs().size(); ++i) {
+      copies[node->output(i)] = made->output(i);
+    }
+  }
+  for (Value* output : outputs) graph->registerOutput(copies.at(output));
+  return graph;
+}
+
+class Lowering {
+ public:
+  explicit Lowering(torch::jit::Module& module)
+      : module_(module), graph_(module.get_method("forward").graph()) {}
+
+  Lowered run() {
+    Part part;
+    std::vector<Node*> nodes(graph_->nodes().begin(), graph_->nodes().end());
+    for (Node* node : nodes) {
+      if (part.accept(node)) continue;
+      close(part);
+      part = {};
+      part.accept(node);
+    }
+    close(part);
+    torch::jit::EliminateDeadCode(graph_);
+    count_what_is_left();
+    return std::move(lowered_);
+  }
+
+ private:
+  void close(const Part& part) {
+    const auto outputs = part.outputs();
+    if (!part.worthwhile() || !outputs || outputs->empty()) return;
+    plan::Network network = part.network(*outputs);
+    network.fuse();
+    auto planned = c10::make_intrusive<Planned>(std::move(network), part.kinds(), part.weights(),
+                                                copy_of(part, *outputs));
+    replace(part, *outputs, planned);
+    lowered_.parts.push_back(std::move(planned));
+  }
+
+  void replace(const Part& part,
+               const std::vector<Value*>& outputs,
+               const c10::intrusive_ptr<Planned>& planned) {
+    const std::string name = "_convship_plan_" + std::to_string(lowered_.parts.size());
+    const c10::IValue value(planned);
+    module_.register_attribute(name, value.type(), value);
+    const torch::jit::WithInsertPoint here(part.nodes().back()->next());
+    Value* plan = graph_->insertGetAttr(graph_->inputs()[0], name);
+    Value* inputs =
+        graph_->insertNode(graph_->createList(c10::TensorType::get(), part.inputs()))->output();
+    static const auto op = c10::Symbol::fromQualString("convship::_run_planned");
+    Value* results = graph_->insert(op, {inputs, plan});
+    Node* unpack = graph_->insertNode(graph_->createListUnpack(results, outputs.size()));
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      outputs[i]->replaceAllUsesWith(unpack->output(i));
+    }
+    for (auto node = part.nodes().rbegin(); node != part.nodes().rend(); ++node) (*node)->destroy();
+    const auto graph_inputs = graph_->inputs().slice(1);
+    lowered_.whole = graph_inputs.equals(part.inputs()) && graph_->outputs().size() == 1 &&
+                     graph_->outputs()[0] == unpack->output(0);
+  }
+
+  void count_what_is_left() {
+    std::map<std::string, int> counts;
+    for (const Node* node : graph_->nodes()) {
+      const std::string kind = node->kind().toQualString();
+      if (kind.rfind("aten::", 0) == 0 || node->kind() == c10::prim::If ||
+          node->kind() == c10::prim::Loop) {
+        ++counts[kind];
+      }
+    }
+    lowered_.left.assign(counts.begin(), counts.end());
+    lowered_.whole = lowered_.whole && lowered_.parts.size() == 1 && counts.empty();
+  }
+
+  torch::jit::Module& module_;
+  std::shared_ptr<Graph> graph_;
+  Lowered lowered_;
+};
+
+}  // namespace
+
+Lowered lower(torch::jit::Module& frozen) { return Lowering(frozen).run(); }
+
+}  // namespace convship::ops

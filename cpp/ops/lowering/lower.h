@@ -1,0 +1,27 @@
+// Runs what our kernels serve of a frozen network by plans.
+#pragma once
+
+#include <torch/csrc/jit/api/module.h>
+
+#include <string>
+#include <vector>
+
+#include "convship/export.h"
+#include "ops/planned.h"
+
+namespace convship::ops {
+
+struct Lowered {
+  std::vector<c10::intrusive_ptr<Planned>> parts;
+  // forward is the one part, from its inputs in order to its one tensor, and
+  // needs no interpreter.
+  bool whole = false;
+  // What stays with LibTorch: its operators, and how often.
+  std::vector<std::pair<std::string, int>> left;
+};
+
+// Rewrites forward of a frozen module: parts that plans serve become calls of
+// them. Anything else stays as it is, and so do the answers but for rounding.
+CONVSHIP_API Lowered lower(torch::jit::Module& frozen);
+
+}  // namespace convship::ops

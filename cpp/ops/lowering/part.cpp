@@ -1,0 +1,131 @@
+#include "ops/lowering/part.h"
+
+#include <algorithm>
+#include <unordered_set>
+#include <utility>
+
+#include "ops/lowering/constants.h"
+
+namespace convship::ops::lowering {
+
+using torch::jit::Node;
+using torch::jit::Value;
+
+bool Part::accept(Node* node) {
+  if (node->kind() == c10::prim::Constant) return true;
+  if (!translate(node)) return false;
+  nodes_.push_back(node);
+  return true;
+}
+
+bool Part::worthwhile() const {
+  return layers_.size() >= 3 && std::any_of(layers_.begin(), layers_.end(), [](const auto& i) {
+           return std::holds_alternative<plan::Convolve>(i.layer) ||
+                  std::holds_alternative<plan::Linear>(i.layer);
+         });
+}
+
+std::optional<std::vector<Value*>> Part::outputs() const {
+  const std::unordered_set<const Node*> mine(nodes_.begin(), nodes_.end());
+  const auto is_mine = [&](const Node* user) {
+    for (; user; user = user->owningBlock()->owningNode()) {
+      if (mine.count(user)) return true;
+    }
+    return false;
+  };
+  std::vector<Value*> found;
+  std::unordered_set<plan::Value> leaving;
+  for (const Node* node : nodes_) {
+    for (Value* value : const_cast<Node*>(node)->outputs()) {
+      const auto& uses = value->uses();
+      const bool leaves = std::any_of(uses.begin(), uses.end(),
+                                      [&](const auto& use) { return !is_mine(use.user); });
+      if (!leaves) continue;
+      if (!inside(value)) return {};
+      found.push_back(value);
+      leaving.insert(tensors_.at(value));
+    }
+  }
+  // A view and what it shows would come out in memory of their own.
+  for (const auto& [view, base] : base_) {
+    if (leaving.count(view) && leaving.count(base)) return {};
+  }
+  return found;
+}
+
+plan::Network Part::network(const std::vector<Value*>& outputs) const {
+  plan::Network network;
+  for (std::size_t i = 0; i < inputs_.size(); ++i) network.add_input();
+  const auto number = [&](plan::Value v) {
+    return v < 0 ? -1 - v : v + static_cast<plan::Value>(inputs_.size());
+  };
+  for (const plan::Instruction& i : layers_) {
+    std::vector<plan::Value> operands;
+    for (const plan::Value v : i.inputs) operands.push_back(number(v));
+    network.add(i.layer, std::move(operands));
+  }
+  std::vector<plan::Value> results;
+  for (const Value* value : outputs) results.push_back(number(tensors_.at(value)));
+  network.set_outputs(std::move(results));
+  return network;
+}
+
+std::optional<plan::Value> Part::tensor(Value* value, int64_t dimensions) {
+  const auto found = tensors_.find(value);
+  if (found != tensors_.end()) {
+    if (dimensions_.at(found->second) != dimensions) return {};
+    return found->second;
+  }
+  if (!value->type()->isSubtypeOf(*c10::TensorType::get()) || constant(value)) return {};
+  // Of what LibTorch computes nothing is known; of the caller's tensors the
+  // first layer tells, and another kind is answered by LibTorch.
+  if (dimensions != 4 && value->node()->kind() != c10::prim::Param) return {};
+  inputs_.push_back(value);
+  const auto input = -static_cast<plan::Value>(inputs_.size());
+  kinds_.push_back({dimensions});
+  bind(value, input, dimensions);
+  return input;
+}
+
+std::optional<int64_t> Part::number(const Value* value) const {
+  const auto found = known_.find(value);
+  if (found == known_.end()) return constant_int(value);
+  if (const auto* n = std::get_if<int64_t>(&found->second)) return *n;
+  return {};
+}
+
+void Part::bind(const Value* value, plan::Value to, int64_t dimensions) {
+  tensors_[value] = to;
+  dimensions_[to] = dimensions;
+}
+
+void Part::finish(Node* node,
+                  plan::Layer layer,
+                  std::vector<plan::Value> inputs,
+                  int64_t dimensions,
+                  bool in_place) {
+  const plan::Value before = inputs[0];
+  const auto after = static_cast<plan::Value>(layers_.size());
+  layers_.push_back({std::move(layer), std::move(inputs), after});
+  if (in_place) {
+    for (auto& [value, to] : tensors_) {
+      if (to == before) to = after;
+    }
+  }
+  bind(node->output(), after, dimensions);
+}
+
+bool Part::may_overwrite(const Value* value) const {
+  const auto found = tensors_.find(value);
+  const bool is_input = std::find(inputs_.begin(), inputs_.end(), value) != inputs_.end();
+  if (found == tensors_.end() || is_input || base_.count(found->second)) return false;
+  return std::none_of(base_.begin(), base_.end(),
+                      [&](const auto& view) { return view.second == found->second; });
+}
+
+const at::Tensor& Part::keep(at::Tensor weight) {
+  weights_.push_back(std::move(weight));
+  return weights_.back();
+}
+
+}  // namespace convship::ops::lowering

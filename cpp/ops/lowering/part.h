@@ -1,0 +1,103 @@
+// Translates nodes of a frozen TorchScript graph, one after the other, into the
+// layers of a plan.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "ops/planned.h"
+#include "plan/network.h"
+
+namespace convship::ops::lowering {
+
+// A run of neighbouring nodes that a plan serves.
+class Part {
+ public:
+  // Takes the node into the part; false, and nothing has changed, where no
+  // layer means the same. Constants may be offered or left out.
+  bool accept(torch::jit::Node* node);
+
+  // Whether a plan is worth its conversions: some layers, and one of weights.
+  bool worthwhile() const;
+
+  // The tensors that nodes behind the part, or the caller, read; nothing when
+  // they read something else that the part makes.
+  std::optional<std::vector<torch::jit::Value*>> outputs() const;
+
+  const std::vector<torch::jit::Node*>& nodes() const { return nodes_; }
+  const std::vector<torch::jit::Value*>& inputs() const { return inputs_; }
+
+  plan::Network network(const std::vector<torch::jit::Value*>& outputs) const;
+  const std::vector<PlannedInput>& kinds() const { return kinds_; }
+  const std::vector<at::Tensor>& weights() const { return weights_; }
+
+ private:
+  using Value = torch::jit::Value;
+  using Node = torch::jit::Node;
+  // What is known about a value that is no tensor.
+  struct SizesOf {
+    plan::Value value;
+  };
+  struct BatchSize {};  // of any of the part's tensors
+  using Number = std::variant<int64_t, BatchSize>;
+  using Numbers = std::vector<Number>;
+  using Tensors = std::vector<Value*>;
+  using Known = std::variant<int64_t, BatchSize, SizesOf, Numbers, Tensors>;
+
+  bool translate(Node* node);
+  bool convolution(Node* node, std::size_t groups, bool may_transpose);
+  bool conv_pool2d(Node* node);
+  bool linear(Node* node);
+  bool activation(Node* node, kernels::conv2d::Activation activation, bool in_place);
+  bool clamp(Node* node, bool in_place);
+  bool max_pool(Node* node);
+  bool average_pool(Node* node);
+  bool adaptive_average(Node* node);
+  bool mean(Node* node);
+  bool flatten(Node* node);
+  bool view(Node* node);
+  bool add(Node* node, bool in_place);
+  bool multiply(Node* node);
+  bool concatenate(Node* node);
+  bool append(Node* node);
+  bool batch_norm(Node* node);
+  bool identity(Node* node, std::size_t training);
+  bool size(Node* node);
+  bool length(Node* node);
+  bool compare(Node* node);
+  bool list(Node* node);
+  bool branch(Node* node);
+
+  // A tensor of the part, or one that becomes an input; nothing where it cannot
+  // have that many dimensions.
+  std::optional<plan::Value> tensor(Value* value, int64_t dimensions);
+  bool inside(const Value* value) const { return tensors_.count(value) > 0; }
+  std::optional<int64_t> number(const Value* value) const;
+  void bind(const Value* value, plan::Value to, int64_t dimensions);
+  // The node's result, written over its first input where in_place.
+  void finish(Node* node,
+              plan::Layer layer,
+              std::vector<plan::Value> inputs,
+              int64_t dimensions,
+              bool in_place = false);
+  bool may_overwrite(const Value* value) const;
+  const at::Tensor& keep(at::Tensor weight);
+
+  // Values of the part: what its layers make from 0 on, inputs from -1 down.
+  std::vector<plan::Instruction> layers_;
+  std::unordered_map<plan::Value, int64_t> dimensions_;
+  std::unordered_map<const Value*, plan::Value> tensors_;
+  std::unordered_map<const Value*, Known> known_;
+  std::unordered_map<plan::Value, plan::Value> base_;  // of a view: whose memory it shows
+  std::vector<Node*> nodes_;
+  std::vector<Value*> inputs_;
+  std::vector<PlannedInput> kinds_;
+  std::vector<at::Tensor> weights_;
+};
+
+}  // namespace convship::ops::lowering

@@ -1,0 +1,404 @@
+// Which node becomes which layer.
+#include <algorithm>
+#include <cmath>
+#include <string_view>
+#include <utility>
+
+#include "ops/kernel_call.h"
+#include "ops/lowering/constants.h"
+#include "ops/lowering/part.h"
+
+namespace convship::ops::lowering {
+
+using kernels::conv2d::Activation;
+using plan::Pair;
+using torch::jit::Node;
+using torch::jit::Value;
+
+bool Part::translate(Node* node) {
+  const std::string_view kind = node->kind().toQualString();
+  if (kind == "aten::conv2d") return convolution(node, 6, false);
+  if (kind == "aten::convolution" || kind == "aten::_convolution") {
+    return convolution(node, 8, true);
+  }
+  if (kind == "convship::conv_pool2d") return conv_pool2d(node);
+  if (kind == "aten::linear") return linear(node);
+  if (kind == "aten::relu") return activation(node, Activation::relu, false);
+  if (kind == "aten::relu_") return activation(node, Activation::relu, true);
+  if (kind == "aten::relu6") return activation(node, Activation::relu6, false);
+  if (kind == "aten::relu6_") return activation(node, Activation::relu6, true);
+  if (kind == "aten::sigmoid") return activation(node, Activation::sigmoid, false);
+  if (kind == "aten::sigmoid_") return activation(node, Activation::sigmoid, true);
+  if (kind == "aten::silu") return activation(node, Activation::silu, false);
+  if (kind == "aten::silu_") return activation(node, Activation::silu, true);
+  if (kind == "aten::hardswish") return activation(node, Activation::hardswish, false);
+  if (kind == "aten::hardswish_") return activation(node, Activation::hardswish, true);
+  if (kind == "aten::hardsigmoid") return activation(node, Activation::hardsigmoid, false);
+  if (kind == "aten::hardsigmoid_") return activation(node, Activation::hardsigmoid, true);
+  if (kind == "aten::hardtanh" || kind == "aten::clamp") return clamp(node, false);
+  if (kind == "aten::hardtanh_" || kind == "aten::clamp_") return clamp(node, true);
+  if (kind == "aten::max_pool2d") return max_pool(node);
+  if (kind == "aten::avg_pool2d") return average_pool(node);
+  if (kind == "aten::adaptive_avg_pool2d") return adaptive_average(node);
+  if (kind == "aten::mean") return mean(node);
+  if (kind == "aten::flatten") return flatten(node);
+  if (kind == "aten::view" || kind == "aten::reshape") return view(node);
+  if (kind == "aten::add") return add(node, false);
+  if (kind == "aten::add_") return add(node, true);
+  if (kind == "aten::mul") return multiply(node);
+  if (kind == "aten::cat") return concatenate(node);
+  if (kind == "aten::append") return append(node);
+  if (kind == "aten::batch_norm") return batch_norm(node);
+  if (kind == "aten::dropout" || kind == "aten::dropout_" || kind == "aten::feature_dropout") {
+    return identity(node, 2);
+  }
+  if (kind == "aten::contiguous") return identity(node, 0);
+  if (kind == "aten::size") return size(node);
+  if (kind == "aten::len" || kind == "aten::dim") return length(node);
+  if (kind == "aten::gt" || kind == "aten::ge" || kind == "aten::lt" || kind == "aten::le" ||
+      kind == "aten::eq" || kind == "aten::ne") {
+    return compare(node);
+  }
+  if (kind == "prim::ListConstruct") return list(node);
+  if (kind == "prim::If") return branch(node);
+  return false;
+}
+
+// input, weight, bias, stride, padding, dilation, [transposed, output padding,]
+// groups
+bool Part::convolution(Node* node, std::size_t groups, bool may_transpose) {
+  if (node->inputs().size() <= groups) return false;
+  const auto weight = constant_weight(node->input(1), 4);
+  const auto bias = constant_weight(node->input(2), 1);
+  const auto stride = constant_pair(node->input(3)), padding = constant_pair(node->input(4)),
+             dilation = constant_pair(node->input(5));
+  const auto group_count = constant_int(node->input(groups));
+  if (!weight || (!bias && !is_none(node->input(2))) || !stride || !padding || !dilation ||
+      !group_count || *group_count < 1 || weight->size(0) % *group_count != 0) {
+    return false;
+  }
+  if (may_transpose && constant_int(node->input(6)).value_or(1) != 0) return false;
+  const auto x = tensor(node->input(0), 4);
+  if (!x) return false;
+  plan::Convolve layer;
+  layer.weight = keep(*weight).const_data_ptr<float>();
+  layer.bias = bias ? keep(*bias).const_data_ptr<float>() : nullptr;
+  layer.shape = weight_shape(*weight, *group_count);
+  layer.weights = std::make_shared<const kernels::conv2d::Convolution<float>>(
+      layer.weight, layer.bias, layer.shape, resolve(Accuracy::standard));
+  layer.stride = *stride;
+  layer.padding = *padding;
+  layer.dilation = *dilation;
+  finish(node, std::move(layer), {*x}, 4);
+  return true;
+}
+
+// input, weight, bias, stride, padding, dilation, groups, activation, pool
+// size, pool stride, pool padding, ceil mode, accuracy
+bool Part::conv_pool2d(Node* node) {
+  const auto activation = constant_string(node->input(7));
+  const auto accuracy = constant_string(node->input(12));
+  const auto size = constant_pair(node->input(8)), padding = constant_pair(node->input(10));
+  const auto stride = is_none(node->input(9)) ? size : constant_pair(node->input(9));
+  const auto ceil_mode = constant_int(node->input(11));
+  // The process's setting is that of the whole network.
+  if (!activation || accuracy != "default" || !size || !padding || !stride || !ceil_mode ||
+      !convolution(node, 6, false)) {
+    return false;
+  }
+  auto& layer = std::get<plan::Convolve>(layers_.back().layer);
+  layer.activation = activation == "relu" ? Activation::relu : Activation::none;
+  layer.pooled = true;
+  layer.pool = {*size, *stride, *padding, *ceil_mode != 0};
+  return true;
+}
+
+bool Part::linear(Node* node) {
+  const auto weight = constant_weight(node->input(1), 2);
+  const auto bias = constant_weight(node->input(2), 1);
+  if (!weight || (!bias && !is_none(node->input(2)))) return false;
+  const auto x = tensor(node->input(0), 2);
+  if (!x) return false;
+  plan::Linear layer{};
+  layer.weight = keep(*weight).const_data_ptr<float>();
+  layer.bias = bias ? keep(*bias).const_data_ptr<float>() : nullptr;
+  layer.in = weight->size(1);
+  layer.out = weight->size(0);
+  finish(node, layer, {*x}, 2);
+  return true;
+}
+
+bool Part::activation(Node* node, Activation activation, bool in_place) {
+  Value* x = node->input(0);
+  if (!inside(x) || (in_place && !may_overwrite(x))) return false;
+  const plan::Value value = tensors_.at(x);
+  finish(node, plan::Activate{activation}, {value}, dimensions_.at(value), in_place);
+  return true;
+}
+
+bool Part::clamp(Node* node, bool in_place) {
+  const auto low = constant_number(node->input(1)), high = constant_number(node->input(2));
+  if (low == 0.0 && high == 6.0) return activation(node, Activation::relu6, in_place);
+  const bool no_limit = node->inputs().size() > 2 && is_none(node->input(2));
+  return low == 0.0 && no_limit && activation(node, Activation::relu, in_place);
+}
+
+namespace {
+
+// input, kernel size, stride, padding; an empty stride is the kernel's size.
+std::optional<plan::Windows> windows_of(const Node* node, std::size_t ceil_mode) {
+  const auto size = constant_pair(node->input(1)), padding = constant_pair(node->input(3));
+  auto stride = constant_pair(node->input(2));
+  const auto given = constant_ints(node->input(2));
+  if (given && given->empty()) stride = size;
+  const auto ceil = constant_int(node->input(ceil_mode));
+  if (!size || !stride || !padding || !ceil) return {};
+  return plan::Windows{*size, *stride, *padding, *ceil != 0};
+}
+
+}  // namespace
+
+bool Part::max_pool(Node* node) {
+  const auto windows = windows_of(node, 5);
+  const auto dilation = constant_pair(node->input(4));
+  if (!windows || !dilation || dilation->h != 1 || dilation->w != 1) return false;
+  const auto x = tensor(node->input(0), 4);
+  if (!x) return false;
+  finish(node, plan::MaxPool{*windows}, {*x}, 4);
+  return true;
+}
+
+bool Part::average_pool(Node* node) {
+  const auto windows = windows_of(node, 4);
+  const auto count = constant_int(node->input(5));
+  if (!windows || !count || !is_none(node->input(6))) return false;
+  const auto x = tensor(node->input(0), 4);
+  if (!x) return false;
+  finish(node, plan::AveragePool{*windows, *count != 0}, {*x}, 4);
+  return true;
+}
+
+bool Part::adaptive_average(Node* node) {
+  const auto size = constant_pair(node->input(1));
+  if (!size || size->h < 1 || size->w < 1 || !inside(node->input(0))) return false;
+  const auto x = tensor(node->input(0), 4);
+  if (!x) return false;
+  finish(node, plan::AdaptiveAverage{*size}, {*x}, 4);
+  return true;
+}
+
+// Over both sides of the image.
+bool Part::mean(Node* node) {
+  if (node->inputs().size() != 4 || !is_none(node->input(3)) || !inside(node->input(0))) {
+    return false;
+  }
+  auto over = constant_ints(node->input(1));
+  const auto keep_sides = constant_int(node->input(2));
+  if (!over || over->size() != 2 || !keep_sides) return false;
+  for (int64_t& d : *over) d += d < 0 ? 4 : 0;
+  std::sort(over->begin(), over->end());
+  const auto x = tensor(node->input(0), 4);
+  if (!x || *over != std::vector<int64_t>{2, 3}) return false;
+  finish(node, plan::AdaptiveAverage{{1, 1}}, {*x}, 4);
+  if (*keep_sides == 0) finish(node, plan::Flatten{}, {tensors_.at(node->output())}, 2);
+  return true;
+}
+
+bool Part::flatten(Node* node) {
+  const auto from = constant_int(node->input(1)), to = constant_int(node->input(2));
+  if (from != 1 || !to) return false;
+  if (inside(node->input(0)) && dimensions_.at(tensors_.at(node->input(0))) == 2) {
+    return (*to == -1 || *to == 1) && identity(node, 0);
+  }
+  if (*to != -1 && *to != 3) return false;
+  const auto x = tensor(node->input(0), 4);
+  if (!x) return false;
+  finish(node, plan::Flatten{}, {*x}, 2);
+  base_[tensors_.at(node->output())] = *x;
+  return true;
+}
+
+// To [batch, -1], [batch, features] or [-1, features].
+bool Part::view(Node* node) {
+  Numbers shape;
+  if (const auto given = constant_ints(node->input(1))) {
+    shape.assign(given->begin(), given->end());
+  } else if (const auto known = known_.find(node->input(1)); known != known_.end()) {
+    if (const auto* numbers = std::get_if<Numbers>(&known->second)) shape = *numbers;
+  }
+  if (shape.size() != 2) return false;
+  const auto* features = std::get_if<int64_t>(&shape[1]);
+  const auto* rows = std::get_if<int64_t>(&shape[0]);
+  if (!features || (rows && (*rows != -1 || *features < 1))) return false;
+  if (!inside(node->input(0))) return false;
+  const auto x = tensor(node->input(0), 4);
+  if (!x) return false;
+  finish(node, plan::Flatten{*features}, {*x}, 2);
+  base_[tensors_.at(node->output())] = *x;
+  return true;
+}
+
+bool Part::add(Node* node, bool in_place) {
+  Value *a = node->input(0), *b = node->input(1);
+  if (node->inputs().size() != 3 || constant_number(node->input(2)) != 1.0) return false;
+  if (in_place && !may_overwrite(a)) return false;
+  if (!inside(a) && !inside(b)) return false;
+  const int64_t dimensions = dimensions_.at(tensors_.at(inside(a) ? a : b));
+  const auto other = tensor(inside(a) ? b : a, dimensions);
+  if (!other) return false;
+  finish(node, plan::Add{}, {tensors_.at(a), tensors_.at(b)}, dimensions, in_place);
+  return true;
+}
+
+bool Part::multiply(Node* node) {
+  Value *a = node->input(0), *b = node->input(1);
+  if (!inside(a) || !inside(b)) return false;
+  const int64_t dimensions = dimensions_.at(tensors_.at(a));
+  if (dimensions_.at(tensors_.at(b)) != dimensions) return false;
+  finish(node, plan::Multiply{}, {tensors_.at(a), tensors_.at(b)}, dimensions);
+  return true;
+}
+
+bool Part::concatenate(Node* node) {
+  const auto known = known_.find(node->input(0));
+  if (known == known_.end() || constant_int(node->input(1)) != 1) return false;
+  const auto* list = std::get_if<Tensors>(&known->second);
+  if (!list || list->empty()) return false;
+  const auto first = std::find_if(list->begin(), list->end(), [&](Value* v) { return inside(v); });
+  if (first == list->end()) return false;
+  const int64_t dimensions = dimensions_.at(tensors_.at(*first));
+  std::vector<plan::Value> inputs;
+  for (Value* value : *list) {
+    const auto x = tensor(value, dimensions);
+    if (!x) return false;
+    inputs.push_back(*x);
+  }
+  finish(node, plan::Concatenate{}, std::move(inputs), dimensions);
+  return true;
+}
+
+bool Part::append(Node* node) {
+  const auto known = known_.find(node->input(0));
+  if (known == known_.end()) return false;
+  auto* list = std::get_if<Tensors>(&known->second);
+  if (!list || !inside(node->input(1))) return false;
+  list->push_back(node->input(1));
+  known_[node->output()] = *list;
+  return node->output()->uses().empty();  // the same list under two names
+}
+
+// input, weight, bias, running mean, running variance, training, momentum, eps
+bool Part::batch_norm(Node* node) {
+  const auto mean = constant_weight(node->input(3), 1), var = constant_weight(node->input(4), 1);
+  const auto weight = constant_weight(node->input(1), 1), bias = constant_weight(node->input(2), 1);
+  const auto training = constant_int(node->input(5));
+  const auto eps = constant_number(node->input(7));
+  if (!mean || !var || (!weight && !is_none(node->input(1))) ||
+      (!bias && !is_none(node->input(2))) || training != 0 || !eps || !inside(node->input(0))) {
+    return false;
+  }
+  const auto x = tensor(node->input(0), 4);
+  if (!x) return false;
+  const auto channels = static_cast<std::size_t>(mean->numel());
+  auto scale = std::make_shared<std::vector<float>>(channels);
+  auto shift = std::make_shared<std::vector<float>>(channels);
+  for (std::size_t c = 0; c < channels; ++c) {
+    const double inverse = 1 / std::sqrt(var->const_data_ptr<float>()[c] + *eps);
+    const double factor = weight ? weight->const_data_ptr<float>()[c] * inverse : inverse;
+    (*scale)[c] = static_cast<float>(factor);
+    (*shift)[c] = static_cast<float>((bias ? bias->const_data_ptr<float>()[c] : 0.0) -
+                                     mean->const_data_ptr<float>()[c] * factor);
+  }
+  finish(node, plan::Affine{std::move(scale), std::move(shift)}, {*x}, 4);
+  return true;
+}
+
+// training: the input that must be false, 0 where there is none.
+bool Part::identity(Node* node, std::size_t training) {
+  if (!inside(node->input(0)) || (training > 0 && constant_int(node->input(training)) != 0)) {
+    return false;
+  }
+  const plan::Value x = tensors_.at(node->input(0));
+  bind(node->output(), x, dimensions_.at(x));
+  return true;
+}
+
+bool Part::size(Node* node) {
+  if (!inside(node->input(0))) return false;
+  const plan::Value x = tensors_.at(node->input(0));
+  if (node->inputs().size() == 1) {
+    known_[node->output()] = SizesOf{x};
+    return true;
+  }
+  if (constant_int(node->input(1)) != 0) return false;
+  known_[node->output()] = BatchSize{};
+  return true;
+}
+
+// Of a tensor or of its sizes.
+bool Part::length(Node* node) {
+  const auto known = known_.find(node->input(0));
+  if (inside(node->input(0))) {
+    known_[node->output()] = dimensions_.at(tensors_.at(node->input(0)));
+    return true;
+  }
+  if (known == known_.end()) return false;
+  const auto* sizes = std::get_if<SizesOf>(&known->second);
+  if (!sizes) return false;
+  known_[node->output()] = dimensions_.at(sizes->value);
+  return true;
+}
+
+bool Part::compare(Node* node) {
+  if (!known_.count(node->input(0)) && !known_.count(node->input(1))) return false;
+  const auto a = number(node->input(0)), b = number(node->input(1));
+  if (!a || !b) return false;
+  const std::string_view kind = node->kind().toQualString();
+  const bool holds = kind == "aten::gt"   ? *a > *b
+                     : kind == "aten::ge" ? *a >= *b
+                     : kind == "aten::lt" ? *a < *b
+                     : kind == "aten::le" ? *a <= *b
+                     : kind == "aten::eq" ? *a == *b
+                                          : *a != *b;
+  known_[node->output()] = static_cast<int64_t>(holds);
+  return true;
+}
+
+bool Part::list(Node* node) {
+  if (node->output()->type()->isSubtypeOf(*c10::ListType::ofTensors())) {
+    const auto inputs = node->inputs();
+    if (std::none_of(inputs.begin(), inputs.end(), [&](Value* v) { return inside(v); })) {
+      return false;
+    }
+    known_[node->output()] = Tensors(inputs.begin(), inputs.end());
+    return true;
+  }
+  Numbers numbers;
+  bool mine = false;
+  for (Value* value : node->inputs()) {
+    const auto known = known_.find(value);
+    mine = mine || known != known_.end();
+    if (known != known_.end() && std::holds_alternative<BatchSize>(known->second)) {
+      numbers.emplace_back(BatchSize{});
+    } else if (const auto n = number(value)) {
+      numbers.emplace_back(*n);
+    } else {
+      return false;
+    }
+  }
+  if (!mine) return false;
+  known_[node->output()] = std::move(numbers);
+  return true;
+}
+
+// Of a condition that is known, to a block that computes nothing.
+bool Part::branch(Node* node) {
+  if (!known_.count(node->input(0))) return false;
+  const auto holds = number(node->input(0));
+  if (!holds || !node->outputs().empty()) return false;
+  const auto* block = node->blocks().at(*holds != 0 ? 0 : 1);
+  return std::all_of(block->nodes().begin(), block->nodes().end(),
+                     [](const Node* inner) { return inner->kind() == c10::prim::Constant; });
+}
+
+}  // namespace convship::ops::lowering

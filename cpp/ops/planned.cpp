@@ -1,0 +1,176 @@
+#include "ops/planned.h"
+
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <span>
+#include <stdexcept>
+#include <utility>
+
+#include "kernels/aligned.h"
+#include "ops/kernel_call.h"
+#include "ops/parallel.h"
+
+namespace convship::ops {
+namespace {
+
+// Sizes of input with a plan of their own; a plan is small beside its weights.
+constexpr std::size_t kMostPlans = 32;
+
+thread_local Recording* recording = nullptr;
+
+plan::Size size_of(const at::Tensor& tensor) {
+  if (tensor.dim() == 2) return {tensor.size(0), tensor.size(1), {1, 1}, true};
+  return {tensor.size(0), tensor.size(1), {tensor.size(2), tensor.size(3)}, false};
+}
+
+kernels::conv2d::View<const float> view_of(const at::Tensor& tensor) {
+  if (tensor.dim() == 4) return view<const float>(tensor);
+  return {tensor.const_data_ptr<float>(), tensor.stride(0), tensor.stride(1), 0, 0};
+}
+
+at::Tensor empty_for(const plan::Size& size) {
+  if (size.matrix) return at::empty({size.n, size.c}, at::kFloat);
+  return at::empty({size.n, size.c, size.image.h, size.image.w}, at::kFloat);
+}
+
+bool has_size(const plan::Size& size, const at::Tensor& tensor) {
+  const auto s = tensor.sizes();
+  if (size.matrix) return s[0] == size.n && s[1] == size.c;
+  return s[0] == size.n && s[1] == size.c && s[2] == size.image.h && s[3] == size.image.w;
+}
+
+}  // namespace
+
+// Memory of calls that ended, for those that begin.
+class Planned::Memories {
+ public:
+  struct Memory {
+    kernels::AlignedArray<float> data;
+    int64_t floats = 0;
+  };
+
+  Memory take(int64_t floats) {
+    Memory memory;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!free_.empty()) {
+        memory = std::move(free_.back());
+        free_.pop_back();
+      }
+    }
+    if (memory.floats < floats) {
+      memory.data.reset();
+      memory = {kernels::make_aligned<float>(floats), floats};
+      // What pads blocks of channels is computed with, if never used.
+      std::fill_n(memory.data.get(), floats, 0.0f);
+    }
+    return memory;
+  }
+
+  void give_back(Memory memory) {
+    const std::lock_guard lock(mutex_);
+    free_.push_back(std::move(memory));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<Memory> free_;
+};
+
+Planned::Planned(plan::Network network,
+                 std::vector<PlannedInput> inputs,
+                 std::vector<at::Tensor> weights,
+                 std::shared_ptr<torch::jit::Graph> fallback)
+    : network_(std::move(network)),
+      inputs_(std::move(inputs)),
+      weights_(std::move(weights)),
+      fallback_(std::make_unique<torch::jit::GraphFunction>(
+          c10::QualifiedName("planned"), std::move(fallback), nullptr)),
+      memories_(std::make_unique<Memories>()) {}
+
+Planned::~Planned() = default;
+
+bool Planned::serves(const std::vector<at::Tensor>& inputs) const {
+  if (inputs.size() != inputs_.size() || !plan::has_loops()) return false;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const at::Tensor& x = inputs[i];
+    if (!x.defined() || x.scalar_type() != at::kFloat || !x.device().is_cpu() ||
+        x.layout() != at::kStrided || x.dim() != inputs_[i].dimensions || x.numel() == 0 ||
+        x.is_neg() || (x.requires_grad() && at::GradMode::is_enabled())) {
+      return false;
+    }
+  }
+  return true;
+}
+
+std::shared_ptr<const plan::Plan> Planned::plan_for(const std::vector<at::Tensor>& inputs) const {
+  const auto fits = [&](const plan::Plan& plan) {
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      if (!has_size(plan.inputs()[i], inputs[i])) return false;
+    }
+    return true;
+  };
+  const std::lock_guard lock(mutex_);
+  const auto found =
+      std::find_if(plans_.begin(), plans_.end(), [&](const auto& plan) { return fits(*plan); });
+  if (found != plans_.end()) {
+    std::rotate(plans_.begin(), found, found + 1);
+    return plans_.front();
+  }
+  std::vector<plan::Size> sizes;
+  for (const at::Tensor& x : inputs) sizes.push_back(size_of(x));
+  try {
+    plans_.insert(plans_.begin(), std::make_shared<const plan::Plan>(network_, std::move(sizes)));
+  } catch (const std::invalid_argument&) {
+    return nullptr;  // LibTorch broadcasts, or says what is wrong
+  }
+  if (plans_.size() > kMostPlans) plans_.pop_back();
+  return plans_.front();
+}
+
+std::vector<at::Tensor> Planned::fall_back(const std::vector<at::Tensor>& inputs) const {
+  torch::jit::Stack stack(inputs.begin(), inputs.end());
+  fallback_->run(stack);
+  std::vector<at::Tensor> outputs;
+  for (const c10::IValue& value : stack) outputs.push_back(value.toTensor());
+  return outputs;
+}
+
+template <typename Run>
+std::vector<at::Tensor> Planned::with_plan(const plan::Plan& plan,
+                                           const std::vector<at::Tensor>& inputs,
+                                           const Run& run) const {
+  c10::SmallVector<kernels::conv2d::View<const float>, 2> views;
+  for (const at::Tensor& x : inputs) views.push_back(view_of(x));
+  std::vector<at::Tensor> outputs;
+  c10::SmallVector<float*, 2> targets;
+  for (const plan::Size& size : plan.outputs()) {
+    outputs.push_back(empty_for(size));
+    targets.push_back(outputs.back().mutable_data_ptr<float>());
+  }
+  Memories::Memory memory = memories_->take(plan.memory());
+  run(std::span<const kernels::conv2d::View<const float>>(views.data(), views.size()),
+      std::span<float* const>(targets.data(), targets.size()), memory.data.get());
+  memories_->give_back(std::move(memory));
+  return outputs;
+}
+
+std::vector<at::Tensor> Planned::run(const std::vector<at::Tensor>& inputs) const {
+  const auto plan = serves(inputs) ? plan_for(inputs) : nullptr;
+  if (!plan) return fall_back(inputs);
+  return with_plan(*plan, inputs, [&](auto views, auto targets, float* memory) {
+    if (recording) {
+      const auto steps = plan->profile(views, targets, memory, torch_threads());
+      recording->steps.insert(recording->steps.end(), steps.begin(), steps.end());
+    } else {
+      plan->run(views, targets, memory, torch_threads());
+    }
+  });
+}
+
+Recording::Recording() { recording = this; }
+Recording::~Recording() { recording = nullptr; }
+
+}  // namespace convship::ops

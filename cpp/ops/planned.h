@@ -1,0 +1,69 @@
+// Part of a frozen network that runs by a plan instead of LibTorch's operators.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/csrc/jit/api/function_impl.h>
+#include <torch/custom_class.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "convship/export.h"
+#include "plan/plan.h"
+
+namespace convship::ops {
+
+// What an input must be for the plan to take it; anything else is answered by
+// LibTorch.
+struct PlannedInput {
+  int64_t dimensions = 4;
+};
+
+class CONVSHIP_API Planned final : public torch::CustomClassHolder {
+ public:
+  // weights: what the network refers to. fallback: the same part as LibTorch's
+  // operators, with the same inputs and outputs.
+  Planned(plan::Network network,
+          std::vector<PlannedInput> inputs,
+          std::vector<at::Tensor> weights,
+          std::shared_ptr<torch::jit::Graph> fallback);
+  ~Planned() override;
+
+  // Thread-safe. Calls that run at once have a memory each.
+  std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) const;
+
+ private:
+  class Memories;
+
+  bool serves(const std::vector<at::Tensor>& inputs) const;
+  // Null where the sizes do not fit the network.
+  std::shared_ptr<const plan::Plan> plan_for(const std::vector<at::Tensor>& inputs) const;
+  std::vector<at::Tensor> fall_back(const std::vector<at::Tensor>& inputs) const;
+  template <typename Run>
+  std::vector<at::Tensor> with_plan(const plan::Plan& plan,
+                                    const std::vector<at::Tensor>& inputs,
+                                    const Run& run) const;
+
+  plan::Network network_;
+  std::vector<PlannedInput> inputs_;
+  std::vector<at::Tensor> weights_;
+  std::unique_ptr<torch::jit::GraphFunction> fallback_;
+  mutable std::mutex mutex_;
+  mutable std::vector<std::shared_ptr<const plan::Plan>> plans_;  // latest first
+  std::unique_ptr<Memories> memories_;
+};
+
+// While it lives, plans that this thread runs measure their steps.
+class CONVSHIP_API Recording {
+ public:
+  Recording();
+  ~Recording();
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
+
+  std::vector<plan::Plan::Timing> steps;  // in the order in which they ran
+};
+
+}  // namespace convship::ops

@@ -1,0 +1,206 @@
+// Steps over the loops of kernels/layers.
+#include <algorithm>
+#include <vector>
+
+#include "kernels/layers/tasks.h"
+#include "plan/steps.h"
+
+namespace convship::plan {
+namespace {
+
+using kernels::MapTask;
+using kernels::PoolTask;
+using kernels::Window;
+using kernels::conv2d::kChannelBlock;
+
+// Items that are worth waking a thread for, of so many operations each.
+int64_t grain(int64_t operations) {
+  constexpr int64_t kWorthAThread = 40'000;
+  return std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(1, operations));
+}
+
+// visit(n, block) for every block of 16 channels of every image.
+template <typename Visit>
+void for_blocks(const Frame& frame, const Operand& y, int64_t operations, const Visit& visit) {
+  const int64_t blocks = y.blocks();
+  frame.parallel.run(y.size.n * blocks, grain(operations), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) visit(i / blocks, i % blocks);
+  });
+}
+
+float* block_of(const Frame& frame, const Operand& x, int64_t n, int64_t block) {
+  return x.data(frame) + n * x.place.n_step + block * x.block_step();
+}
+
+std::vector<Window> windows(int64_t out,
+                            int64_t extent,
+                            int64_t size,
+                            int64_t stride,
+                            int64_t padding,
+                            bool count_padding) {
+  std::vector<Window> list(out);
+  for (int64_t i = 0; i < out; ++i) {
+    const int64_t begin = i * stride - padding;
+    // As in torch, what lies beyond the padding never counts.
+    const int64_t padded_end = std::min(begin + size, extent + padding);
+    const int64_t end = std::min(begin + size, extent);
+    const int64_t inside = std::max<int64_t>(0, begin);
+    list[i] = {inside, end, count_padding ? padded_end - begin : end - inside};
+  }
+  return list;
+}
+
+std::vector<Window> adaptive_windows(int64_t out, int64_t extent) {
+  std::vector<Window> list(out);
+  for (int64_t i = 0; i < out; ++i) {
+    const int64_t begin = i * extent / out, end = ((i + 1) * extent + out - 1) / out;
+    list[i] = {begin, end, end - begin};
+  }
+  return list;
+}
+
+Step pool_step(std::string name,
+               const Operand& x,
+               const Operand& y,
+               std::vector<Window> rows,
+               std::vector<Window> columns,
+               bool average) {
+  name += ", " + describe(x.size) + " to " + describe(y.size);
+  return {std::move(name), [x, y, rows = std::move(rows), columns = std::move(columns),
+                            average](const Frame& frame) {
+            const int64_t bands = std::clamp<int64_t>(
+                2 * frame.parallel.width() / (x.size.n * x.blocks()), 1, y.size.image.h);
+            const int64_t band = (y.size.image.h + bands - 1) / bands;
+            const int64_t blocks = y.blocks();
+            const int64_t operations = x.block_step() / bands;
+            frame.parallel.run(
+                y.size.n * blocks * bands, grain(operations), [&](int64_t begin, int64_t end) {
+                  for (int64_t i = begin; i < end; ++i) {
+                    const int64_t place = i / bands, n = place / blocks, block = place % blocks;
+                    PoolTask task{};
+                    task.x = block_of(frame, x, n, block);
+                    task.x_row = x.size.image.w * kChannelBlock;
+                    task.y = block_of(frame, y, n, block);
+                    task.y_row = y.size.image.w * kChannelBlock;
+                    task.rows = rows.data();
+                    task.columns = columns.data();
+                    task.begin = i % bands * band;
+                    task.end = std::min(y.size.image.h, task.begin + band);
+                    task.width = y.size.image.w;
+                    task.average = average;
+                    frame.isa.layers.pool(task);
+                  }
+                });
+          }};
+}
+
+template <typename Fill>
+Step map_step(std::string name, const Operand& a, const Operand& y, Fill fill) {
+  name += ", " + describe(y.size);
+  return {std::move(name), [a, y, fill](const Frame& frame) {
+            for_blocks(frame, y, y.block_step(), [&](int64_t n, int64_t block) {
+              MapTask task{};
+              task.a = block_of(frame, a, n, block);
+              task.y = block_of(frame, y, n, block);
+              task.pixels = y.size.pixels();
+              fill(frame, n, block, task);
+              frame.isa.layers.map(task);
+            });
+          }};
+}
+
+// By channel, whole blocks of them.
+std::vector<float> padded(const std::vector<float>& values) {
+  std::vector<float> result((values.size() + kChannelBlock - 1) / kChannelBlock * kChannelBlock);
+  std::copy(values.begin(), values.end(), result.begin());
+  return result;
+}
+
+}  // namespace
+
+Step linear_step(const Linear& layer, const Operand& x, const Operand& y) {
+  return {"linear, " + describe(x.size) + " to " + describe(y.size),
+          [layer, x, y](const Frame& frame) {
+            kernels::LinearTask base{};
+            base.x = x.data(frame);
+            base.x_step = x.place.n_step;
+            base.weight = layer.weight;
+            base.bias = layer.bias;
+            const bool out = y.place.where == Place::Where::output;
+            base.y = out ? frame.outputs[y.place.offset] : y.data(frame);
+            base.y_step = out ? layer.out : y.place.n_step;
+            base.features = layer.in;
+            base.images = x.size.n;
+            base.activation = layer.activation;
+            // Rows that the loop takes together.
+            constexpr int64_t kRows = 8;
+            const int64_t groups = (layer.out + kRows - 1) / kRows;
+            frame.parallel.run(groups, grain(kRows * layer.in * std::max<int64_t>(1, x.size.n)),
+                               [&](int64_t begin, int64_t end) {
+                                 kernels::LinearTask task = base;
+                                 task.begin = begin * kRows;
+                                 task.end = std::min(layer.out, end * kRows);
+                                 frame.isa.layers.linear(task);
+                               });
+          }};
+}
+
+Step max_pool_step(const MaxPool& layer, const Operand& x, const Operand& y) {
+  const Windows& w = layer.windows;
+  const Pair in = x.size.image, out = y.size.image;
+  return pool_step("max pool", x, y, windows(out.h, in.h, w.size.h, w.stride.h, w.padding.h, false),
+                   windows(out.w, in.w, w.size.w, w.stride.w, w.padding.w, false), false);
+}
+
+Step average_pool_step(const AveragePool& layer, const Operand& x, const Operand& y) {
+  const Windows& w = layer.windows;
+  const Pair in = x.size.image, out = y.size.image;
+  return pool_step("average pool", x, y,
+                   windows(out.h, in.h, w.size.h, w.stride.h, w.padding.h, layer.count_padding),
+                   windows(out.w, in.w, w.size.w, w.stride.w, w.padding.w, layer.count_padding),
+                   true);
+}
+
+Step adaptive_average_step(const AdaptiveAverage& layer, const Operand& x, const Operand& y) {
+  return pool_step("adaptive average pool", x, y, adaptive_windows(layer.size.h, x.size.image.h),
+                   adaptive_windows(layer.size.w, x.size.image.w), true);
+}
+
+Step activate_step(const Activate& layer, const Operand& x, const Operand& y) {
+  return map_step("activation", x, y,
+                  [activation = layer.activation](const Frame&, int64_t, int64_t, MapTask& task) {
+                    task.activation = activation;
+                  });
+}
+
+Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operand& y) {
+  return map_step("add", a, y,
+                  [b, activation = layer.activation](const Frame& frame, int64_t n, int64_t block,
+                                                     MapTask& task) {
+                    task.b = block_of(frame, b, n, block);
+                    task.activation = activation;
+                  });
+}
+
+Step multiply_step(const Operand& a, const Operand& b, const Operand& y) {
+  const bool by_channel = b.size.pixels() == 1 && a.size.pixels() > 1;
+  return map_step("multiply", a, y,
+                  [b, by_channel](const Frame& frame, int64_t n, int64_t block, MapTask& task) {
+                    const float* factor = block_of(frame, b, n, block);
+                    (by_channel ? task.scale : task.b) = factor;
+                    task.multiply = !by_channel;
+                  });
+}
+
+Step affine_step(const Affine& layer, const Operand& x, const Operand& y) {
+  return map_step(
+      "batch norm", x, y,
+      [scale = padded(*layer.scale), shift = padded(*layer.shift), activation = layer.activation](
+          const Frame&, int64_t, int64_t block, MapTask& task) {
+        task.scale = scale.data() + block * kChannelBlock;
+        task.shift = shift.data() + block * kChannelBlock;
+        task.activation = activation;
+      });
+}
+
+}  // namespace convship::plan

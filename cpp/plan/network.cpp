@@ -1,0 +1,117 @@
+#include "plan/network.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace convship::plan {
+
+bool operator==(const Size& a, const Size& b) {
+  return a.n == b.n && a.c == b.c && a.image.h == b.image.h && a.image.w == b.image.w &&
+         a.matrix == b.matrix;
+}
+
+const char* layer_name(const Layer& layer) {
+  constexpr std::array kNames = {
+      "convolution", "linear", "max pool", "average pool", "adaptive average pool",
+      "activation",  "add",    "multiply", "batch norm",   "concatenate",
+      "flatten"};
+  static_assert(kNames.size() == std::variant_size_v<Layer>);
+  return kNames[layer.index()];
+}
+
+Value Network::add_input() {
+  ++inputs_;
+  return values_++;
+}
+
+Value Network::add(Layer layer, std::vector<Value> inputs) {
+  instructions_.push_back({std::move(layer), std::move(inputs), values_});
+  return values_++;
+}
+
+namespace {
+
+// Which instruction makes a value and which one is its only reader.
+class Uses {
+ public:
+  Uses(const std::vector<Instruction>& instructions, const std::vector<Value>& outputs, int values)
+      : maker_(values, -1), reader_(values, -1), count_(values, 0) {
+    for (std::size_t i = 0; i < instructions.size(); ++i) {
+      maker_[instructions[i].output] = static_cast<int>(i);
+      for (const Value v : instructions[i].inputs) {
+        reader_[v] = static_cast<int>(i);
+        ++count_[v];
+      }
+    }
+    for (const Value v : outputs) count_[v] += 2;  // read from outside, too
+  }
+
+  int maker(Value v) const { return maker_[v]; }
+  int only_reader(Value v) const { return count_[v] == 1 ? reader_[v] : -1; }
+
+ private:
+  std::vector<int> maker_, reader_, count_;
+};
+
+Activation* activation_of(Layer& layer) {
+  if (auto* conv = std::get_if<Convolve>(&layer)) return &conv->activation;
+  if (auto* linear = std::get_if<Linear>(&layer)) return &linear->activation;
+  if (auto* add = std::get_if<Add>(&layer)) return &add->activation;
+  if (auto* affine = std::get_if<Affine>(&layer)) return &affine->activation;
+  return nullptr;
+}
+
+// Takes the reader of `one`'s output into it, if its kernel does both.
+bool absorb(Instruction& one, const Instruction& reader, const Uses& uses, int place) {
+  auto* conv = std::get_if<Convolve>(&one.layer);
+  Activation* activation = activation_of(one.layer);
+  if (const auto* next = std::get_if<Activate>(&reader.layer)) {
+    const bool rectified = next->activation == Activation::relu;  // commutes with the maximum
+    if (!activation || *activation != Activation::none || (conv && conv->pooled && !rectified)) {
+      return false;
+    }
+    *activation = next->activation;
+    return true;
+  }
+  if (!conv || conv->pooled) return false;
+  if (const auto* add = std::get_if<Add>(&reader.layer)) {
+    const Value other = reader.inputs[0] == one.output ? reader.inputs[1] : reader.inputs[0];
+    if (conv->activation != Activation::none || one.inputs.size() > 1 || other == one.output ||
+        uses.maker(other) >= place) {
+      return false;
+    }
+    conv->activation = add->activation;
+    one.inputs.push_back(other);
+    return true;
+  }
+  if (const auto* pool = std::get_if<MaxPool>(&reader.layer)) {
+    const bool commutes =
+        conv->activation == Activation::none || conv->activation == Activation::relu;
+    if (!commutes || one.inputs.size() > 1) return false;
+    conv->pooled = true;
+    conv->pool = pool->windows;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+void Network::fuse() {
+  for (bool changed = true; changed;) {
+    changed = false;
+    const Uses uses(instructions_, outputs_, values_);
+    for (std::size_t i = 0; i < instructions_.size() && !changed; ++i) {
+      const int reader = uses.only_reader(instructions_[i].output);
+      if (reader < 0) continue;
+      Instruction& one = instructions_[i];
+      if (!absorb(one, instructions_[reader], uses, static_cast<int>(i))) continue;
+      one.output = instructions_[reader].output;
+      instructions_.erase(instructions_.begin() + reader);
+      changed = true;
+    }
+  }
+}
+
+}  // namespace convship::plan

@@ -1,0 +1,147 @@
+// A network as a list of layers over packed weights, for any size of input.
+//
+// Values are images [N, C, H, W], or matrices [N, F], which are images of one
+// pixel. Float32. Weights are referred to and must outlive the network.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "kernels/conv2d/convolution.h"
+
+namespace convship::plan {
+
+using kernels::conv2d::Activation;
+using kernels::conv2d::Pair;
+
+struct Size {
+  int64_t n = 0;
+  int64_t c = 0;
+  Pair image{1, 1};
+  bool matrix = false;
+
+  int64_t pixels() const { return image.h * image.w; }
+};
+
+bool operator==(const Size& a, const Size& b);
+
+// Sliding windows; as torch's pooling layers.
+struct Windows {
+  Pair size{1, 1};
+  Pair stride{1, 1};
+  Pair padding{0, 0};
+  bool ceil_mode = false;
+};
+
+// activation(conv(x) + residual), or max pooling of activation(conv(x)).
+// Inputs: x, and the residual where there is one.
+struct Convolve {
+  std::shared_ptr<const kernels::conv2d::Convolution<float>> weights;
+  const float* weight;  // [c_out, c_in / groups, kernel], as `weights` was made from
+  const float* bias;    // or null
+  kernels::conv2d::WeightShape shape;
+  Pair stride, padding, dilation;
+  Activation activation = Activation::none;
+  bool pooled = false;
+  Windows pool;
+};
+
+// activation(weight x + bias) of matrices; weight [out, in].
+struct Linear {
+  const float* weight;
+  const float* bias;  // or null
+  int64_t in, out;
+  Activation activation = Activation::none;
+};
+
+struct MaxPool {
+  Windows windows;
+};
+
+struct AveragePool {
+  Windows windows;
+  bool count_padding = true;
+};
+
+// Averages over windows of nearly equal size, as torch's adaptive_avg_pool2d.
+struct AdaptiveAverage {
+  Pair size;
+};
+
+struct Activate {
+  Activation activation;
+};
+
+// activation(a + b), of equal sizes.
+struct Add {
+  Activation activation = Activation::none;
+};
+
+// a * b, of equal sizes, or one of them with one pixel: a factor for each channel.
+struct Multiply {};
+
+// activation(x * scale + shift), by channel: batch norm that is not folded.
+struct Affine {
+  std::shared_ptr<const std::vector<float>> scale, shift;
+  Activation activation = Activation::none;
+};
+
+// Channels of all inputs one after the other.
+struct Concatenate {};
+
+// [N, C, H, W] to [N, C * H * W]; `features` is what must come out, or -1.
+struct Flatten {
+  int64_t features = -1;
+};
+
+using Layer = std::variant<Convolve,
+                           Linear,
+                           MaxPool,
+                           AveragePool,
+                           AdaptiveAverage,
+                           Activate,
+                           Add,
+                           Multiply,
+                           Affine,
+                           Concatenate,
+                           Flatten>;
+
+using Value = int;
+
+struct Instruction {
+  Layer layer;
+  std::vector<Value> inputs;
+  Value output;
+};
+
+const char* layer_name(const Layer& layer);
+
+class Network {
+ public:
+  Value add_input();
+  Value add(Layer layer, std::vector<Value> inputs);
+  void set_outputs(std::vector<Value> outputs) { outputs_ = std::move(outputs); }
+
+  // Makes one layer of what a kernel does in one pass: bias, residual,
+  // activation and pooling behind a convolution.
+  void fuse();
+
+  int inputs() const { return inputs_; }
+  int values() const { return values_; }
+  const std::vector<Instruction>& instructions() const { return instructions_; }
+  const std::vector<Value>& outputs() const { return outputs_; }
+
+ private:
+  int inputs_ = 0;  // the first values
+  int values_ = 0;
+  std::vector<Instruction> instructions_;
+  std::vector<Value> outputs_;
+};
+
+// Sizes of all values; throws std::invalid_argument, naming the layer, when a
+// layer cannot take its inputs.
+std::vector<Size> infer_sizes(const Network& network, const std::vector<Size>& inputs);
+
+}  // namespace convship::plan

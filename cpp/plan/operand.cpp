@@ -1,0 +1,38 @@
+#include "plan/steps.h"
+
+namespace convship::plan {
+
+using kernels::conv2d::kChannelBlock;
+using kernels::conv2d::View;
+
+View<float> Operand::view(const Frame& frame) const {
+  if (place.where == Place::Where::output) {
+    return kernels::conv2d::nchw(frame.outputs[place.offset], size.c, size.image);
+  }
+  View<float> blocked = kernels::conv2d::blocked(data(frame), size.c, size.image);
+  blocked.n_step = place.n_step;
+  return blocked;
+}
+
+View<const float> Operand::const_view(const Frame& frame) const {
+  if (place.where == Place::Where::input) return frame.inputs[place.offset];
+  const View<float> v = view(frame);
+  return {v.data, v.n_step, v.c_step, v.h_step, v.w_step, v.block};
+}
+
+int64_t Operand::blocks() const { return (size.c + kChannelBlock - 1) / kChannelBlock; }
+
+int64_t Operand::block_step() const { return size.pixels() * kChannelBlock; }
+
+std::string describe(const Size& size) {
+  std::string text = std::to_string(size.n);
+  const auto append = [&](int64_t extent) { text.append("x").append(std::to_string(extent)); };
+  append(size.c);
+  if (!size.matrix) {
+    append(size.image.h);
+    append(size.image.w);
+  }
+  return text;
+}
+
+}  // namespace convship::plan

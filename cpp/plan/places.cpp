@@ -1,0 +1,208 @@
+#include "plan/places.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace convship::plan {
+namespace {
+
+constexpr int64_t kBlock = kernels::conv2d::kChannelBlock;
+
+// A value as some channels of another one's memory.
+struct Part {
+  int root;  // a value, or values + number of an imported input
+  int64_t channel = 0;
+};
+
+class Finder {
+ public:
+  Finder(const Network& network, const std::vector<Size>& sizes)
+      : network_(network),
+        sizes_(sizes),
+        part_(network.values(), Part{-1}),
+        readers_(network.values(), 0),
+        maker_(network.values(), -1) {
+    const auto& instructions = network.instructions();
+    for (std::size_t i = 0; i < instructions.size(); ++i) {
+      maker_[instructions[i].output] = static_cast<int>(i);
+      for (const Value v : instructions[i].inputs) ++readers_[v];
+    }
+  }
+
+  Places find() {
+    for (auto i = network_.instructions().rbegin(); i != network_.instructions().rend(); ++i) {
+      if (std::holds_alternative<Concatenate>(i->layer)) share(*i);
+    }
+    for (Value v = 0; v < network_.values(); ++v) {
+      if (part_[v].root < 0) part_[v] = {v};
+    }
+    for (const Instruction& i : network_.instructions()) {
+      if (is_alias(i, sizes_)) part_[i.output] = part_[stored(i.inputs[0])];
+    }
+    Places places;
+    places.values.resize(network_.values());
+    places.imported.resize(network_.inputs(), Place{Place::Where::memory, -1, 0});
+    find_lives();
+    place_roots(places);
+    return places;
+  }
+
+ private:
+  // Imported inputs follow the values.
+  int stored(Value v) const { return v < network_.inputs() ? network_.values() + v : v; }
+
+  bool can_move(Value v) const {
+    return maker_[v] >= 0 && part_[v].root < 0 &&
+           !is_alias(network_.instructions()[maker_[v]], sizes_);
+  }
+
+  void share(const Instruction& cat) {
+    Part& whole = part_[cat.output];
+    // All parts lie side by side already: an earlier, shorter concatenation.
+    const Part first = cat.inputs[0] < network_.inputs() ? Part{-1} : part_[cat.inputs[0]];
+    if (whole.root < 0 && first.root >= 0) {
+      bool adjoin = true;
+      int64_t channel = first.channel;
+      for (const Value v : cat.inputs) {
+        adjoin = adjoin && part_[v].root == first.root && part_[v].channel == channel;
+        channel += sizes_[v].c;
+      }
+      if (adjoin) {
+        whole = first;
+        return;
+      }
+    }
+    if (whole.root < 0) whole = {cat.output};
+    int64_t channel = whole.channel;
+    for (const Value v : cat.inputs) {
+      if (channel % kBlock == 0 && can_move(v)) part_[v] = {whole.root, channel};
+      channel += sizes_[v].c;
+    }
+  }
+
+  struct Life {
+    int first = 1 << 30, last = -1;
+    bool overlaps(const Life& other) const { return first <= other.last && other.first <= last; }
+    void include(int at) {
+      first = std::min(first, at);
+      last = std::max(last, at);
+    }
+  };
+
+  void find_lives() {
+    lives_.assign(network_.values() + network_.inputs(), {});
+    part_.resize(lives_.size());
+    for (int v = network_.values(); v < static_cast<int>(part_.size()); ++v) part_[v] = {v};
+    const auto& instructions = network_.instructions();
+    const int end = static_cast<int>(instructions.size());
+    for (int i = 0; i < end; ++i) {
+      lives_[part_[instructions[i].output].root].include(i);
+      for (std::size_t k = 0; k < instructions[i].inputs.size(); ++k) {
+        const Value v = instructions[i].inputs[k];
+        lives_[part_[v].root].include(i);
+        const bool in_place = k == 0 && std::holds_alternative<Convolve>(instructions[i].layer);
+        if (v < network_.inputs() && !in_place) {
+          lives_[stored(v)].include(-1);
+          lives_[stored(v)].include(i);
+        }
+      }
+    }
+    for (const Value v : network_.outputs()) {
+      lives_[part_[v].root].include(end);
+      if (v < network_.inputs()) {
+        lives_[stored(v)].include(-1);
+        lives_[stored(v)].include(end);
+      }
+    }
+  }
+
+  const Size& size_of(int root) const {
+    return sizes_[root < network_.values() ? root : root - network_.values()];
+  }
+
+  // Made by a kernel that writes any layout, read by nobody but the caller.
+  bool straight_to_output(Value v) const {
+    const auto& outputs = network_.outputs();
+    if (readers_[v] > 0 || part_[v].root != v || std::count(outputs.begin(), outputs.end(), v) != 1)
+      return false;
+    const Layer& layer = network_.instructions()[maker_[v]].layer;
+    return std::holds_alternative<Linear>(layer) ||
+           (std::holds_alternative<Convolve>(layer) &&
+            network_.instructions()[maker_[v]].inputs.size() == 1);
+  }
+
+  void place_roots(Places& places) {
+    const auto& outputs = network_.outputs();
+    std::vector<int> roots;
+    for (int v = 0; v < static_cast<int>(lives_.size()); ++v) {
+      if (part_[v].root != v || lives_[v].last < 0 || v < network_.inputs()) continue;
+      if (v < network_.values() && straight_to_output(v)) continue;
+      roots.push_back(v);
+    }
+    // Large ones first, each at the lowest free place.
+    std::stable_sort(roots.begin(), roots.end(),
+                     [&](int a, int b) { return floats(a) > floats(b); });
+    std::vector<int64_t> at(lives_.size(), -1);
+    std::vector<int> placed;
+    for (const int root : roots) {
+      int64_t offset = 0;
+      for (bool moved = true; moved;) {
+        moved = false;
+        for (const int other : placed) {
+          const bool collide = lives_[root].overlaps(lives_[other]) &&
+                               offset < at[other] + floats(other) &&
+                               at[other] < offset + floats(root);
+          if (collide) {
+            offset = at[other] + floats(other);
+            moved = true;
+          }
+        }
+      }
+      at[root] = offset;
+      placed.push_back(root);
+      places.memory = std::max(places.memory, offset + floats(root));
+    }
+    for (Value v = 0; v < network_.values(); ++v) {
+      const Part part = part_[v];
+      if (v < network_.inputs()) {
+        places.values[v] = {Place::Where::input, v, 0};
+        if (at[stored(v)] >= 0) {
+          places.imported[v] = {Place::Where::memory, at[stored(v)], image_floats(sizes_[v])};
+        }
+      } else if (part.root == v && at[v] < 0) {
+        const auto found = std::find(outputs.begin(), outputs.end(), v);
+        places.values[v] = {Place::Where::output, found - outputs.begin(), 0};
+      } else {
+        places.values[v] = {Place::Where::memory,
+                            at[part.root] + part.channel * size_of(part.root).pixels(),
+                            image_floats(size_of(part.root))};
+      }
+    }
+  }
+
+  int64_t floats(int root) const { return size_of(root).n * image_floats(size_of(root)); }
+
+  const Network& network_;
+  const std::vector<Size>& sizes_;
+  std::vector<Part> part_;
+  std::vector<int> readers_;
+  std::vector<int> maker_;
+  std::vector<Life> lives_;
+};
+
+}  // namespace
+
+int64_t image_floats(const Size& size) {
+  return (size.c + kBlock - 1) / kBlock * kBlock * size.pixels();
+}
+
+bool is_alias(const Instruction& instruction, const std::vector<Size>& sizes) {
+  return std::holds_alternative<Flatten>(instruction.layer) &&
+         sizes[instruction.inputs[0]].pixels() == 1;
+}
+
+Places find_places(const Network& network, const std::vector<Size>& sizes) {
+  return Finder(network, sizes).find();
+}
+
+}  // namespace convship::plan

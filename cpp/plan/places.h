@@ -1,0 +1,39 @@
+// Where the values of a plan lie: which share memory, and when each is needed.
+#pragma once
+
+#include <vector>
+
+#include "plan/network.h"
+
+namespace convship::plan {
+
+struct Place {
+  enum class Where {
+    memory,  // the plan's own
+    input,   // where the caller has it, strided
+    output,  // where the caller wants it, dense NCHW
+  };
+  Where where = Where::memory;
+  int64_t offset = 0;  // floats; or the number of the input or output
+  int64_t n_step = 0;  // from image to image, in memory
+};
+
+struct Places {
+  std::vector<Place> values;
+  // For inputs, a copy in memory as well, if something other than a
+  // convolution reads them (offset -1: none).
+  std::vector<Place> imported;
+  int64_t memory = 0;
+};
+
+// Inputs of concatenations are made where they are needed as far as possible,
+// and values whose lives do not overlap share memory.
+Places find_places(const Network& network, const std::vector<Size>& sizes);
+
+// Floats of an image: whole blocks of 16 channels.
+int64_t image_floats(const Size& size);
+
+// Whether flattening leaves the values where they are.
+bool is_alias(const Instruction& instruction, const std::vector<Size>& sizes);
+
+}  // namespace convship::plan

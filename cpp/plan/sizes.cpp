@@ -1,0 +1,127 @@
+#include <stdexcept>
+#include <string>
+
+#include "plan/network.h"
+
+namespace convship::plan {
+namespace {
+
+[[noreturn]] void refuse(const Layer& layer, const std::string& why) {
+  throw std::invalid_argument(std::string(layer_name(layer)) + ": " + why);
+}
+
+int64_t pooled(int64_t size, int64_t window, int64_t stride, int64_t padding, bool ceil_mode) {
+  const int64_t room = size + 2 * padding - window;
+  if (room < 0 || stride < 1 || 2 * padding > window) return 0;
+  int64_t count = (room + (ceil_mode ? stride - 1 : 0)) / stride + 1;
+  // As in torch, the last window starts inside of the image or its left padding.
+  if (ceil_mode && (count - 1) * stride >= size + padding) --count;
+  return count;
+}
+
+Pair pooled(Pair size, const Windows& w) {
+  return {pooled(size.h, w.size.h, w.stride.h, w.padding.h, w.ceil_mode),
+          pooled(size.w, w.size.w, w.stride.w, w.padding.w, w.ceil_mode)};
+}
+
+int64_t convolved(int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
+  const int64_t room = size + 2 * padding - dilation * (kernel - 1) - 1;
+  return room < 0 ? 0 : room / stride + 1;
+}
+
+Size with_image(const Layer& layer, Size x, Pair image) {
+  if (x.matrix) refuse(layer, "needs images, got a matrix");
+  if (image.h < 1 || image.w < 1) refuse(layer, "the image is smaller than the window");
+  x.image = image;
+  return x;
+}
+
+class Infer {
+ public:
+  Infer(const Layer& layer, const std::vector<Size>& inputs) : layer_(layer), in_(inputs) {}
+
+  Size operator()(const Convolve& conv) const {
+    if (in_[0].c != conv.shape.channels * conv.shape.groups) refuse(layer_, "wrong channels");
+    Size y = with_image(layer_, in_[0], conv_size(conv));
+    y.c = conv.shape.c_out;
+    if (conv.pooled) y = with_image(layer_, y, pooled(y.image, conv.pool));
+    if (in_.size() > 1 && !(in_[1] == y)) refuse(layer_, "the sum's operands differ in size");
+    return y;
+  }
+  Size operator()(const Linear& linear) const {
+    if (!in_[0].matrix || in_[0].c != linear.in) refuse(layer_, "wrong features");
+    Size y = in_[0];
+    y.c = linear.out;
+    return y;
+  }
+  Size operator()(const MaxPool& pool) const {
+    return with_image(layer_, in_[0], pooled(in_[0].image, pool.windows));
+  }
+  Size operator()(const AveragePool& pool) const {
+    return with_image(layer_, in_[0], pooled(in_[0].image, pool.windows));
+  }
+  Size operator()(const AdaptiveAverage& pool) const {
+    return with_image(layer_, in_[0], pool.size);
+  }
+  Size operator()(const Activate&) const { return in_[0]; }
+  Size operator()(const Add&) const {
+    if (!(in_[0] == in_[1])) refuse(layer_, "the sum's operands differ in size");
+    return in_[0];
+  }
+  Size operator()(const Multiply&) const {
+    Size factor = in_[0];
+    factor.image = {1, 1};
+    Size other = in_[1];
+    other.image = {1, 1};
+    if (in_[1] == in_[0] || in_[1] == factor) return in_[0];
+    if (in_[0] == other) return in_[1];
+    refuse(layer_, "operands differ in size");
+  }
+  Size operator()(const Affine& affine) const {
+    if (static_cast<int64_t>(affine.scale->size()) != in_[0].c) refuse(layer_, "wrong channels");
+    return in_[0];
+  }
+  Size operator()(const Concatenate&) const {
+    Size y = in_[0];
+    y.c = 0;
+    for (const Size& x : in_) {
+      Size same = in_[0];
+      same.c = x.c;
+      if (!(x == same)) refuse(layer_, "inputs differ in size");
+      y.c += x.c;
+    }
+    return y;
+  }
+  Size operator()(const Flatten& flatten) const {
+    Size y{in_[0].n, in_[0].c * in_[0].pixels(), {1, 1}, true};
+    if (flatten.features >= 0 && flatten.features != y.c) refuse(layer_, "wrong features");
+    return y;
+  }
+
+ private:
+  Pair conv_size(const Convolve& conv) const {
+    const Pair k = conv.shape.kernel;
+    return {
+        convolved(in_[0].image.h, k.h, conv.stride.h, conv.padding.h, conv.dilation.h),
+        convolved(in_[0].image.w, k.w, conv.stride.w, conv.padding.w, conv.dilation.w),
+    };
+  }
+
+  const Layer& layer_;
+  const std::vector<Size>& in_;
+};
+
+}  // namespace
+
+std::vector<Size> infer_sizes(const Network& network, const std::vector<Size>& inputs) {
+  std::vector<Size> sizes(network.values());
+  std::copy(inputs.begin(), inputs.end(), sizes.begin());
+  for (const Instruction& i : network.instructions()) {
+    std::vector<Size> operands;
+    for (const Value v : i.inputs) operands.push_back(sizes[v]);
+    sizes[i.output] = std::visit(Infer(i.layer, operands), i.layer);
+  }
+  return sizes;
+}
+
+}  // namespace convship::plan

@@ -1,0 +1,59 @@
+// The steps of a plan: one for each layer, and the ways in and out.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+
+#include "kernels/instruction_set.h"
+#include "kernels/parallel.h"
+#include "plan/places.h"
+
+namespace convship::plan {
+
+// What one call runs on.
+struct Frame {
+  std::span<const kernels::conv2d::View<const float>> inputs;
+  std::span<float* const> outputs;
+  float* memory;
+  const kernels::Parallel& parallel;
+  const kernels::InstructionSet& isa;
+};
+
+struct Step {
+  std::string name;
+  std::function<void(const Frame&)> run;
+};
+
+// A value and where it lies.
+struct Operand {
+  Place place;
+  Size size;
+
+  kernels::conv2d::View<float> view(const Frame& frame) const;
+  kernels::conv2d::View<const float> const_view(const Frame& frame) const;
+  // Where the value is in memory.
+  float* data(const Frame& frame) const { return frame.memory + place.offset; }
+  int64_t blocks() const;
+  // From one block of 16 channels to the next.
+  int64_t block_step() const;
+};
+
+std::string describe(const Size& size);
+
+Step convolve_step(const Convolve& layer, const Operand& x, const Operand* residual, Operand y);
+Step linear_step(const Linear& layer, const Operand& x, const Operand& y);
+Step max_pool_step(const MaxPool& layer, const Operand& x, const Operand& y);
+Step average_pool_step(const AveragePool& layer, const Operand& x, const Operand& y);
+Step adaptive_average_step(const AdaptiveAverage& layer, const Operand& x, const Operand& y);
+Step activate_step(const Activate& layer, const Operand& x, const Operand& y);
+Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operand& y);
+Step multiply_step(const Operand& a, const Operand& b, const Operand& y);
+Step affine_step(const Affine& layer, const Operand& x, const Operand& y);
+Step flatten_step(const Operand& x, const Operand& y);
+// Channels of x to those of y from `channel` on.
+Step copy_channels_step(const Operand& x, const Operand& y, int64_t channel);
+Step import_step(const Operand& from, const Operand& to);
+Step export_step(const Operand& from, const Operand& to);
+
+}  // namespace convship::plan

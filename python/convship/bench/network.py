@@ -1,0 +1,216 @@
+"""What is put on the ladder: a shipped file, a run's folder, or a network's name."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+
+from convship.bench.network_case import NetworkCase
+from convship.bundle import GOLDENS, MANIFEST, Manifest, read_extras
+from convship.errors import ModelFileNotFoundError
+from convship.scripting import script
+from convship.verify import golden_files
+
+__all__ = ["Network", "open_network", "parse_size"]
+
+_CLASSES = 1000
+_COLOURS = 3
+
+
+@dataclass
+class Network:
+    """A network as files, and what it is fed with.
+
+    Attributes:
+        title: What reports call it.
+        file: The shipped or plain TorchScript file.
+        plain: Whether it is the latter.
+        module: The nn.Module, pickled; empty where there is none.
+        image: An encoded image, for files that take images; empty for others.
+        rows: Inputs by name; the first size is that of as many images as are known.
+        tolerances: Of the manifest; empty for a plain file.
+    """
+
+    title: str
+    file: Path
+    plain: bool
+    module: str = ""
+    image: str = ""
+    rows: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def case(self, batch: int, folder: Path) -> NetworkCase:
+        """Write the inputs of `batch` images; images that are known are used again in turn."""
+        inputs = []
+        for number, (name, rows) in enumerate(self.rows.items()):
+            path = folder / f"batch-{batch}-{number}.npy"
+            np.save(path, rows[np.arange(batch) % len(rows)])
+            inputs.append((name, str(path)))
+        return NetworkCase(
+            f"batch {batch}",
+            batch,
+            str(self.file),
+            self.plain,
+            tuple(inputs),
+            module=self.module,
+            image=self.image,
+        )
+
+
+def open_network(
+    model: str | Path,
+    folder: Path,
+    *,
+    size: Sequence[int] | None = None,
+    allow_plain: bool = False,
+    image: str | Path | None = None,
+) -> Network:
+    """Make a network ready to be measured.
+
+    Args:
+        model: A shipped file; with `allow_plain` any TorchScript file; a run's folder; or a name
+            that `create_model` knows, which gets random weights.
+        folder: For what has to be written.
+        size: Sizes of one image, without the batch. None: as the file says; 224 x 224 (or what
+            the network was made for) for a name.
+        allow_plain: Accept a TorchScript file that convship did not write. A model is a program:
+            load only files whose origin you trust.
+        image: JPEG or PNG for the way from bytes to classes. None: a golden of the file.
+
+    Raises:
+        ModelFileError: The file is damaged or of another kind.
+        ValueError: The size is not known, or an image was given for a file that takes none.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     network = open_network("lenet5", Path(folder))
+        ...     network.case(4, Path(folder)).arrays()[0].shape
+        (4, 3, 32, 32)
+    """
+    path = Path(model)
+    if path.is_dir():
+        network = _from_run(path, folder)
+    elif not path.exists() and path.suffix == "":
+        network = _from_name(str(model), folder, size)
+    else:
+        network = _from_file(path, allow_plain)
+    if not network.plain:
+        extras = read_extras(network.file)
+        _read_goldens(network, extras, folder)
+    if size is not None or not network.rows:
+        if size is None:
+            raise ValueError(
+                f"bench: {path} is a plain TorchScript file, which does not say what it takes; "
+                "give --size, as in --size 3x224x224"
+            )
+        name = next(iter(network.rows), "input")
+        channels = network.rows[name].shape[1] if network.rows else _COLOURS
+        network.rows = {name: _noise(size, channels)}
+    if image is not None:
+        if not network.image:
+            raise ValueError(f"bench: {path} takes no images, so --image has no use")
+        network.image = str(image)
+    return network
+
+
+def parse_size(text: str) -> tuple[int, ...]:
+    """Return sizes of one image: "224" is a square, "240x320" leaves channels as they are.
+
+    Raises:
+        ValueError: It is anything else.
+
+    Example:
+        >>> parse_size("224"), parse_size("1x28x28")
+        ((224, 224), (1, 28, 28))
+    """
+    parts = text.split("x")
+    if not all(part.isdecimal() and 0 < int(part) < 100_000 for part in parts) or len(parts) > 3:
+        raise ValueError(f"bench: size must be pixels as 224, 240x320 or 3x240x320, got '{text}'")
+    sizes = tuple(map(int, parts))
+    return sizes * 2 if len(sizes) == 1 else sizes
+
+
+def _from_file(path: Path, allow_plain: bool) -> Network:
+    if not path.exists():
+        raise ModelFileNotFoundError(f"{path}: no such model file")
+    plain = allow_plain and not _has_manifest(path)
+    return Network(path.name, path, plain)
+
+
+def _has_manifest(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(f"/extra/{MANIFEST}") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return True  # read_extras says what is wrong with it
+
+
+def _from_run(path: Path, folder: Path) -> Network:
+    from convship.export import export_run
+    from convship.runs import load_run
+
+    file = folder / "run.pt"
+    export_run(path, file)
+    return Network(path.name, file, False, module=_pickle(load_run(path).model, folder))
+
+
+def _from_name(name: str, folder: Path, size: Sequence[int] | None) -> Network:
+    from convship.models import check_name, create_model
+
+    check_name(name)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # the same network each time
+        own = name in ("lenet5", "cifarnet")
+        module = create_model(name, 10 if own else _CLASSES).eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    file = folder / f"{name}.pt"
+    script(module, (), "script").save(str(file))
+    sizes = size or ((32, 32) if own else _made_for(name))
+    rows = {"input": _noise(sizes, _COLOURS)}
+    return Network(name, file, True, module=_pickle(module, folder), rows=rows)
+
+
+def _made_for(name: str) -> tuple[int, int]:
+    from convship._torchvision import torchvision
+
+    crop = torchvision.models.get_model_weights(name).DEFAULT.transforms().crop_size
+    return crop[0], crop[0]
+
+
+def _pickle(module: nn.Module, folder: Path) -> str:
+    path = folder / "module.pickle"
+    torch.save(module, path)
+    return str(path)
+
+
+def _read_goldens(network: Network, extras: dict[str, bytes], folder: Path) -> None:
+    """Feed the network what it was exported with: real inputs, not noise."""
+    manifest = Manifest.model_validate_json(extras[MANIFEST])
+    goldens = load_safetensors(extras[GOLDENS])
+    classifier = manifest.task == "classification"
+    if classifier:
+        network.image = str(golden_files(goldens, 1, folder)[0])
+    for spec in manifest.inputs:
+        key = "preprocessed" if classifier else f"input.{spec.name}"
+        values = [goldens[f"{index}.{key}"] for index in range(manifest.goldens)]
+        alike = [value for value in values if _sizes(value) == _sizes(values[0])]
+        network.rows[spec.name] = torch.cat(alike).numpy()
+
+
+def _sizes(value: Tensor) -> tuple[int, ...]:
+    return tuple(value.shape[1:])
+
+
+def _noise(size: Sequence[int], channels: int) -> NDArray[np.float32]:
+    shape = (1, *((channels,) if len(size) == 2 else ()), *size)
+    return np.random.default_rng(0).standard_normal(shape, np.float32)

@@ -1,0 +1,91 @@
+"""A whole network as an ONNX file with fixed shapes, for ONNX Runtime and OpenVINO."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convship.bench.network_case import NetworkCase
+from convship.bench.torch_rungs import script_module
+
+__all__ = ["export_onnx"]
+
+_OPSET = 17  # what all current releases read
+
+
+def export_onnx(case: NetworkCase, path: Path) -> str:
+    """Write the network of a case as ONNX; return why that failed, empty where it did not.
+
+    From the file, which every other rung runs too; where that cannot be said in ONNX (the fused
+    attention of a scripted transformer), from the nn.Module it came from.
+
+    Args:
+        case: Its inputs give the shapes and the names.
+        path: The file to write.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder = Path(name)
+        ...     np.save(folder / "x.npy", np.zeros((1, 3), np.float32))
+        ...     torch.jit.script(torch.nn.Linear(3, 2)).save(folder / "net.pt")
+        ...     inputs = (("input", str(folder / "x.npy")),)
+        ...     case = NetworkCase("batch 1", 1, str(folder / "net.pt"), True, inputs)
+        ...     export_onnx(case, folder / "net.onnx")
+        ''
+    """
+    problem = _export(script_module(case), case, path)
+    if problem and case.module:
+        # Fused attention has no ONNX operator; its parts have.
+        before = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            module = torch.load(case.module, weights_only=False).eval()
+            problem = _export(module, case, path)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(before)
+    return problem
+
+
+def _export(module: Any, case: NetworkCase, path: Path) -> str:
+    names = [name for name, _ in case.inputs]
+    tensors = tuple(torch.from_numpy(array) for array in case.arrays())
+    silent = io.StringIO()  # the exporter prints the whole graph when it fails
+    try:
+        with (
+            torch.no_grad(),
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(silent),
+            _quiet("torch.onnx"),
+        ):
+            warnings.simplefilter("ignore")  # deprecations, and shapes that become constants
+            torch.onnx.export(
+                module,
+                tensors,
+                str(path),
+                input_names=names,
+                opset_version=_OPSET,
+                dynamo=False,  # takes TorchScript; the newer exporter does not
+            )
+    except Exception as error:  # whatever the exporter cannot do
+        path.unlink(missing_ok=True)
+        return f"cannot be exported to ONNX: {' '.join(str(error).split())[:200]}"
+    return ""
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Any:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,271 @@
+"""Whole networks through plans: the same answers as eager, whatever the graph holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import convship
+from convship import _C
+from convship.models import create_model
+
+needs_loops = pytest.mark.skipif(
+    _C.available_isas() == ["baseline"], reason="plans need vectors, which this CPU has none of"
+)
+pytestmark = needs_loops
+
+
+def settle(network: nn.Module) -> nn.Module:
+    """Batch norms with statistics of their own, so that folding them matters."""
+    generator = torch.Generator().manual_seed(1)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1, generator=generator)
+            layer.running_var.uniform_(0.5, 1.5, generator=generator)
+            layer.weight.data.uniform_(0.7, 1.3, generator=generator)
+            layer.bias.data.normal_(0, 0.1, generator=generator)
+    return network.eval()
+
+
+def shipped(network: nn.Module, folder: Path) -> convship.Model:
+    path = folder / "network.pt"
+    torch.jit.script(network.eval()).save(str(path))
+    return convship.load(path, allow_plain=True)
+
+
+def only(outputs: dict[str, Tensor]) -> Tensor:
+    (output,) = outputs.values()
+    return output
+
+
+def check(network: nn.Module, model: convship.Model, x: Tensor, times: float = 8) -> None:
+    """Compare with float64, as closely as eager float32 does but for a factor."""
+    with torch.inference_mode():
+        eager = network(x)
+        exact = network.double()(x.double())
+        network.float()
+    ours = only(model.run(x))
+    assert ours.shape == eager.shape
+    assert ours.dtype == torch.float32
+    assert ours.is_contiguous()
+    scale = float(exact.abs().max())
+    error = float((ours - exact).abs().max())
+    assert error <= times * float((eager - exact).abs().max()) + 1e-6 * scale
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "squeezenet1_1",
+        "mobilenet_v2",
+        "mobilenet_v3_small",
+        "densenet121",
+        "efficientnet_b0",
+        "regnet_y_400mf",
+        "mnasnet0_5",
+        "alexnet",
+        "vgg11_bn",
+    ],
+)
+def test_torchvision_networks_run_whole_by_a_plan(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = settle(create_model(name, num_classes=10))
+    model = shipped(network, tmp_path)
+    plan = model.plan(torch.rand(1, 3, 64, 64))
+    assert plan["whole"], plan["left_to_libtorch"]
+    assert plan["steps"]
+    for batch, side in ((1, 64), (3, 75), (1, 64)):  # and back to the first size
+        check(network, model, torch.rand(batch, 3, side, side) - 0.4)
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x1_0", "googlenet"])
+def test_what_no_layer_serves_stays_with_libtorch(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = settle(create_model(name, num_classes=10))
+    path = tmp_path / "network.pt"
+    torch.jit.script(network).save(str(path))
+    model = convship.load(path, allow_plain=True)
+    plan = model.plan(torch.rand(1, 3, 64, 64))
+    assert plan["steps"]
+    x = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network(x)
+    ours = next(iter(model.run(x).values()))
+    assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+class Layers(nn.Module):
+    """A network from a function, with two convolutions to make a plan worth while."""
+
+    def __init__(self, channels: int = 20) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm = nn.BatchNorm2d(channels)
+        self.point = nn.Conv2d(channels, 33, 1)
+
+
+class Residuals(Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        a = torch.relu(self.first(x))
+        b = self.second(a)
+        b += a
+        return torch.relu(b) + self.depthwise(a)
+
+
+class InPlaceOnShared(Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.first(x)
+        b = torch.relu_(a)  # a is b from here on
+        return self.second(a) + b
+
+
+class ListsOfUneven(Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.first(x)
+        p = self.point(a)
+        parts = [p, a]
+        parts.append(self.second(a))
+        twice = torch.cat([torch.cat(parts, 1), p], 1)
+        return torch.nn.functional.silu(twice)
+
+
+class PoolsOfAllKinds(Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        f = torch.nn.functional
+        a = f.max_pool2d(self.first(x), 3, 2, 1, ceil_mode=True)
+        a = f.avg_pool2d(a, 3, 2, 1, ceil_mode=True, count_include_pad=False)
+        a = f.avg_pool2d(self.second(a), 2, 1, 1)
+        return f.adaptive_avg_pool2d(f.relu6(self.depthwise(a)), (3, 5))
+
+
+class Gates(Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        f = torch.nn.functional
+        a = f.hardswish(self.norm(torch.relu(self.first(x))))
+        gate = torch.sigmoid(self.second(f.adaptive_avg_pool2d(a, 1)))
+        return f.hardsigmoid(self.depthwise(gate * a)) * a.mean([2, 3], keepdim=True)
+
+
+class Views(Layers):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(20 * 8 * 8, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = torch.max_pool2d(torch.relu(self.second(self.first(x))), 2)
+        return self.head(a.view(a.size(0), -1)) + self.head(a.reshape(-1, 1280))
+
+
+@pytest.mark.parametrize(
+    "make", [Residuals, InPlaceOnShared, ListsOfUneven, PoolsOfAllKinds, Gates, Views]
+)
+def test_layers_mean_what_torch_means(make: Callable[[], Layers], tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    network = settle(make())
+    model = shipped(network, tmp_path)
+    x = torch.randn(2, 3, 16, 16)
+    assert model.plan(x)["whole"]
+    check(network, model, x)
+    # Layouts of the caller's memory.
+    check(network, model, x.to(memory_format=torch.channels_last))
+    wide = torch.randn(2, 3, 16, 32)
+    check(network, model, wide[..., ::2])
+
+
+class WritesIntoInput(Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.second(self.first(torch.relu_(x)))
+        return self.depthwise(a) + x.sum()
+
+
+class KeepsBoth(Layers):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        a = torch.relu(self.second(self.first(x)))
+        return a.flatten(1), self.depthwise(a)
+
+
+class Branches(Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.depthwise(torch.relu(self.second(self.first(x))))
+        if bool(a.sum() > 0):
+            a = torch.relu(self.point(self.second(torch.tanh(a))))
+        return a
+
+
+@pytest.mark.parametrize("make", [WritesIntoInput, KeepsBoth, Branches])
+def test_graphs_that_plans_serve_in_part(make: Callable[[], Layers], tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    network = settle(make())
+    model = shipped(network, tmp_path)
+    x = torch.randn(2, 3, 12, 12)
+    with torch.inference_mode():
+        expected = network(x.clone())
+    wanted = expected if isinstance(expected, tuple) else (expected,)
+    given = x.clone()
+    assert not model.plan(x.clone())["whole"]
+    for ours, theirs in zip(model.run(given).values(), wanted, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    if make is WritesIntoInput:
+        assert torch.equal(given, torch.relu(x))
+
+
+def test_inputs_that_no_plan_takes_are_answered_by_libtorch(tmp_path: Path) -> None:
+    network = settle(Residuals())
+    model = shipped(network, tmp_path)
+    one = torch.randn(3, 12, 12)  # an image without a batch
+    with torch.inference_mode():
+        assert torch.allclose(only(model.run(one)), network(one), rtol=1e-4, atol=1e-5)
+        empty = only(model.run(torch.empty(0, 3, 12, 12)))
+    assert empty.shape == (0, 20, 12, 12)
+    with pytest.raises(ValueError, match="channels"):
+        model.run(torch.randn(1, 4, 12, 12))
+    check(network, model, torch.randn(1, 3, 12, 12))  # still served after an error
+
+
+def test_bits_do_not_depend_on_batch_or_threads(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    model = shipped(settle(create_model("resnet18", num_classes=10)), tmp_path)
+    batch = torch.randn(4, 3, 64, 64)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = torch.cat([only(model.run(image[None])) for image in batch])
+        assert torch.equal(only(model.run(batch)), alone)
+        torch.set_num_threads(2)
+        assert torch.equal(only(model.run(batch)), alone)
+        assert torch.equal(only(model.run(batch[:1])), alone[:1])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_special_values_travel_as_in_torch(tmp_path: Path) -> None:
+    network = settle(Gates())
+    model = shipped(network, tmp_path)
+    x = torch.randn(1, 3, 16, 16)
+    x[0, 1, 5, 5] = float("nan")
+    with torch.inference_mode():
+        expected = network(x)
+    ours = only(model.run(x))
+    assert torch.equal(ours.isnan(), expected.isnan())
+
+
+def test_every_instruction_set_answers(tmp_path: Path) -> None:
+    torch.manual_seed(6)
+    network = settle(create_model("mobilenet_v3_small", num_classes=10))
+    model = shipped(network, tmp_path)
+    x = torch.rand(2, 3, 64, 64)
+    active = _C.active_isa()
+    try:
+        for isa in _C.available_isas():
+            _C.set_isa(isa)
+            check(network, model, x)
+            assert bool(model.plan(x)["steps"]) == (isa != "baseline")
+    finally:
+        _C.set_isa(active)
