@@ -18,7 +18,8 @@ _convship_run() {
   case ${COMP_WORDS[1]} in
     predict) options="$model --top-k" ;;
     run | stages) options="$model --output" ;;
-    bench) options="$model --batch --seconds" ;;
+    bench) options="$model --batch --size --input --image --seconds" ;;
+    info) options="$model --plan --batch --size" ;;
     doctor) options="--json --help" ;;
     *) options=$model ;;
   esac

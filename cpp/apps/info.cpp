@@ -20,6 +20,12 @@ json stages(const Model& model) {
   return list;
 }
 
+json names(const std::vector<TensorInfo>& tensors) {
+  json list = json::array();
+  for (const TensorInfo& tensor : tensors) list.push_back(tensor.name);
+  return list;
+}
+
 struct Arguments {
   ModelArguments model;
   bool plan = false;
@@ -56,12 +62,6 @@ void print_plan(const json& plan) {
     std::cout << ' ' << name << " x" << count;
   }
   std::cout << '\n';
-}
-
-json names(const std::vector<TensorInfo>& tensors) {
-  json list = json::array();
-  for (const TensorInfo& tensor : tensors) list.push_back(tensor.name);
-  return list;
 }
 
 json describe(const ModelArguments& arguments, const Model& model, double start_ms) {
