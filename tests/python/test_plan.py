@@ -216,6 +216,34 @@ def test_graphs_that_plans_serve_in_part(make: Callable[[], Layers], tmp_path: P
         assert torch.equal(given, torch.relu(x))
 
 
+class Remembers(Layers):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.depthwise(torch.relu(self.second(self.first(x))))
+        self.calls = self.calls + 1
+        return a * self.calls
+
+
+class Prints(Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        print("side effect")
+        return self.depthwise(torch.relu(self.second(self.first(x))))
+
+
+def test_side_effects_stay(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    x = torch.randn(1, 3, 12, 12)
+    counting = shipped(settle(Remembers()), tmp_path)
+    first, second = only(counting.run(x)), only(counting.run(x))
+    assert torch.allclose(second, 2 * first)
+    talking = shipped(settle(Prints()), tmp_path)
+    talking.run(x)
+    captured = capfd.readouterr()
+    assert "side effect" in captured.out + captured.err
+
+
 def test_inputs_that_no_plan_takes_are_answered_by_libtorch(tmp_path: Path) -> None:
     network = settle(Residuals())
     model = shipped(network, tmp_path)
