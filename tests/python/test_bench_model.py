@@ -507,7 +507,7 @@ def test_native_worker_answers_and_rests(native):
     times, waited = worker.calls(case.name, 0.01)
     assert len(times) > 1
     assert 0 <= waited < 1
-    assert sum(times) == pytest.approx(0.01, abs=0.02)
+    assert sum(times) >= 0.01  # as long as asked, or longer on a busy machine
     assert set(worker.stages(case.name, 0.001)) == {"from_pixels", "end_to_end"}
     assert is_stopped(worker)
 

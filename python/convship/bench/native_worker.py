@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from typing import Any
 
 import numpy as np
@@ -60,9 +61,9 @@ class NativeWorker:
     def calls(self, name: str, seconds: float) -> tuple[list[float], float]:
         """Measure the network: seconds of every call, share of time spent waiting."""
         assert self._process is not None
-        waited = waited_s(self._process.pid)
+        start, waited = time.perf_counter(), waited_s(self._process.pid)
         times = self._measure("network", seconds)
-        elapsed = sum(times) * self._settings.threads
+        elapsed = (time.perf_counter() - start) * self._settings.threads
         return times, (waited_s(self._process.pid) - waited) / elapsed
 
     def stages(self, name: str, seconds: float) -> dict[str, list[float]]:
