@@ -83,6 +83,8 @@ LoadedModel load_model(std::vector<std::byte> bytes,
       model.inputs.push_back({input, {}, {}});
     }
   }
+  model.prepare();
+  times.mark("pack");
   return model;
 }
 

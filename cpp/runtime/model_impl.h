@@ -44,6 +44,8 @@ struct LoadedModel {
   std::vector<std::vector<Prediction>> predict(const Images& images, int top_k) const;
   NamedAtTensors run(const std::vector<NamedView>& inputs) const;
   PlanReport plan(const std::vector<NamedView>& inputs) const;
+  // Packs weights, so that the first call is not slower than the next ones.
+  void prepare() const;
   void warm_up(std::int64_t batch) const;
   AtStages stages_of_pixels(at::Tensor pixels) const;
 };

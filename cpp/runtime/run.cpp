@@ -112,6 +112,30 @@ PlanReport LoadedModel::plan(const std::vector<NamedView>& inputs) const {
                    [&](const std::string& reason) { fail_network(*this, inputs, reason); });
 }
 
+namespace {
+
+// Of one input; empty where the file leaves more open than the batch.
+std::optional<std::vector<std::int64_t>> shape_of(const TensorInfo& input, std::int64_t batch) {
+  if (!input.dtype || !input.shape) return {};
+  auto shape = *input.shape;
+  if (!shape.empty() && shape[0] == TensorInfo::kAnySize) shape[0] = batch;
+  if (std::count(shape.begin(), shape.end(), TensorInfo::kAnySize) != 0) return {};
+  return shape;
+}
+
+}  // namespace
+
+void LoadedModel::prepare() const {
+  const c10::InferenceMode inference;
+  std::vector<at::Tensor> zeros;
+  for (const TensorInfo& input : inputs) {
+    const auto shape = shape_of(input, 1);
+    if (!shape) return;
+    zeros.push_back(at::zeros(*shape, options_of(*input.dtype)));
+  }
+  network->prepare(zeros);
+}
+
 void LoadedModel::warm_up(std::int64_t batch) const {
   if (batch < 1) {
     throw Error(ErrorCode::usage, "batch must be at least 1, got " + std::to_string(batch));
@@ -119,13 +143,12 @@ void LoadedModel::warm_up(std::int64_t batch) const {
   const c10::InferenceMode inference;
   std::vector<at::Tensor> zeros;
   for (const TensorInfo& input : inputs) {
-    auto shape = input.shape.value_or(std::vector<std::int64_t>{TensorInfo::kAnySize});
-    if (input.shape && !shape.empty() && shape[0] == TensorInfo::kAnySize) shape[0] = batch;
-    if (!input.dtype || std::count(shape.begin(), shape.end(), TensorInfo::kAnySize) != 0) {
+    const auto shape = shape_of(input, batch);
+    if (!shape) {
       throw Error(ErrorCode::usage, name + ": the file does not tell the size of input '" +
                                         input.name + "'; warm up by calling run");
     }
-    zeros.push_back(at::zeros(shape, options_of(*input.dtype)));
+    zeros.push_back(at::zeros(*shape, options_of(*input.dtype)));
   }
   // LibTorch's interpreter looks at the first call, optimises in the second and
   // is settled from the third on.

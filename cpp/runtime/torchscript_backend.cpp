@@ -143,6 +143,10 @@ class TorchScriptBackend final : public NetworkBackend {
     return outputs;
   }
 
+  void prepare(const std::vector<at::Tensor>& inputs) const override {
+    if (whole_) whole_->run(inputs);
+  }
+
   PlanReport plan(const std::vector<at::Tensor>& inputs) const override {
     PlanReport report{whole_ != nullptr, {}, left_};
     constexpr int kCalls = 11;
