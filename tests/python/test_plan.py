@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 import convship
@@ -177,6 +179,76 @@ def test_layers_mean_what_torch_means(make: Callable[[], Layers], tmp_path: Path
     check(network, model, x.to(memory_format=torch.channels_last))
     wide = torch.randn(2, 3, 16, 32)
     check(network, model, wide[..., ::2])
+
+
+def random_network(seed: int) -> nn.Module:
+    """Layers in a random order, on tensors of one size, read once, often or by the caller."""
+    draw = random.Random(seed)
+    root = nn.Module()
+    graph = torch.fx.Graph()
+    made = [(graph.placeholder("x"), 3)]
+
+    def layer(module: nn.Module, x: torch.fx.Node) -> torch.fx.Node:
+        name = f"layer{len(graph.nodes)}"
+        root.add_module(name, module)
+        return graph.call_module(name, (x,))
+
+    def same(channels: int) -> torch.fx.Node:
+        return draw.choice([node for node, c in made[1:] if c == channels])
+
+    f = torch.nn.functional
+    for step in range(draw.randint(4, 16)):
+        # Mostly the latest tensors; often enough much earlier ones.
+        x, c = made[-1] if draw.random() < 0.5 else draw.choice(made[-4:])
+        kind = draw.choice(["conv", "conv", "point", "act", "add", "gate", "cat", "pool", "norm"])
+        out = c
+        if step == 0 or (c == 3 and kind != "point"):
+            kind = "conv"
+        if kind in ("conv", "point"):
+            out = draw.choice([16, 20, 32, c])
+            depthwise = kind == "conv" and out == c and draw.random() < 0.5
+            size = 3 if kind == "conv" else 1
+            groups = c if depthwise else 1
+            node = layer(nn.Conv2d(c, out, size, padding=size // 2, groups=groups), x)
+        elif kind == "act":
+            act = draw.choice([torch.relu, torch.sigmoid, f.silu, f.hardswish, f.relu6])
+            node = graph.call_function(act, (x,))
+        elif kind == "add":
+            node = graph.call_function(torch.add, (x, same(c)))
+        elif kind == "gate":
+            mean = graph.call_function(f.adaptive_avg_pool2d, (same(c), 1))
+            node = graph.call_function(torch.mul, draw.choice([(x, mean), (mean, x)]))
+        elif kind == "cat":
+            others = draw.choices(made[1:], k=draw.randint(1, 2))
+            out = c + sum(count for _, count in others)
+            node = graph.call_function(torch.cat, ([x, *(other for other, _ in others)], 1))
+        elif kind == "pool":
+            node = graph.call_function(f.max_pool2d, (x, 3, 1, 1))
+        else:
+            node = layer(nn.BatchNorm2d(c), x)
+        made.append((node, out))
+    results = [made[-1][0], *draw.sample([node for node, _ in made[1:-1]], draw.randint(0, 2))]
+    graph.output(tuple(results))
+    return settle(torch.fx.GraphModule(root, graph))
+
+
+@pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")  # of torch.fx
+@pytest.mark.parametrize("first", range(0, 60, 10))
+def test_random_networks_equal_eager(first: int, tmp_path: Path) -> None:
+    served = 0
+    for seed in range(first, first + 10):
+        torch.manual_seed(seed)
+        network = random_network(seed)
+        model = shipped(network, tmp_path)
+        x = torch.randn(2, 3, 9, 11)
+        with torch.inference_mode():
+            expected = network.double()(x.double())
+        ours = list(model.run(x).values())
+        served += bool(model.plan(x)["steps"])
+        for number, (a, b) in enumerate(zip(ours, expected, strict=True)):
+            scale = float(b.abs().max()) + 1e-3
+            assert float((a - b).abs().max()) <= 2e-5 * scale, (seed, number, network.graph)
+    assert served >= 8  # the smallest are left to LibTorch
 
 
 class WritesIntoInput(Layers):
