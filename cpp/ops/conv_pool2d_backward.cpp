@@ -80,14 +80,11 @@ Gradients empty_gradients(const at::Tensor& input,
                           const at::Tensor& weight,
                           std::array<bool, 3> wanted) {
   const auto format = gradient_format(input, weight);
-  // Where both formats are the same memory, torch keeps the strides of a dense weight.
-  const bool point = weight.sym_size(2) == 1 && weight.sym_size(3) == 1;
-  const auto like = [&](bool is_wanted, c10::SymIntArrayRef sizes, at::MemoryFormat layout) {
-    return is_wanted ? at::empty_symint(sizes, input.options(), layout)
+  const auto like = [&](bool is_wanted, c10::SymIntArrayRef sizes) {
+    return is_wanted ? at::empty_symint(sizes, input.options(), format)
                      : at::empty({0}, input.options());
   };
-  return {like(wanted[0], input.sym_sizes(), format),
-          like(wanted[1], weight.sym_sizes(), point ? at::MemoryFormat::Contiguous : format),
+  return {like(wanted[0], input.sym_sizes()), like(wanted[1], weight.sym_sizes()),
           at::empty_symint({wanted[2] ? weight.sym_size(0) : c10::SymInt(0)}, input.options())};
 }
 

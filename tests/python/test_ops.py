@@ -63,7 +63,7 @@ def test_integers_equal_torch_and_reference_with_gradients(layout: str) -> None:
             for op in (conv_pool2d, torch_conv_pool2d)
         )
         for a, b in zip(ours, theirs, strict=True):
-            assert_same(a, b, case)
+            assert_same(a, b, case, all_strides=False)
         counted += (actual != 0).float().mean().item() >= 0.3
     assert counted >= 0.9 * CASES, "too many results are zeros to prove anything"
 
