@@ -3,19 +3,18 @@
 #include <signal.h>
 #include <sys/prctl.h>
 
-#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <fstream>
 #include <functional>
 #include <iostream>
-#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
 #include <sstream>
 
+#include "image_files.h"
 #include "npy.h"
 
 namespace convship::apps {
@@ -41,14 +40,6 @@ std::vector<double> measure(const std::function<void()>& call, double seconds) {
     start = stop;
   }
   return microseconds;
-}
-
-std::vector<char> read_bytes(const std::filesystem::path& path) {
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream)
-    throw Error(ErrorCode::image,
-                path.string() + ": cannot be opened (" + std::strerror(errno) + ")");
-  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
 }
 
 // An image as a camera or a video would give it.

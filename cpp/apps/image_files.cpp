@@ -2,6 +2,10 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
 #include <string>
 
 #include "convship/error.h"
@@ -44,6 +48,14 @@ std::vector<fs::path> image_files(const std::vector<fs::path>& paths) {
     files.insert(files.end(), found.begin(), found.end());
   }
   return files;
+}
+
+std::vector<char> read_bytes(const std::filesystem::path& path) {
+  std::ifstream stream(path, std::ios::binary);
+  if (!stream)
+    throw Error(ErrorCode::image,
+                path.string() + ": cannot be opened (" + std::strerror(errno) + ")");
+  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
 }
 
 }  // namespace convship::apps

@@ -1,9 +1,7 @@
 // `convship verify` reads this: what the native program computed, stage by stage.
-#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "image_files.h"
@@ -20,14 +18,6 @@ struct Arguments {
   std::vector<std::filesystem::path> images;
   std::filesystem::path output;
 };
-
-std::vector<char> read_bytes(const std::filesystem::path& path) {
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream)
-    throw Error(ErrorCode::image,
-                path.string() + ": cannot be opened (" + std::strerror(errno) + ")");
-  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-}
 
 // Per image: the arrays into the output file, their names and dtypes as a JSON line on stdout.
 int write_stages(Arguments& arguments) {

@@ -18,12 +18,7 @@ Geometry geometry_of(const Convolve& layer, const Size& x, const Size& y) {
   g.padding = layer.padding;
   g.dilation = layer.dilation;
   g.groups = layer.shape.groups;
-  const auto conv = [](int64_t size, int64_t kernel, int64_t stride, int64_t pad,
-                       int64_t dilation) {
-    return (size + 2 * pad - dilation * (kernel - 1) - 1) / stride + 1;
-  };
-  g.conv = {conv(g.image.h, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h),
-            conv(g.image.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w)};
+  g.conv = convolved(layer, x.image);
   g.pool_size = layer.pool.size;
   g.pool_stride = layer.pool.stride;
   g.pool_padding = layer.pool.padding;

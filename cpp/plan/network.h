@@ -140,6 +140,10 @@ class Network {
   std::vector<Value> outputs_;
 };
 
+// What a convolution makes of an image, before any pooling; 0 where the image
+// is smaller than the kernel.
+Pair convolved(const Convolve& layer, Pair image);
+
 // Sizes of all values; throws std::invalid_argument, naming the layer, when a
 // layer cannot take its inputs.
 std::vector<Size> infer_sizes(const Network& network, const std::vector<Size>& inputs);

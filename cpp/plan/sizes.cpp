@@ -24,11 +24,6 @@ Pair pooled(Pair size, const Windows& w) {
           pooled(size.w, w.size.w, w.stride.w, w.padding.w, w.ceil_mode)};
 }
 
-int64_t convolved(int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
-  const int64_t room = size + 2 * padding - dilation * (kernel - 1) - 1;
-  return room < 0 ? 0 : room / stride + 1;
-}
-
 Size with_image(const Layer& layer, Size x, Pair image) {
   if (x.matrix) refuse(layer, "needs images, got a matrix");
   if (image.h < 1 || image.w < 1) refuse(layer, "the image is smaller than the window");
@@ -42,7 +37,7 @@ class Infer {
 
   Size operator()(const Convolve& conv) const {
     if (in_[0].c != conv.shape.channels * conv.shape.groups) refuse(layer_, "wrong channels");
-    Size y = with_image(layer_, in_[0], conv_size(conv));
+    Size y = with_image(layer_, in_[0], convolved(conv, in_[0].image));
     y.c = conv.shape.c_out;
     if (conv.pooled) y = with_image(layer_, y, pooled(y.image, conv.pool));
     if (in_.size() > 1 && !(in_[1] == y)) refuse(layer_, "the sum's operands differ in size");
@@ -99,19 +94,22 @@ class Infer {
   }
 
  private:
-  Pair conv_size(const Convolve& conv) const {
-    const Pair k = conv.shape.kernel;
-    return {
-        convolved(in_[0].image.h, k.h, conv.stride.h, conv.padding.h, conv.dilation.h),
-        convolved(in_[0].image.w, k.w, conv.stride.w, conv.padding.w, conv.dilation.w),
-    };
-  }
-
   const Layer& layer_;
   const std::vector<Size>& in_;
 };
 
 }  // namespace
+
+Pair convolved(const Convolve& layer, Pair image) {
+  const auto side = [](int64_t size, int64_t kernel, int64_t stride, int64_t padding,
+                       int64_t dilation) -> int64_t {
+    const int64_t room = size + 2 * padding - dilation * (kernel - 1) - 1;
+    return room < 0 ? 0 : room / stride + 1;
+  };
+  const Pair kernel = layer.shape.kernel;
+  return {side(image.h, kernel.h, layer.stride.h, layer.padding.h, layer.dilation.h),
+          side(image.w, kernel.w, layer.stride.w, layer.padding.w, layer.dilation.w)};
+}
 
 std::vector<Size> infer_sizes(const Network& network, const std::vector<Size>& inputs) {
   std::vector<Size> sizes(network.values());

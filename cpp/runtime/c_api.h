@@ -9,6 +9,7 @@
 #include <new>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "convship/convship.h"
 #include "convship/error.h"
@@ -115,6 +116,17 @@ T read_element(const T* array, std::size_t index, const T& init, const char* typ
     fail_usage(std::string(type) + ": all elements of an array must have one struct_size");
   }
   return known;
+}
+
+// convert(element, index) of each, in order.
+template <typename T, typename Convert>
+auto read_elements(
+    const T* array, std::size_t count, const T& init, const char* type, const Convert& convert) {
+  std::vector<decltype(convert(init, count))> converted;
+  for (std::size_t i = 0; i < count; ++i) {
+    converted.push_back(convert(read_element(array, i, init, type), i));
+  }
+  return converted;
 }
 
 // Fills as much of the caller's struct as its header knows.

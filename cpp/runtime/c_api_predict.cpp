@@ -60,10 +60,8 @@ convship_status convship_predict_encoded(const convship_model* model,
   return guarded([&] {
     required(predictions, "predictions") = nullptr;
     const Model& loaded = model_of(model);
-    std::vector<std::span<const std::byte>> views;
-    for (std::size_t i = 0; i < count; ++i) {
-      views.push_back(bytes_of(read_element(images, i, CONVSHIP_BYTES_INIT, "convship_bytes"), i));
-    }
+    const auto views = read_elements<convship_bytes>(images, count, CONVSHIP_BYTES_INIT,
+                                                     "convship_bytes", bytes_of);
     *predictions = new convship_predictions(loaded.predict_encoded(views, top_k));
   });
 }
@@ -76,10 +74,8 @@ convship_status convship_predict_pixels(const convship_model* model,
   return guarded([&] {
     required(predictions, "predictions") = nullptr;
     const Model& loaded = model_of(model);
-    std::vector<PixelView> views;
-    for (std::size_t i = 0; i < count; ++i) {
-      views.push_back(view_of(read_element(images, i, CONVSHIP_PIXELS_INIT, "convship_pixels"), i));
-    }
+    const auto views = read_elements<convship_pixels>(images, count, CONVSHIP_PIXELS_INIT,
+                                                      "convship_pixels", view_of);
     *predictions = new convship_predictions(loaded.predict_pixels(views, top_k));
   });
 }

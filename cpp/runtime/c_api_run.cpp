@@ -38,23 +38,21 @@ View view_of(const Given& given, const std::string& subject) {
 std::string name_of(const char* name) { return name == nullptr ? "" : name; }
 
 std::vector<NamedView> views_of(const convship_tensor* inputs, std::size_t count) {
-  std::vector<NamedView> views;
-  for (std::size_t i = 0; i < count; ++i) {
-    const auto given = read_element(inputs, i, CONVSHIP_TENSOR_INIT, "convship_tensor");
-    const std::string name = name_of(given.name);
-    views.push_back({name, view_of<TensorView>(given, "input '" + name + "'")});
-  }
-  return views;
+  return read_elements<convship_tensor>(
+      inputs, count, CONVSHIP_TENSOR_INIT, "convship_tensor",
+      [](const convship_tensor& given, std::size_t) -> NamedView {
+        const std::string name = name_of(given.name);
+        return {name, view_of<TensorView>(given, "input '" + name + "'")};
+      });
 }
 
 std::vector<NamedBuffer> buffers_of(const convship_buffer* outputs, std::size_t count) {
-  std::vector<NamedBuffer> buffers;
-  for (std::size_t i = 0; i < count; ++i) {
-    const auto given = read_element(outputs, i, CONVSHIP_BUFFER_INIT, "convship_buffer");
-    const std::string name = name_of(given.name);
-    buffers.push_back({name, view_of<MutableTensorView>(given, "output '" + name + "'")});
-  }
-  return buffers;
+  return read_elements<convship_buffer>(
+      outputs, count, CONVSHIP_BUFFER_INIT, "convship_buffer",
+      [](const convship_buffer& given, std::size_t) -> NamedBuffer {
+        const std::string name = name_of(given.name);
+        return {name, view_of<MutableTensorView>(given, "output '" + name + "'")};
+      });
 }
 
 void describe(const NamedTensor& named, convship_tensor* out) {

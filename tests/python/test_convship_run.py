@@ -14,22 +14,13 @@ import numpy as np
 import pytest
 import torch
 from models_for_tests import LABELS, classifier, write_images
+from native_for_tests import run
 
 import convship
 from convship.verify import native_program
 
 ROOT = Path(__file__).parents[2]
 APPS = ROOT / "cpp/apps"
-
-
-def run(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [native_program(), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -12,21 +12,12 @@ import numpy as np
 import pytest
 import torch
 from models_for_tests import LABELS, LiteralOp, LoopAndBranch, classifier, write_images
+from native_for_tests import run
 from torch import nn
 
 import convship
 from convship.models import LeNet5
 from convship.verify import native_program
-
-
-def run(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [native_program(), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 // Activations of one value, for the loops without vectors.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 
 #include "kernels/conv2d/geometry.h"

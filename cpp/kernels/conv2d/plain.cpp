@@ -5,6 +5,8 @@
 #include <memory>
 #include <type_traits>
 
+#include "kernels/conv2d/activation.h"
+
 namespace convship::kernels::conv2d {
 namespace {
 
@@ -147,11 +149,9 @@ class ConvRows {
   Range inner_;
 };
 
-// Written as a choice and not as std::max, whose answer for NaN depends on the
-// order of its operands.
 template <typename T>
 void relu(T* row, int64_t count) {
-  for (int64_t q = 0; q < count; ++q) row[q] = row[q] <= T(0) ? T(0) : row[q];
+  for (int64_t q = 0; q < count; ++q) row[q] = activate(Activation::relu, row[q]);
 }
 
 // Pooled row p from the conv rows of its window; row r lies in slot r % slots.

@@ -13,7 +13,13 @@ using torch::jit::Value;
 
 bool Part::accept(Node* node) {
   if (node->kind() == c10::prim::Constant) return true;
-  if (!translate(node)) return false;
+  const std::size_t inputs = inputs_.size();
+  if (!translate(node)) {
+    for (; inputs_.size() > inputs; inputs_.pop_back(), kinds_.pop_back()) {
+      tensors_.erase(inputs_.back());
+    }
+    return false;
+  }
   nodes_.push_back(node);
   return true;
 }

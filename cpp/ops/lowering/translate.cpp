@@ -281,10 +281,10 @@ bool Part::append(Node* node) {
   const auto known = known_.find(node->input(0));
   if (known == known_.end()) return false;
   auto* list = std::get_if<Tensors>(&known->second);
-  if (!list || !inside(node->input(1))) return false;
+  // A result that is read would be the same list under another name.
+  if (!list || !inside(node->input(1)) || !node->output()->uses().empty()) return false;
   list->push_back(node->input(1));
-  known_[node->output()] = *list;
-  return node->output()->uses().empty();  // the same list under two names
+  return true;
 }
 
 // input, weight, bias, running mean, running variance, training, momentum, eps

@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from convship.bench.ladder_report import AGAINST, LadderReport
-from convship.bench.table import WIDTH, digits, environment_lines, interval_text, make_table
+from convship.bench.table import (
+    digits,
+    environment_lines,
+    interval_text,
+    make_console,
+    make_table,
+)
 
 __all__ = ["ladder_as_text"]
 
@@ -27,9 +32,7 @@ def ladder_as_text(report: LadderReport, *, color: bool = False) -> str:
         True
     """
     buffer = io.StringIO()
-    console = Console(
-        file=buffer, width=WIDTH, force_terminal=color, highlight=False, emoji=False, markup=False
-    )
+    console = make_console(buffer, color=color)
     settings = report.settings
     sizes = ", ".join("x".join(map(str, shape)) or "1" for shape in settings["input"].values())
     console.print(f"{report.title}, input {sizes}, float32")

@@ -32,9 +32,7 @@ def as_text(report: Report, *, color: bool = False) -> str:
         True
     """
     buffer = io.StringIO()
-    console = Console(
-        file=buffer, width=WIDTH, force_terminal=color, highlight=False, emoji=False, markup=False
-    )
+    console = make_console(buffer, color=color)
     console.print(_settings_line(report.settings, report.environment))
     for line in environment_lines(report.environment):
         console.print(line)
@@ -151,6 +149,13 @@ def _summary(report: Report) -> Table:
             ", ".join(row.slower_shapes[:4]) + (", ..." if len(row.slower_shapes) > 4 else ""),
         )
     return table
+
+
+def make_console(buffer: io.StringIO, *, color: bool) -> Console:
+    """Return a console that writes a report's lines there as they are."""
+    return Console(
+        file=buffer, width=WIDTH, force_terminal=color, highlight=False, emoji=False, markup=False
+    )
 
 
 def make_table(title: str) -> Table:
