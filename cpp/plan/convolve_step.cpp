@@ -74,7 +74,7 @@ Step convolve_step(const Convolve& layer, const Operand& x, const Operand* resid
     from.size.image = y.size.image = also.size.image = g.image = g.conv = g.pooled =
         regrouped(g.image, kTileOfWideVectors);
   }
-  name += kernels::conv2d::family_name(layer.weights->family(g));
+  name += kernels::conv2d::family_name(layer.weights->family(g, in_memory));
   return {name, [weights = layer.weights, activation = layer.activation, g, from, also, y,
                  sums = residual != nullptr](const Frame& frame) {
             weights->run(g, activation, from.const_view(frame), y.view(frame),

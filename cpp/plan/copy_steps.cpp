@@ -22,6 +22,47 @@ int64_t exist(const Size& size, int64_t block) {
   return std::min(kChannelBlock, size.c - block * kChannelBlock);
 }
 
+// A channel of one of several operands.
+struct Channel {
+  int operand;
+  int64_t channel;
+};
+
+// Fills y's channels from `first` on. Those of a block together, so that every
+// line of y is written once.
+Step copy_channels(std::string name,
+                   std::vector<Operand> from,
+                   std::vector<Channel> channels,
+                   const Operand& y,
+                   int64_t first) {
+  const int64_t end = first + static_cast<int64_t>(channels.size());
+  return {std::move(name), [from = std::move(from), channels = std::move(channels), y, first,
+                            end](const Frame& frame) {
+            const int64_t first_block = first / kChannelBlock;
+            const int64_t blocks = (end + kChannelBlock - 1) / kChannelBlock - first_block;
+            const int64_t pixels = y.size.pixels();
+            frame.parallel.run(
+                y.size.n * blocks, grain(y.block_step()), [&](int64_t begin, int64_t stop) {
+                  for (int64_t i = begin; i < stop; ++i) {
+                    const int64_t n = i / blocks, block = first_block + i % blocks;
+                    const int64_t c = std::max(first, block * kChannelBlock);
+                    const int64_t count = std::min(end, (block + 1) * kChannelBlock) - c;
+                    const float* sources[kChannelBlock];
+                    for (int64_t k = 0; k < count; ++k) {
+                      const Channel& channel = channels[c + k - first];
+                      sources[k] = from[channel.operand].channel(frame, n, channel.channel);
+                    }
+                    float* target = y.channel(frame, n, c);
+                    for (int64_t p = 0; p < pixels; ++p) {
+                      for (int64_t k = 0; k < count; ++k) {
+                        target[p * kChannelBlock + k] = sources[k][p * kChannelBlock];
+                      }
+                    }
+                  }
+                });
+          }};
+}
+
 }  // namespace
 
 Step flatten_step(const Operand& x, const Operand& y) {
@@ -38,21 +79,19 @@ Step flatten_step(const Operand& x, const Operand& y) {
           }};
 }
 
-Step copy_channels_step(const Operand& x, const Operand& y, int64_t channel) {
-  return {"copy, " + describe(x.size), [x, y, channel](const Frame& frame) {
-            for_images(frame, x.size.n, [&](int64_t n) {
-              const auto from = x.const_view(frame);
-              const auto to = y.view(frame);
-              const int64_t pixels = x.size.pixels();
-              for (int64_t c = 0; c < x.size.c; ++c) {
-                const float* source = from.at(n, c, 0, 0);
-                float* target = to.at(n, channel + c, 0, 0);
-                for (int64_t i = 0; i < pixels; ++i) {
-                  target[i * kChannelBlock] = source[i * kChannelBlock];
-                }
-              }
-            });
-          }};
+Step place_channels_step(const Operand& x, const Operand& y, int64_t channel) {
+  std::vector<Channel> channels(x.size.c);
+  for (int64_t c = 0; c < x.size.c; ++c) channels[c] = {0, c};
+  return copy_channels("concatenate, " + describe(x.size), {x}, std::move(channels), y, channel);
+}
+
+Step select_step(const Select& layer, const std::vector<Operand>& from, const Operand& y) {
+  std::vector<Channel> all, channels;
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    for (int64_t c = 0; c < from[i].size.c; ++c) all.push_back({static_cast<int>(i), c});
+  }
+  for (const int64_t c : *layer.from) channels.push_back(all[c]);
+  return copy_channels("select channels, " + describe(y.size), from, std::move(channels), y, 0);
 }
 
 Step import_step(const Operand& from, const Operand& to) {

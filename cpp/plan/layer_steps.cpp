@@ -13,12 +13,6 @@ using kernels::PoolTask;
 using kernels::Window;
 using kernels::conv2d::kChannelBlock;
 
-// Items that are worth waking a thread for, of so many operations each.
-int64_t grain(int64_t operations) {
-  constexpr int64_t kWorthAThread = 40'000;
-  return std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(1, operations));
-}
-
 // visit(n, block) for every block of 16 channels of every image.
 template <typename Visit>
 void for_blocks(const Frame& frame, const Operand& y, int64_t operations, const Visit& visit) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <utility>
 
 namespace convship::plan {
@@ -13,9 +14,9 @@ bool operator==(const Size& a, const Size& b) {
 
 const char* layer_name(const Layer& layer) {
   constexpr std::array kNames = {
-      "convolution", "linear", "max pool", "average pool", "adaptive average pool",
-      "activation",  "add",    "multiply", "batch norm",   "concatenate",
-      "flatten"};
+      "convolution",     "linear", "max pool", "average pool", "adaptive average pool",
+      "activation",      "add",    "multiply", "batch norm",   "concatenate",
+      "select channels", "flatten"};
   static_assert(kNames.size() == std::variant_size_v<Layer>);
   return kNames[layer.index()];
 }
@@ -98,7 +99,21 @@ bool absorb(Instruction& one, const Instruction& reader, const Uses& uses, int p
 
 }  // namespace
 
+void Network::drop_unread() {
+  std::vector<bool> read(values_, false);
+  for (const Value v : outputs_) read[v] = true;
+  std::vector<Instruction> kept;
+  for (auto i = instructions_.rbegin(); i != instructions_.rend(); ++i) {
+    if (!read[i->output]) continue;
+    for (const Value v : i->inputs) read[v] = true;
+    kept.push_back(std::move(*i));
+  }
+  instructions_.assign(std::make_move_iterator(kept.rbegin()),
+                       std::make_move_iterator(kept.rend()));
+}
+
 void Network::fuse() {
+  drop_unread();
   for (bool changed = true; changed;) {
     changed = false;
     const Uses uses(instructions_, outputs_, values_);

@@ -91,6 +91,12 @@ struct Affine {
 // Channels of all inputs one after the other.
 struct Concatenate {};
 
+// Channels of all inputs one after the other, of which channel k of the result
+// is number from[k]: slices and shuffles.
+struct Select {
+  std::shared_ptr<const std::vector<int64_t>> from;
+};
+
 // [N, C, H, W] to [N, C * H * W]; `features` is what must come out, or -1.
 struct Flatten {
   int64_t features = -1;
@@ -106,6 +112,7 @@ using Layer = std::variant<Convolve,
                            Multiply,
                            Affine,
                            Concatenate,
+                           Select,
                            Flatten>;
 
 using Value = int;
@@ -125,7 +132,7 @@ class Network {
   void set_outputs(std::vector<Value> outputs) { outputs_ = std::move(outputs); }
 
   // Makes one layer of what a kernel does in one pass: bias, residual,
-  // activation and pooling behind a convolution.
+  // activation and pooling behind a convolution. Drops what nobody reads.
   void fuse();
 
   int inputs() const { return inputs_; }
@@ -134,6 +141,8 @@ class Network {
   const std::vector<Value>& outputs() const { return outputs_; }
 
  private:
+  void drop_unread();
+
   int inputs_ = 0;  // the first values
   int values_ = 0;
   std::vector<Instruction> instructions_;

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "plan/steps.h"
 
 namespace convship::plan {
@@ -20,9 +22,18 @@ View<const float> Operand::const_view(const Frame& frame) const {
   return {v.data, v.n_step, v.c_step, v.h_step, v.w_step, v.block};
 }
 
+float* Operand::channel(const Frame& frame, int64_t n, int64_t c) const {
+  return data(frame) + n * place.n_step + c / kChannelBlock * block_step() + c % kChannelBlock;
+}
+
 int64_t Operand::blocks() const { return (size.c + kChannelBlock - 1) / kChannelBlock; }
 
 int64_t Operand::block_step() const { return size.pixels() * kChannelBlock; }
+
+int64_t grain(int64_t operations) {
+  constexpr int64_t kWorthAThread = 40'000;
+  return std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(1, operations));
+}
 
 std::string describe(const Size& size) {
   std::string text = std::to_string(size.n);

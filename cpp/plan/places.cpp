@@ -37,7 +37,10 @@ class Finder {
       if (part_[v].root < 0) part_[v] = {v};
     }
     for (const Instruction& i : network_.instructions()) {
-      if (is_alias(i, sizes_)) part_[i.output] = part_[stored(i.inputs[0])];
+      const auto channel = alias_channel(i, sizes_);
+      if (!channel) continue;
+      part_[i.output] = part_[stored(i.inputs[0])];
+      part_[i.output].channel += *channel;
     }
     Places places;
     places.values.resize(network_.values());
@@ -53,7 +56,7 @@ class Finder {
 
   bool can_move(Value v) const {
     return maker_[v] >= 0 && part_[v].root < 0 &&
-           !is_alias(network_.instructions()[maker_[v]], sizes_);
+           !alias_channel(network_.instructions()[maker_[v]], sizes_);
   }
 
   void share(const Instruction& cat) {
@@ -196,9 +199,18 @@ int64_t image_floats(const Size& size) {
   return (size.c + kBlock - 1) / kBlock * kBlock * size.pixels();
 }
 
-bool is_alias(const Instruction& instruction, const std::vector<Size>& sizes) {
-  return std::holds_alternative<Flatten>(instruction.layer) &&
-         sizes[instruction.inputs[0]].pixels() == 1;
+std::optional<int64_t> alias_channel(const Instruction& i, const std::vector<Size>& sizes) {
+  if (std::holds_alternative<Flatten>(i.layer) && sizes[i.inputs[0]].pixels() == 1) return 0;
+  if (const auto* select = std::get_if<Select>(&i.layer)) {
+    const std::vector<int64_t>& from = *select->from;
+    // Whole blocks, one after the other.
+    if (i.inputs.size() > 1 || from[0] % kBlock != 0 || from.size() % kBlock != 0) return {};
+    for (std::size_t k = 1; k < from.size(); ++k) {
+      if (from[k] != from[0] + static_cast<int64_t>(k)) return {};
+    }
+    return from[0];
+  }
+  return {};
 }
 
 Places find_places(const Network& network, const std::vector<Size>& sizes) {

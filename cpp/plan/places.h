@@ -1,6 +1,7 @@
 // Where the values of a plan lie: which share memory, and when each is needed.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "plan/network.h"
@@ -33,7 +34,9 @@ Places find_places(const Network& network, const std::vector<Size>& sizes);
 // Floats of an image: whole blocks of 16 channels.
 int64_t image_floats(const Size& size);
 
-// Whether flattening leaves the values where they are.
-bool is_alias(const Instruction& instruction, const std::vector<Size>& sizes);
+// Where a layer leaves its first input's values where they are and shows those
+// channels from this one on.
+std::optional<int64_t> alias_channel(const Instruction& instruction,
+                                     const std::vector<Size>& sizes);
 
 }  // namespace convship::plan

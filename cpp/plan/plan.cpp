@@ -35,7 +35,7 @@ class Builder {
   }
 
   void add(const Instruction& i) {
-    if (is_alias(i, sizes_)) return;
+    if (alias_channel(i, sizes_)) return;
     const Operand y = direct(i.output);
     const auto x = [&](std::size_t k) { return operand(i.inputs[k]); };
     if (const auto* conv = std::get_if<Convolve>(&i.layer)) {
@@ -61,6 +61,10 @@ class Builder {
       steps_.push_back(affine_step(*affine, x(0), y));
     } else if (std::holds_alternative<Flatten>(i.layer)) {
       steps_.push_back(flatten_step(x(0), y));
+    } else if (const auto* select = std::get_if<Select>(&i.layer)) {
+      std::vector<Operand> from;
+      for (const Value v : i.inputs) from.push_back(operand(v));
+      steps_.push_back(select_step(*select, from, y));
     } else {
       concatenate(i, y);
     }
@@ -74,7 +78,7 @@ class Builder {
       const int64_t there = y.place.offset + channel * y.size.pixels();
       const bool in_place = channel % kernels::conv2d::kChannelBlock == 0 &&
                             x.place.offset == there && x.place.n_step == y.place.n_step;
-      if (!in_place) steps_.push_back(copy_channels_step(x, y, channel));
+      if (!in_place) steps_.push_back(place_channels_step(x, y, channel));
       channel += x.size.c;
     }
   }

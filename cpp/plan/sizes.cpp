@@ -76,7 +76,24 @@ class Infer {
     if (static_cast<int64_t>(affine.scale->size()) != in_[0].c) refuse(layer_, "wrong channels");
     return in_[0];
   }
-  Size operator()(const Concatenate&) const {
+  Size operator()(const Concatenate&) const { return joined(); }
+  Size operator()(const Select& select) const {
+    Size y = joined();
+    for (const int64_t channel : *select.from) {
+      if (channel >= y.c) refuse(layer_, "too few channels");
+    }
+    y.c = static_cast<int64_t>(select.from->size());
+    return y;
+  }
+  Size operator()(const Flatten& flatten) const {
+    Size y{in_[0].n, in_[0].c * in_[0].pixels(), {1, 1}, true};
+    if (flatten.features >= 0 && flatten.features != y.c) refuse(layer_, "wrong features");
+    return y;
+  }
+
+ private:
+  // All channels of all inputs.
+  Size joined() const {
     Size y = in_[0];
     y.c = 0;
     for (const Size& x : in_) {
@@ -87,13 +104,7 @@ class Infer {
     }
     return y;
   }
-  Size operator()(const Flatten& flatten) const {
-    Size y{in_[0].n, in_[0].c * in_[0].pixels(), {1, 1}, true};
-    if (flatten.features >= 0 && flatten.features != y.c) refuse(layer_, "wrong features");
-    return y;
-  }
 
- private:
   const Layer& layer_;
   const std::vector<Size>& in_;
 };

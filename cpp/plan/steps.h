@@ -4,6 +4,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "kernels/instruction_set.h"
 #include "kernels/parallel.h"
@@ -34,12 +35,16 @@ struct Operand {
   kernels::conv2d::View<const float> const_view(const Frame& frame) const;
   // Where the value is in memory.
   float* data(const Frame& frame) const { return frame.memory + place.offset; }
+  // Of a channel, the first pixel; 16 floats from one pixel to the next.
+  float* channel(const Frame& frame, int64_t n, int64_t c) const;
   int64_t blocks() const;
   // From one block of 16 channels to the next.
   int64_t block_step() const;
 };
 
 std::string describe(const Size& size);
+// Items that are worth waking a thread for, of so many operations each.
+int64_t grain(int64_t operations);
 
 Step convolve_step(const Convolve& layer, const Operand& x, const Operand* residual, Operand y);
 Step linear_step(const Linear& layer, const Operand& x, const Operand& y);
@@ -52,7 +57,8 @@ Step multiply_step(const Operand& a, const Operand& b, const Operand& y);
 Step affine_step(const Affine& layer, const Operand& x, const Operand& y);
 Step flatten_step(const Operand& x, const Operand& y);
 // Channels of x to those of y from `channel` on.
-Step copy_channels_step(const Operand& x, const Operand& y, int64_t channel);
+Step place_channels_step(const Operand& x, const Operand& y, int64_t channel);
+Step select_step(const Select& layer, const std::vector<Operand>& from, const Operand& y);
 Step import_step(const Operand& from, const Operand& to);
 Step export_step(const Operand& from, const Operand& to);
 

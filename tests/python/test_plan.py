@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,7 @@ def check(network: nn.Module, model: convship.Model, x: Tensor, times: float = 8
         "mnasnet0_5",
         "alexnet",
         "vgg11_bn",
+        "shufflenet_v2_x0_5",
     ],
 )
 def test_torchvision_networks_run_whole_by_a_plan(name: str, tmp_path: Path) -> None:
@@ -85,10 +87,9 @@ def test_torchvision_networks_run_whole_by_a_plan(name: str, tmp_path: Path) -> 
         check(network, model, torch.rand(batch, 3, side, side) - 0.4)
 
 
-@pytest.mark.parametrize("name", ["shufflenet_v2_x1_0", "googlenet"])
-def test_what_no_layer_serves_stays_with_libtorch(name: str, tmp_path: Path) -> None:
+def test_what_no_layer_serves_stays_with_libtorch(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = settle(create_model(name, num_classes=10))
+    network = settle(create_model("googlenet", num_classes=10))
     path = tmp_path / "network.pt"
     torch.jit.script(network).save(str(path))
     model = convship.load(path, allow_plain=True)
@@ -165,8 +166,39 @@ class Views(Layers):
         return self.head(a.contiguous().view(a.size(0), -1)) + self.head(a.reshape(-1, 1280))
 
 
+def shuffle(x: Tensor, groups: int) -> Tensor:
+    """As torchvision writes it."""
+    batch, channels, height, width = x.size()
+    x = x.view(batch, groups, channels // groups, height, width)
+    return torch.transpose(x, 1, 2).contiguous().view(batch, channels, height, width)
+
+
+class Shuffles(Layers):
+    def forward(self, x: Tensor) -> Tensor:
+        a = torch.relu(self.second(self.first(x)))
+        left, right = shuffle(torch.cat([a, self.depthwise(a)], 1), 4).chunk(2, 1)
+        b = shuffle(torch.cat([left, self.depthwise(right)], 1), 2)
+        left, right = b.chunk(2, 1)
+        return torch.cat([left, self.depthwise(right), b[:, :20]], 1)
+
+
+class Slices(Layers):
+    def __init__(self) -> None:
+        super().__init__(channels=64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.second(self.first(x))
+        whole_blocks = torch.relu(a[:, 16:48])
+        first, second, third = a.split([5, 40, 19], 1)
+        pieces = torch.split(a, 30, dim=1)
+        shuffled = torch.nn.functional.channel_shuffle(torch.cat([second, whole_blocks], 1), 6)
+        b = torch.cat([a[:, -64:-32], shuffled, pieces[2], third.contiguous(), first], dim=1)
+        return self.depthwise(b[:, 1:65]) + self.depthwise(b[:, -64:])
+
+
 @pytest.mark.parametrize(
-    "make", [Residuals, InPlaceOnShared, ListsOfUneven, PoolsOfAllKinds, Gates, Views]
+    "make",
+    [Residuals, InPlaceOnShared, ListsOfUneven, PoolsOfAllKinds, Gates, Views, Shuffles, Slices],
 )
 def test_layers_mean_what_torch_means(make: Callable[[], Layers], tmp_path: Path) -> None:
     torch.manual_seed(3)
@@ -179,6 +211,21 @@ def test_layers_mean_what_torch_means(make: Callable[[], Layers], tmp_path: Path
     check(network, model, x.to(memory_format=torch.channels_last))
     wide = torch.randn(2, 3, 16, 32)
     check(network, model, wide[..., ::2])
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("make", [Shuffles, Slices, Views])
+def test_traced_graphs_are_served_too(make: Callable[[], Layers], tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    network = settle(make())
+    x = torch.randn(2, 3, 16, 16)
+    torch.jit.trace(network, x).save(str(tmp_path / "traced.pt"))
+    model = convship.load(tmp_path / "traced.pt", allow_plain=True)
+    assert model.plan(x)["whole"]
+    check(network, model, torch.randn(3, 3, 16, 16))
+
+
+KINDS = "conv conv point act add gate cat pool norm shuffle slice chunk".split()  # noqa: SIM905
 
 
 def random_network(seed: int) -> nn.Module:
@@ -200,7 +247,22 @@ def random_network(seed: int) -> nn.Module:
     for step in range(draw.randint(4, 16)):
         # Mostly the latest tensors; often enough much earlier ones.
         x, c = made[-1] if draw.random() < 0.5 else draw.choice(made[-4:])
-        kind = draw.choice(["conv", "conv", "point", "act", "add", "gate", "cat", "pool", "norm"])
+        kind = draw.choice(
+            [
+                "conv",
+                "conv",
+                "point",
+                "act",
+                "add",
+                "gate",
+                "cat",
+                "pool",
+                "norm",
+                "shuffle",
+                "slice",
+                "chunk",
+            ]
+        )
         out = c
         if step == 0 or (c == 3 and kind != "point"):
             kind = "conv"
@@ -222,6 +284,18 @@ def random_network(seed: int) -> nn.Module:
             others = draw.choices(made[1:], k=draw.randint(1, 2))
             out = c + sum(count for _, count in others)
             node = graph.call_function(torch.cat, ([x, *(other for other, _ in others)], 1))
+        elif kind == "shuffle":
+            groups = draw.choice([count for count in (1, 2, 3, 4, 5) if c % count == 0])
+            node = graph.call_function(f.channel_shuffle, (x, groups))
+        elif kind == "slice":
+            begin = draw.choice([start for start in (0, 2, 16) if start < c])
+            out = draw.choice([count for count in (1, 4, 16, c - begin) if begin + count <= c])
+            channels = (slice(None), slice(begin, begin + out))
+            node = graph.call_function(operator.getitem, (x, channels))
+        elif kind == "chunk":
+            node = graph.call_function(torch.chunk, (x, 2, 1))
+            node = graph.call_function(operator.getitem, (node, 0))
+            out = (c + 1) // 2
         elif kind == "pool":
             node = graph.call_function(f.max_pool2d, (x, 3, 1, 1))
         else:

@@ -83,11 +83,15 @@ template <typename T>
 Convolution<T>::~Convolution() = default;
 
 template <typename T>
-Family Convolution<T>::family(const Geometry& geometry) const {
+Family Convolution<T>::family(const Geometry& geometry, bool channels_adjoin) const {
   const InstructionSet& isa = instruction_set(active_instruction_set());
-  return choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
-                           .may_round = kMayRound<T> && accuracy_ == Accuracy::fast,
-                           .may_expand = finite_});
+  const Family family = choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
+                                          .may_round = kMayRound<T> && accuracy_ == Accuracy::fast,
+                                          .may_expand = finite_,
+                                          .channels_adjoin = channels_adjoin});
+  const bool depthwise = std::is_same_v<T, float> && family != Family::plain && channels_adjoin &&
+                         DepthwisePack::serves(geometry);
+  return depthwise ? Family::depthwise : family;
 }
 
 template <typename T>

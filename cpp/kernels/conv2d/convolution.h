@@ -68,7 +68,8 @@ class Convolution {
            const Parallel& parallel) const;
 
   // Which loop serves this geometry, with the active instruction set.
-  Family family(const Geometry& geometry) const;
+  // channels_adjoin: in memory, those of the input and of the output.
+  Family family(const Geometry& geometry, bool channels_adjoin = false) const;
 
  private:
   class Packs;

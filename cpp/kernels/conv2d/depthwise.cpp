@@ -14,17 +14,20 @@ bool vectors_adjoin(const View<const float>& view, int64_t lanes) {
 
 }  // namespace
 
+bool DepthwisePack::serves(const Geometry& g) {
+  return g.groups == g.c_in && g.c_out == g.c_in && g.c_in > 1 && g.pool_size.h == 1 &&
+         g.pool_size.w == 1 && g.pool_stride.h == 1 && g.pool_stride.w == 1;
+}
+
 bool DepthwisePack::serves(const Call<float>& call) {
-  const Geometry& g = call.geometry;
   const auto same_steps = [](const auto& a, const auto& b) {
     return a.n_step == b.n_step && a.c_step == b.c_step && a.h_step == b.h_step &&
            a.w_step == b.w_step && a.block == b.block;
   };
   const View<const float> output{call.output.data,   call.output.n_step, call.output.c_step,
                                  call.output.h_step, call.output.w_step, call.output.block};
-  return g.groups == g.c_in && g.c_out == g.c_in && g.c_in > 1 && g.pool_size.h == 1 &&
-         g.pool_size.w == 1 && g.pool_stride.h == 1 && g.pool_stride.w == 1 && !call.index &&
-         vectors_adjoin(call.input, kChannelBlock) && vectors_adjoin(output, kChannelBlock) &&
+  return serves(call.geometry) && !call.index && vectors_adjoin(call.input, kChannelBlock) &&
+         vectors_adjoin(output, kChannelBlock) &&
          (!call.residual.data || same_steps(call.residual, output));
 }
 
@@ -32,7 +35,7 @@ DepthwisePack::DepthwisePack(const InstructionSet& isa,
                              const WeightShape& shape,
                              const float* weight,
                              const float* bias)
-    : loops_(isa.layers), interleave_(isa.single.interleave), lanes_(isa.single.lanes) {
+    : loops_(isa.layers), lanes_(isa.single.lanes) {
   const int64_t taps = shape.kernel.h * shape.kernel.w;
   const int64_t padded = ceil_div(shape.c_out, lanes_) * lanes_;
   weight_ = make_aligned<float>(padded * taps);
@@ -59,50 +62,37 @@ std::vector<int64_t> DepthwisePack::run(const Call<float>& call, const Parallel&
   base.stride = g.stride;
   base.dilation = g.dilation;
   base.activation = call.activation;
-  // Bands, too, where there are few vectors for the threads.
-  const int64_t bands = parallel.width() > 1 && g.n * vectors < 4 * parallel.width()
-                            ? std::min<int64_t>(g.conv.h, 4)
-                            : 1;
-  const int64_t rows = ceil_div(g.conv.h, bands);
+  base.image = g.image;
   const bool padded = g.padding.h > 0 || g.padding.w > 0;
-  Interleave<float> copy{};
-  copy.c_step = call.input.c_step;
-  copy.h_step = call.input.h_step;
-  copy.w_step = call.input.w_step;
-  copy.block = call.input.block;
-  copy.image = g.image;
-  copy.left = -g.padding.w;
-  copy.columns = (g.conv.w - 1) * g.stride.w + (g.kernel.w - 1) * g.dilation.w + 1;
+  const int64_t columns = (g.conv.w - 1) * g.stride.w + (g.kernel.w - 1) * g.dilation.w + 1;
+  // Bands of rows: strips that stay in a cache, work for every thread.
+  constexpr int64_t kStripBytes = 24 << 10;
+  const int64_t row_bytes = columns * lanes_ * static_cast<int64_t>(sizeof(float));
+  const int64_t rows_in_cache =
+      std::max<int64_t>(4, (kStripBytes / row_bytes - rows_under(1, g)) / g.stride.h + 1);
+  const bool few = parallel.width() > 1 && g.n * vectors < 4 * parallel.width();
+  const int64_t bands =
+      std::max(few ? std::min<int64_t>(g.conv.h, 4) : 1, ceil_div(g.conv.h, rows_in_cache));
+  const int64_t rows = ceil_div(g.conv.h, bands);
   const double operations = 2.0 * static_cast<double>(taps * lanes_ * rows * g.conv.w);
   constexpr double kWorthAThread = 4e4;
   const auto grain = static_cast<int64_t>(std::clamp(kWorthAThread / operations, 1.0, 1e6));
   parallel.run(g.n * vectors * bands, grain, [&](int64_t begin, int64_t end) {
-    const auto strip =
-        make_aligned<float>(padded ? rows_under(rows, g) * copy.columns * lanes_ : 0);
+    const auto strip = make_aligned<float>(padded ? rows_under(rows, g) * columns * lanes_ : 0);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / bands / vectors, c = item / bands % vectors * lanes_;
       const int64_t first = item % bands * rows;
       if (first >= g.conv.h) continue;
       DepthwiseTask task = base;
       task.size = {std::min(rows, g.conv.h - first), g.conv.w};
+      task.corner = {first * g.stride.h - g.padding.h, -g.padding.w};
       task.channels = std::min(lanes_, g.c_in - c);
+      task.x = call.input.at(n, c, 0, 0);
+      task.strip = padded ? strip.get() : nullptr;
       task.y = call.output.at(n, c, first, 0);
       task.residual = call.residual.data ? call.residual.at(n, c, first, 0) : nullptr;
       task.weight = weight_.get() + c * taps;
       task.bias = bias_.get() + c;
-      if (padded) {
-        Interleave<float> source = copy;
-        source.x = call.input.at(n, c, 0, 0);
-        source.channels = task.channels;
-        source.top = first * g.stride.h - g.padding.h;
-        source.rows = rows_under(task.size.h, g);
-        interleave_(source, strip.get());
-        task.x = strip.get();
-        task.x_row = copy.columns * lanes_;
-        task.x_column = lanes_;
-      } else {
-        task.x = call.input.at(n, c, first * g.stride.h, 0);
-      }
       loops_.depthwise(task);
     }
   });

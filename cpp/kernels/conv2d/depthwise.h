@@ -10,8 +10,9 @@ namespace convship::kernels::conv2d {
 
 class DepthwisePack final : public Pack<float> {
  public:
-  // Whether it serves the call: one channel a group, no pooling, channels that
-  // adjoin in memory. Sums in the order of the other direct loops.
+  // Whether it serves calls of one channel a group, without pooling, where
+  // channels adjoin in memory. Sums in the order of the other direct loops.
+  static bool serves(const Geometry& geometry);
   static bool serves(const Call<float>& call);
 
   DepthwisePack(const InstructionSet& isa,
@@ -23,7 +24,6 @@ class DepthwisePack final : public Pack<float> {
 
  private:
   const LayerLoops& loops_;
-  void (*interleave_)(const Interleave<float>&, float* to);
   int64_t lanes_;
   AlignedArray<float> weight_;  // [vector][tap][lanes]
   AlignedArray<float> bias_;    // [vector][lanes]

@@ -59,11 +59,15 @@ struct LinearTask {
 };
 
 // One vector of channels of one image, each channel with a kernel of its own.
-// Every tap of every result is inside of x.
 struct DepthwiseTask {
-  const float* x;
+  const float* x;  // the first pixel of the image
   int64_t x_row;
   int64_t x_column;
+  conv2d::Pair image;
+  conv2d::Pair corner;  // of the image, where the first tap of the first result is
+  // Room for the rows and columns under the result, a vector each, where some of
+  // them lie outside of the image; else null.
+  float* strip;
   const float* residual;  // steps as y; or null
   float* y;
   int64_t y_row;

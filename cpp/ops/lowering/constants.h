@@ -20,6 +20,11 @@ inline std::optional<int64_t> constant_int(const torch::jit::Value* value) {
   const auto found = constant(value);
   if (found && found->isInt()) return found->toInt();
   if (found && found->isBool()) return found->toBool() ? 1 : 0;
+  // As tracing writes them.
+  if (found && found->isTensor() && found->toTensor().dim() == 0 &&
+      c10::isIntegralType(found->toTensor().scalar_type(), false)) {
+    return found->toTensor().item<int64_t>();
+  }
   return {};
 }
 

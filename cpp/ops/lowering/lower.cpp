@@ -3,6 +3,7 @@
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <map>
 #include <unordered_map>
 #include <utility>
@@ -48,29 +49,38 @@ class Lowering {
       : module_(module), graph_(module.get_method("forward").graph()) {}
 
   Lowered run() {
-    Part part;
-    std::vector<Node*> nodes(graph_->nodes().begin(), graph_->nodes().end());
-    for (Node* node : nodes) {
-      if (part.accept(node)) continue;
-      close(part);
-      part = {};
-      part.accept(node);
-    }
-    close(part);
+    const std::vector<Node*> nodes(graph_->nodes().begin(), graph_->nodes().end());
+    for (std::size_t begin = 0; begin < nodes.size();) begin = lower_from(nodes, begin);
     torch::jit::EliminateDeadCode(graph_);
     count_what_is_left();
     return std::move(lowered_);
   }
 
  private:
-  void close(const Part& part) {
-    const auto outputs = part.outputs();
-    if (!part.worthwhile() || !outputs || outputs->empty()) return;
-    plan::Network network = part.network(*outputs);
+  // The longest part that begins at this node and makes nothing but tensors
+  // for the nodes behind it. Returns where to go on.
+  std::size_t lower_from(const std::vector<Node*>& nodes, std::size_t begin) {
+    for (std::size_t limit = nodes.size(); limit > begin;) {
+      Part part;
+      std::size_t end = begin;
+      while (end < limit && part.accept(nodes[end])) ++end;
+      if (!part.worthwhile()) return std::max(end, begin + 1);
+      const auto outputs = part.outputs();
+      if (outputs && !outputs->empty()) {
+        close(part, *outputs);
+        return end;
+      }
+      limit = end - 1;
+    }
+    return begin + 1;
+  }
+
+  void close(const Part& part, const std::vector<Value*>& outputs) {
+    plan::Network network = part.network(outputs);
     network.fuse();
     auto planned = c10::make_intrusive<Planned>(std::move(network), part.kinds(), part.weights(),
-                                                copy_of(part, *outputs));
-    replace(part, *outputs, planned);
+                                                copy_of(part, outputs));
+    replace(part, outputs, planned);
     lowered_.parts.push_back(std::move(planned));
   }
 

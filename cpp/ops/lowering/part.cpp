@@ -93,16 +93,15 @@ std::optional<plan::Value> Part::tensor(Value* value, int64_t dimensions) {
   return input;
 }
 
-std::optional<int64_t> Part::number(const Value* value) const {
-  const auto found = known_.find(value);
-  if (found == known_.end()) return constant_int(value);
-  if (const auto* n = std::get_if<int64_t>(&found->second)) return *n;
-  return {};
-}
-
 void Part::bind(const Value* value, plan::Value to, int64_t dimensions) {
   tensors_[value] = to;
   dimensions_[to] = dimensions;
+}
+
+plan::Value Part::push(plan::Layer layer, std::vector<plan::Value> inputs) {
+  const auto made = static_cast<plan::Value>(layers_.size());
+  layers_.push_back({std::move(layer), std::move(inputs), made});
+  return made;
 }
 
 void Part::finish(Node* node,
@@ -111,8 +110,7 @@ void Part::finish(Node* node,
                   int64_t dimensions,
                   bool in_place) {
   const plan::Value before = inputs[0];
-  const auto after = static_cast<plan::Value>(layers_.size());
-  layers_.push_back({std::move(layer), std::move(inputs), after});
+  const plan::Value after = push(std::move(layer), std::move(inputs));
   if (in_place) {
     for (auto& [value, to] : tensors_) {
       if (to == before) to = after;
@@ -124,7 +122,10 @@ void Part::finish(Node* node,
 bool Part::may_overwrite(const Value* value) const {
   const auto found = tensors_.find(value);
   const bool is_input = std::find(inputs_.begin(), inputs_.end(), value) != inputs_.end();
-  if (found == tensors_.end() || is_input || base_.count(found->second)) return false;
+  if (found == tensors_.end() || is_input || base_.count(found->second) ||
+      shown_.count(found->second)) {
+    return false;
+  }
   return std::none_of(base_.begin(), base_.end(),
                       [&](const auto& view) { return view.second == found->second; });
 }

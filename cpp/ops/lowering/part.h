@@ -7,6 +7,8 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -44,10 +46,20 @@ class Part {
     plan::Value value;
   };
   struct BatchSize {};  // of any of the part's tensors
-  using Number = std::variant<int64_t, BatchSize>;
+  struct Side {         // the height (2) or width (3) of a tensor
+    plan::Value value;
+    int64_t dimension;
+  };
+  using Number = std::variant<int64_t, BatchSize, Side>;
   using Numbers = std::vector<Number>;
   using Tensors = std::vector<Value*>;
-  using Known = std::variant<int64_t, BatchSize, SizesOf, Numbers, Tensors>;
+  using Pieces = std::vector<plan::Value>;  // a list of tensors that one node made
+  struct Grouped {                          // images as [N, groups, C / groups, H, W]
+    plan::Value value;
+    int64_t groups;
+    bool swapped;  // [N, C / groups, groups, H, W]
+  };
+  using Known = std::variant<int64_t, BatchSize, Side, SizesOf, Numbers, Tensors, Pieces, Grouped>;
 
   bool translate(Node* node);
   bool convolution(Node* node, std::size_t groups, bool may_transpose);
@@ -61,6 +73,15 @@ class Part {
   bool mean(Node* node);
   bool flatten(Node* node);
   bool view(Node* node);
+  bool group(Node* node, const Numbers& shape);
+  bool transpose(Node* node);
+  bool contiguous(Node* node);
+  bool ungroup(Node* node, const Numbers& shape);
+  bool channel_shuffle(Node* node);
+  bool chunk(Node* node);
+  bool split(Node* node);
+  bool slice(Node* node);
+  bool cut(Node* node, const std::vector<int64_t>& ends);
   bool add(Node* node, bool in_place);
   bool multiply(Node* node);
   bool concatenate(Node* node);
@@ -69,6 +90,10 @@ class Part {
   bool identity(Node* node, std::size_t training);
   bool size(Node* node);
   bool length(Node* node);
+  bool unpack(Node* node);
+  bool item(Node* node);
+  bool same_number(Node* node);
+  bool divide(Node* node);
   bool compare(Node* node);
   bool list(Node* node);
   bool branch(Node* node);
@@ -77,14 +102,32 @@ class Part {
   // have that many dimensions.
   std::optional<plan::Value> tensor(Value* value, int64_t dimensions);
   bool inside(const Value* value) const { return tensors_.count(value) > 0; }
+  // Of a tensor of the part, where weights tell.
+  std::optional<int64_t> channels(plan::Value value) const;
+  template <typename Kind>
+  const Kind* known(const Value* value) const {
+    const auto found = known_.find(value);
+    return found == known_.end() ? nullptr : std::get_if<Kind>(&found->second);
+  }
+  std::optional<Numbers> numbers(const Value* value) const;
+  // Of one of the value's dimensions, as far as it is known.
+  std::optional<Number> extent(plan::Value value, int64_t dimension) const;
+  bool learn(const Value* value, const std::optional<Number>& number);
+  bool is_batch_and_image(const Numbers& shape, plan::Value x) const;
+  std::optional<int64_t> channels_to_cut(const Node* node, std::size_t dimension) const;
+  // Where a channel comes from that was concatenated or selected, perhaps often.
+  std::pair<plan::Value, int64_t> origin(plan::Value value, int64_t channel) const;
   std::optional<int64_t> number(const Value* value) const;
   void bind(const Value* value, plan::Value to, int64_t dimensions);
+  plan::Value push(plan::Layer layer, std::vector<plan::Value> inputs);
   // The node's result, written over its first input where in_place.
   void finish(Node* node,
               plan::Layer layer,
               std::vector<plan::Value> inputs,
               int64_t dimensions,
               bool in_place = false);
+  // Channels of a value in a new order, read from where they were made.
+  plan::Value select(plan::Value value, std::vector<int64_t> from);
   bool may_overwrite(const Value* value) const;
   const at::Tensor& keep(at::Tensor weight);
 
@@ -94,6 +137,7 @@ class Part {
   std::unordered_map<const Value*, plan::Value> tensors_;
   std::unordered_map<const Value*, Known> known_;
   std::unordered_map<plan::Value, plan::Value> base_;  // of a view: whose memory it shows
+  std::unordered_set<plan::Value> shown_;              // by views with other dimensions
   std::vector<Node*> nodes_;
   std::vector<Value*> inputs_;
   std::vector<PlannedInput> kinds_;

@@ -52,7 +52,18 @@ bool Part::translate(Node* node) {
   if (kind == "aten::dropout" || kind == "aten::dropout_" || kind == "aten::feature_dropout") {
     return identity(node, 2);
   }
-  if (kind == "aten::contiguous") return identity(node, 0);
+  if (kind == "aten::contiguous") return contiguous(node);
+  if (kind == "aten::transpose") return transpose(node);
+  if (kind == "aten::channel_shuffle" || kind == "aten::native_channel_shuffle") {
+    return channel_shuffle(node);
+  }
+  if (kind == "aten::chunk") return chunk(node);
+  if (kind == "aten::split" || kind == "aten::split_with_sizes") return split(node);
+  if (kind == "aten::slice") return slice(node);
+  if (kind == "prim::ListUnpack") return unpack(node);
+  if (kind == "aten::__getitem__") return item(node);
+  if (kind == "prim::NumToTensor" || kind == "aten::Int") return same_number(node);
+  if (kind == "aten::floordiv" || kind == "aten::floor_divide") return divide(node);
   if (kind == "aten::size") return size(node);
   if (kind == "aten::len" || kind == "aten::dim") return length(node);
   if (kind == "aten::gt" || kind == "aten::ge" || kind == "aten::lt" || kind == "aten::le" ||
@@ -218,18 +229,17 @@ bool Part::flatten(Node* node) {
   return true;
 }
 
-// To [batch, -1], [batch, features] or [-1, features].
+// To [batch, -1], [batch, features] or [-1, features]; or groups of channels.
 bool Part::view(Node* node) {
-  Numbers shape;
-  if (const auto given = constant_ints(node->input(1))) {
-    shape.assign(given->begin(), given->end());
-  } else if (const auto known = known_.find(node->input(1)); known != known_.end()) {
-    if (const auto* numbers = std::get_if<Numbers>(&known->second)) shape = *numbers;
-  }
-  if (shape.size() != 2) return false;
-  const auto* features = std::get_if<int64_t>(&shape[1]);
-  const auto* rows = std::get_if<int64_t>(&shape[0]);
-  if (!features || (rows && (*rows != -1 || *features < 1))) return false;
+  const auto shape = numbers(node->input(1));
+  if (!shape) return false;
+  if (shape->size() == 5) return group(node, *shape);
+  if (shape->size() == 4) return ungroup(node, *shape);
+  if (shape->size() != 2) return false;
+  const auto* features = std::get_if<int64_t>(&(*shape)[1]);
+  const auto* rows = std::get_if<int64_t>(&(*shape)[0]);
+  const bool batch = std::holds_alternative<BatchSize>((*shape)[0]) || (rows && *rows == -1);
+  if (!features || !batch || (rows && *features < 1)) return false;
   if (!inside(node->input(0))) return false;
   const auto x = tensor(node->input(0), 4);
   if (!x) return false;
@@ -256,34 +266,6 @@ bool Part::multiply(Node* node) {
   const int64_t dimensions = dimensions_.at(tensors_.at(a));
   if (dimensions_.at(tensors_.at(b)) != dimensions) return false;
   finish(node, plan::Multiply{}, {tensors_.at(a), tensors_.at(b)}, dimensions);
-  return true;
-}
-
-bool Part::concatenate(Node* node) {
-  const auto known = known_.find(node->input(0));
-  if (known == known_.end() || constant_int(node->input(1)) != 1) return false;
-  const auto* list = std::get_if<Tensors>(&known->second);
-  if (!list || list->empty()) return false;
-  const auto first = std::find_if(list->begin(), list->end(), [&](Value* v) { return inside(v); });
-  if (first == list->end()) return false;
-  const int64_t dimensions = dimensions_.at(tensors_.at(*first));
-  std::vector<plan::Value> inputs;
-  for (Value* value : *list) {
-    const auto x = tensor(value, dimensions);
-    if (!x) return false;
-    inputs.push_back(*x);
-  }
-  finish(node, plan::Concatenate{}, std::move(inputs), dimensions);
-  return true;
-}
-
-bool Part::append(Node* node) {
-  const auto known = known_.find(node->input(0));
-  if (known == known_.end()) return false;
-  auto* list = std::get_if<Tensors>(&known->second);
-  // A result that is read would be the same list under another name.
-  if (!list || !inside(node->input(1)) || !node->output()->uses().empty()) return false;
-  list->push_back(node->input(1));
   return true;
 }
 
@@ -321,84 +303,6 @@ bool Part::identity(Node* node, std::size_t training) {
   const plan::Value x = tensors_.at(node->input(0));
   bind(node->output(), x, dimensions_.at(x));
   return true;
-}
-
-bool Part::size(Node* node) {
-  if (!inside(node->input(0))) return false;
-  const plan::Value x = tensors_.at(node->input(0));
-  if (node->inputs().size() == 1) {
-    known_[node->output()] = SizesOf{x};
-    return true;
-  }
-  if (constant_int(node->input(1)) != 0) return false;
-  known_[node->output()] = BatchSize{};
-  return true;
-}
-
-// Of a tensor or of its sizes.
-bool Part::length(Node* node) {
-  const auto known = known_.find(node->input(0));
-  if (inside(node->input(0))) {
-    known_[node->output()] = dimensions_.at(tensors_.at(node->input(0)));
-    return true;
-  }
-  if (known == known_.end()) return false;
-  const auto* sizes = std::get_if<SizesOf>(&known->second);
-  if (!sizes) return false;
-  known_[node->output()] = dimensions_.at(sizes->value);
-  return true;
-}
-
-bool Part::compare(Node* node) {
-  if (!known_.count(node->input(0)) && !known_.count(node->input(1))) return false;
-  const auto a = number(node->input(0)), b = number(node->input(1));
-  if (!a || !b) return false;
-  const std::string_view kind = node->kind().toQualString();
-  const bool holds = kind == "aten::gt"   ? *a > *b
-                     : kind == "aten::ge" ? *a >= *b
-                     : kind == "aten::lt" ? *a < *b
-                     : kind == "aten::le" ? *a <= *b
-                     : kind == "aten::eq" ? *a == *b
-                                          : *a != *b;
-  known_[node->output()] = static_cast<int64_t>(holds);
-  return true;
-}
-
-bool Part::list(Node* node) {
-  if (node->output()->type()->isSubtypeOf(*c10::ListType::ofTensors())) {
-    const auto inputs = node->inputs();
-    if (std::none_of(inputs.begin(), inputs.end(), [&](Value* v) { return inside(v); })) {
-      return false;
-    }
-    known_[node->output()] = Tensors(inputs.begin(), inputs.end());
-    return true;
-  }
-  Numbers numbers;
-  bool mine = false;
-  for (Value* value : node->inputs()) {
-    const auto known = known_.find(value);
-    mine = mine || known != known_.end();
-    if (known != known_.end() && std::holds_alternative<BatchSize>(known->second)) {
-      numbers.emplace_back(BatchSize{});
-    } else if (const auto n = number(value)) {
-      numbers.emplace_back(*n);
-    } else {
-      return false;
-    }
-  }
-  if (!mine) return false;
-  known_[node->output()] = std::move(numbers);
-  return true;
-}
-
-// Of a condition that is known, to a block that computes nothing.
-bool Part::branch(Node* node) {
-  if (!known_.count(node->input(0))) return false;
-  const auto holds = number(node->input(0));
-  if (!holds || !node->outputs().empty()) return false;
-  const auto* block = node->blocks().at(*holds != 0 ? 0 : 1);
-  return std::all_of(block->nodes().begin(), block->nodes().end(),
-                     [](const Node* inner) { return inner->kind() == c10::prim::Constant; });
 }
 
 }  // namespace convship::ops::lowering

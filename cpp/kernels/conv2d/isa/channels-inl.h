@@ -187,16 +187,13 @@ struct Channels {
         }
       }
     }
+    if constexpr (kFinal) return pooling.template finish<kSize>(sum, to);
     CONVSHIP_UNROLL
     for (int j = 0; j < kSize; ++j) {
       CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         const V value = kPairs ? max_of(sum[2 * j][v], sum[2 * j + 1][v]) : sum[j][v];
-        if constexpr (kFinal) {
-          pooling.finish(value, to + j * t.target.column_step + t.target.starts[v]);
-        } else {
-          hn::Store(value, d, to + (j * kVectors + v) * kLanes);
-        }
+        hn::Store(value, d, to + (j * kVectors + v) * kLanes);
       }
     }
   }

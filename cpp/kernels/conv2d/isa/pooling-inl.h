@@ -33,11 +33,30 @@ struct Pooling {
     return !indexed() && target.channel_step == 1 && target.channels == kBlock;
   }
 
-  // A vector of sums to its place, of which the residual has the same.
-  HWY_INLINE void finish(V value, A* to) const {
+  // A column's sums, kColumns times, to their places, of which the residual has
+  // the same.
+  template <int kColumns>
+  HWY_INLINE void finish(V (*sum)[kVectors], A* to) const {
     const D d;
-    if (target.residual) value = hn::Add(value, hn::LoadU(d, target.residual + (to - target.y)));
-    hn::StoreU(activate(target.activation, value), d, to);
+    const int64_t step = target.column_step;
+    if (target.residual) {
+      const A* from = target.residual + (to - target.y);
+      CONVSHIP_UNROLL
+      for (int j = 0; j < kColumns; ++j) {
+        CONVSHIP_UNROLL
+        for (int v = 0; v < kVectors; ++v) {
+          sum[j][v] = hn::Add(sum[j][v], hn::LoadU(d, from + j * step + target.starts[v]));
+        }
+      }
+    }
+    activate_all<kColumns * kVectors>(target.activation, &sum[0][0]);
+    CONVSHIP_UNROLL
+    for (int j = 0; j < kColumns; ++j) {
+      CONVSHIP_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        hn::StoreU(sum[j][v], d, to + j * step + target.starts[v]);
+      }
+    }
   }
 
   bool indexed() const { return target.narrow || target.wide; }

@@ -56,21 +56,28 @@ HWY_INLINE V hardsigmoid(V x) {
   return hn::Div(relu6(hn::Add(x, hn::Set(d, 3))), hn::Set(d, 6));
 }
 
-template <class V>
-HWY_NOINLINE V rarer_activation(Activation activation, V x) {
+// One decision for a whole row of vectors.
+template <class D, typename A = hn::TFromD<D>>
+HWY_NOINLINE void rarer_activation(D d, Activation activation, A* values, int64_t count) {
+  const auto each = [&](const auto& function) {
+    for (int64_t i = 0; i < count; i += hn::MaxLanes(d)) {
+      hn::Store(function(hn::Load(d, values + i)), d, values + i);
+    }
+  };
+  using V = hn::Vec<D>;
   switch (activation) {
     case Activation::relu6:
-      return relu6(x);
+      return each([](V x) { return relu6(x); });
     case Activation::sigmoid:
-      return sigmoid(x);
+      return each([](V x) { return sigmoid(x); });
     case Activation::hardsigmoid:
-      return hardsigmoid(x);
+      return each([](V x) { return hardsigmoid(x); });
     case Activation::silu:
-      return hn::Mul(x, sigmoid(x));
+      return each([](V x) { return hn::Mul(x, sigmoid(x)); });
     case Activation::hardswish:
-      return hn::Mul(x, hardsigmoid(x));
+      return each([](V x) { return hn::Mul(x, hardsigmoid(x)); });
     default:
-      return x;
+      return;
   }
 }
 
@@ -78,7 +85,30 @@ template <class V>
 HWY_INLINE V activate(Activation activation, V x) {
   if (activation == Activation::none) return x;
   if (activation == Activation::relu) return relu(x);
-  return rarer_activation(activation, x);
+  const hn::DFromV<V> d;
+  HWY_ALIGN hn::TFromV<V> lanes[hn::MaxLanes(d)];
+  hn::Store(x, d, lanes);
+  rarer_activation(d, activation, lanes, hn::MaxLanes(d));
+  return hn::Load(d, lanes);
+}
+
+// Of the vectors of a tile.
+template <int kCount, class V>
+HWY_INLINE void activate_all(Activation activation, V* values) {
+  if (activation == Activation::none) return;
+  if (activation == Activation::relu) {
+    CONVSHIP_UNROLL
+    for (int i = 0; i < kCount; ++i) values[i] = relu(values[i]);
+    return;
+  }
+  const hn::DFromV<V> d;
+  constexpr int64_t kLanes = hn::MaxLanes(hn::DFromV<V>());
+  HWY_ALIGN hn::TFromV<V> lanes[kCount * kLanes];
+  CONVSHIP_UNROLL
+  for (int i = 0; i < kCount; ++i) hn::Store(values[i], d, lanes + i * kLanes);
+  rarer_activation(d, activation, lanes, kCount * kLanes);
+  CONVSHIP_UNROLL
+  for (int i = 0; i < kCount; ++i) values[i] = hn::Load(d, lanes + i * kLanes);
 }
 
 // max(|a|, |b|); NaN where b is. As integers, magnitudes of floats are ordered,

@@ -7,19 +7,16 @@ using FV = hn::Vec<F>;
 constexpr int64_t kF = hn::MaxLanes(F());
 constexpr int64_t kPixel = 16;
 
-// `exist` of a vector's values; memory beyond them is not touched.
+// `exist` of a vector's values; memory beyond them is not touched, which is what
+// masked loads and stores promise from AVX2 on.
 HWY_INLINE FV load_some(const float* from, int64_t exist) {
-  if (exist >= kF) return hn::LoadU(F(), from);
-  HWY_ALIGN float lanes[kF] = {};
-  for (int64_t i = 0; i < exist; ++i) lanes[i] = from[i];
-  return hn::Load(F(), lanes);
+  return exist >= kF ? hn::LoadU(F(), from)
+                     : hn::MaskedLoad(hn::FirstN(F(), static_cast<size_t>(exist)), F(), from);
 }
 
 HWY_INLINE void store_some(FV value, float* to, int64_t exist) {
   if (exist >= kF) return hn::StoreU(value, F(), to);
-  HWY_ALIGN float lanes[kF];
-  hn::Store(value, F(), lanes);
-  for (int64_t i = 0; i < exist; ++i) to[i] = lanes[i];
+  hn::BlendedStore(value, hn::FirstN(F(), static_cast<size_t>(exist)), F(), to);
 }
 
 template <bool kAverage>
@@ -143,57 +140,141 @@ void linear_layer(const LinearTask& t) {
   for (; row < t.end; ++row) linear_rows<1>(t, row);
 }
 
-// kColumns results of a row. kWhole: all channels of the vector exist.
-template <bool kWhole, int kColumns>
-HWY_INLINE void depthwise_tile(const DepthwiseTask& t, int64_t p, int64_t q) {
+// The rows and columns under a result, side by side and with zeros for what is
+// outside of the image. Returns the columns of a row.
+HWY_INLINE int64_t copy_into_strip(const DepthwiseTask& t) {
   const F d;
-  const int64_t step = t.stride.w * t.x_column;
+  const int64_t rows = (t.size.h - 1) * t.stride.h + (t.kernel.h - 1) * t.dilation.h + 1;
+  const int64_t columns = (t.size.w - 1) * t.stride.w + (t.kernel.w - 1) * t.dilation.w + 1;
+  const int64_t left = smaller(larger(-t.corner.w, 0), columns);
+  const int64_t right = larger(left, smaller(t.image.w - t.corner.w, columns));
+  float* to = t.strip;
+  for (int64_t i = 0; i < rows; ++i, to += columns * kF) {
+    const int64_t y = t.corner.h + i;
+    const bool inside = y >= 0 && y < t.image.h;
+    const int64_t begin = inside ? left : columns, end = inside ? right : columns;
+    for (int64_t j = 0; j < begin; ++j) hn::StoreU(hn::Zero(d), d, to + j * kF);
+    const float* from = t.x + y * t.x_row + t.corner.w * t.x_column;
+    for (int64_t j = begin; j < end; ++j) {
+      hn::StoreU(load_some(from + j * t.x_column, t.channels), d, to + j * kF);
+    }
+    for (int64_t j = end; j < columns; ++j) hn::StoreU(hn::Zero(d), d, to + j * kF);
+  }
+  return columns;
+}
+
+// What is summed: rows and columns of an image, or of a strip, which has all
+// channels of a vector.
+struct DepthwiseSource {
+  const float* x;
+  int64_t row;
+  int64_t column;
+};
+
+// Residual, activation and the way out. Decided once for all columns: beside so
+// few multiplications a decision each would show.
+template <int kColumns>
+HWY_INLINE void finish_tile(const DepthwiseTask& t, FV* sum, int64_t at) {
+  const F d;
+  const int64_t column = t.y_column, channels = t.channels;
+  if (t.residual) {
+    const float* residual = t.residual + at;
+    for (int j = 0; j < kColumns; ++j) {
+      sum[j] = hn::Add(sum[j], load_some(residual + j * column, channels));
+    }
+  }
+  activate_all<kColumns>(t.activation, sum);
+  float* y = t.y + at;
+  if (channels >= kF) {
+    CONVSHIP_UNROLL
+    for (int j = 0; j < kColumns; ++j) hn::StoreU(sum[j], d, y + j * column);
+  } else {
+    for (int j = 0; j < kColumns; ++j) store_some(sum[j], y + j * column, channels);
+  }
+}
+
+// kColumns results of a row. kWhole: all channels of x's vector exist. kTaps: the
+// kernel's width where neighbouring results look at neighbouring columns, so
+// that a column is loaded once for all of them; else 0.
+template <bool kWhole, int kTaps, int kColumns>
+HWY_INLINE void depthwise_tile(const DepthwiseTask& t,
+                               const DepthwiseSource& source,
+                               int64_t p,
+                               int64_t q) {
+  const F d;
+  const int64_t step = t.stride.w * source.column;
   const int64_t channels = kWhole ? kF : t.channels;
   FV sum[kColumns];
   CONVSHIP_UNROLL
   for (int j = 0; j < kColumns; ++j) sum[j] = hn::LoadU(d, t.bias);
-  const float* row = t.x + p * t.stride.h * t.x_row + q * step;
+  const float* row = source.x + p * t.stride.h * source.row + q * step;
   const float* w = t.weight;
-  for (int64_t i = 0; i < t.kernel.h; ++i, row += t.dilation.h * t.x_row) {
-    const float* from = row;
-    for (int64_t k = 0; k < t.kernel.w; ++k, from += t.dilation.w * t.x_column, w += kF) {
-      const FV weight = hn::LoadU(d, w);
+  for (int64_t i = 0; i < t.kernel.h; ++i, row += t.dilation.h * source.row) {
+    if constexpr (kTaps > 0) {
+      FV weight[kTaps];
       CONVSHIP_UNROLL
-      for (int j = 0; j < kColumns; ++j) {
-        sum[j] = hn::MulAdd(load_some(from + j * step, channels), weight, sum[j]);
+      for (int k = 0; k < kTaps; ++k, w += kF) weight[k] = hn::LoadU(d, w);
+      CONVSHIP_UNROLL
+      for (int c = 0; c < kColumns + kTaps - 1; ++c) {
+        const FV column = load_some(row + c * step, channels);
+        CONVSHIP_UNROLL
+        for (int k = 0; k < kTaps; ++k) {
+          const int j = c - k;
+          if (j >= 0 && j < kColumns) sum[j] = hn::MulAdd(column, weight[k], sum[j]);
+        }
+      }
+    } else {
+      const float* from = row;
+      for (int64_t k = 0; k < t.kernel.w; ++k, from += t.dilation.w * source.column, w += kF) {
+        const FV weight = hn::LoadU(d, w);
+        CONVSHIP_UNROLL
+        for (int j = 0; j < kColumns; ++j) {
+          sum[j] = hn::MulAdd(load_some(from + j * step, channels), weight, sum[j]);
+        }
       }
     }
   }
-  const int64_t at = p * t.y_row + q * t.y_column;
-  CONVSHIP_UNROLL
-  for (int j = 0; j < kColumns; ++j) {
-    FV value = sum[j];
-    if (t.residual) {
-      value = hn::Add(value, load_some(t.residual + at + j * t.y_column, channels));
+  finish_tile<kColumns>(t, sum, p * t.y_row + q * t.y_column);
+}
+
+// What is left of a row, at most kColumns results.
+template <bool kWhole, int kTaps, int kColumns>
+HWY_INLINE void depthwise_rest(const DepthwiseTask& t,
+                               const DepthwiseSource& source,
+                               int64_t p,
+                               int64_t q) {
+  if constexpr (kColumns > 1) {
+    if (t.size.w - q < kColumns) {
+      return depthwise_rest<kWhole, kTaps, kColumns - 1>(t, source, p, q);
     }
-    store_some(activate(t.activation, value), t.y + at + j * t.y_column, channels);
+  }
+  depthwise_tile<kWhole, kTaps, kColumns>(t, source, p, q);
+}
+
+template <bool kWhole, int kTaps>
+void depthwise_rows(const DepthwiseTask& t, const DepthwiseSource& source) {
+  for (int64_t p = 0; p < t.size.h; ++p) {
+    int64_t q = 0;
+    for (; q + 8 <= t.size.w; q += 8) depthwise_tile<kWhole, kTaps, 8>(t, source, p, q);
+    if (q < t.size.w) depthwise_rest<kWhole, kTaps, 7>(t, source, p, q);
   }
 }
 
 template <bool kWhole>
-void depthwise_rows(const DepthwiseTask& t) {
-  for (int64_t p = 0; p < t.size.h; ++p) {
-    int64_t q = 0;
-    for (; q + 8 <= t.size.w; q += 8) depthwise_tile<kWhole, 8>(t, p, q);
-    if (q + 4 <= t.size.w) {
-      depthwise_tile<kWhole, 4>(t, p, q);
-      q += 4;
-    }
-    if (q + 2 <= t.size.w) {
-      depthwise_tile<kWhole, 2>(t, p, q);
-      q += 2;
-    }
-    if (q < t.size.w) depthwise_tile<kWhole, 1>(t, p, q);
-  }
+void depthwise_sums(const DepthwiseTask& t, const DepthwiseSource& source) {
+  const bool adjoin = t.stride.w == t.dilation.w;
+  if (adjoin && t.kernel.w == 3) return depthwise_rows<kWhole, 3>(t, source);
+  if (adjoin && t.kernel.w == 5) return depthwise_rows<kWhole, 5>(t, source);
+  depthwise_rows<kWhole, 0>(t, source);
 }
 
 void depthwise_layer(const DepthwiseTask& t) {
-  t.channels == kF ? depthwise_rows<true>(t) : depthwise_rows<false>(t);
+  if (t.strip) {
+    return depthwise_sums<true>(t, {t.strip, copy_into_strip(t) * kF, kF});
+  }
+  const float* first = t.x + t.corner.h * t.x_row + t.corner.w * t.x_column;
+  const DepthwiseSource image{first, t.x_row, t.x_column};
+  t.channels == kF ? depthwise_sums<true>(t, image) : depthwise_sums<false>(t, image);
 }
 
 constexpr LayerLoops kLayerLoops = {

@@ -1,0 +1,256 @@
+// Channels taken apart, in a new order, and together again.
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "ops/lowering/constants.h"
+#include "ops/lowering/part.h"
+
+namespace convship::ops::lowering {
+
+using torch::jit::Node;
+using torch::jit::Value;
+
+namespace {
+
+// Channel k * groups + g of the result is channel g * (count / groups) + k.
+std::vector<int64_t> shuffled(int64_t count, int64_t groups) {
+  std::vector<int64_t> from(count);
+  for (int64_t k = 0; k < count; ++k) from[k] = k % groups * (count / groups) + k / groups;
+  return from;
+}
+
+std::vector<int64_t> range(int64_t begin, int64_t end) {
+  std::vector<int64_t> from;
+  for (int64_t c = begin; c < end; ++c) from.push_back(c);
+  return from;
+}
+
+// Lies in the value's memory as it is.
+bool is_run_of_blocks(const std::vector<int64_t>& from) {
+  constexpr auto block = static_cast<std::size_t>(kernels::conv2d::kChannelBlock);
+  return from[0] % block == 0 && from.size() % block == 0 &&
+         from == range(from[0], from[0] + static_cast<int64_t>(from.size()));
+}
+
+}  // namespace
+
+std::pair<plan::Value, int64_t> Part::origin(plan::Value value, int64_t channel) const {
+  while (value >= 0) {
+    const plan::Instruction& i = layers_[value];
+    if (const auto* select = std::get_if<plan::Select>(&i.layer)) {
+      channel = (*select->from)[channel];
+    } else if (!std::holds_alternative<plan::Concatenate>(i.layer)) {
+      break;
+    }
+    std::size_t k = 0;
+    for (; k + 1 < i.inputs.size() && channel >= *channels(i.inputs[k]); ++k) {
+      channel -= *channels(i.inputs[k]);
+    }
+    value = i.inputs[k];
+  }
+  return {value, channel};
+}
+
+plan::Value Part::select(plan::Value value, std::vector<int64_t> from) {
+  std::vector<plan::Value> inputs{value};
+  if (!is_run_of_blocks(from)) {
+    // What was concatenated or selected before is read from where it was made,
+    // so that what only passes through is copied once.
+    inputs.clear();
+    std::vector<int64_t> first;  // of each input's channels, in the concatenation
+    int64_t count = 0;
+    for (int64_t& channel : from) {
+      const auto [source, there] = origin(value, channel);
+      const auto found = std::find(inputs.begin(), inputs.end(), source);
+      const auto k = static_cast<std::size_t>(found - inputs.begin());
+      if (found == inputs.end()) {
+        inputs.push_back(source);
+        first.push_back(count);
+        count += *channels(source);
+      }
+      channel = first[k] + there;
+    }
+  }
+  const int64_t dimensions = dimensions_.at(value);
+  const plan::Value result =
+      push(plan::Select{std::make_shared<const std::vector<int64_t>>(std::move(from))},
+           std::move(inputs));
+  dimensions_[result] = dimensions;
+  return result;
+}
+
+// As [N, groups, C / groups, H, W].
+bool Part::group(Node* node, const Numbers& shape) {
+  if (!inside(node->input(0))) return false;
+  const plan::Value x = tensors_.at(node->input(0));
+  const auto count = channels(x);
+  const auto *groups = std::get_if<int64_t>(&shape[1]), *each = std::get_if<int64_t>(&shape[2]);
+  if (!count || !groups || !each || *groups < 1 || *count % *groups != 0 ||
+      (*each != -1 && *each != *count / *groups) || !is_batch_and_image(shape, x)) {
+    return false;
+  }
+  known_[node->output()] = Grouped{x, *groups, false};
+  shown_.insert(x);
+  return true;
+}
+
+// Back to [N, C, H, W].
+bool Part::ungroup(Node* node, const Numbers& shape) {
+  const auto* grouped = known<Grouped>(node->input(0));
+  if (!grouped) return false;
+  const plan::Value x = grouped->value;
+  const int64_t count = *channels(x);
+  const auto* together = std::get_if<int64_t>(&shape[1]);
+  if (!together || (*together != -1 && *together != count) || !is_batch_and_image(shape, x)) {
+    return false;
+  }
+  if (!grouped->swapped) {
+    bind(node->output(), x, 4);
+  } else {
+    bind(node->output(), select(x, shuffled(count, grouped->groups)), 4);
+  }
+  return true;
+}
+
+bool Part::is_batch_and_image(const Numbers& shape, plan::Value x) const {
+  const auto is_side = [&](const Number& n, int64_t dimension) {
+    const auto* side = std::get_if<Side>(&n);
+    return side && side->value == x && side->dimension == dimension;
+  };
+  const std::size_t d = shape.size();
+  return std::holds_alternative<BatchSize>(shape[0]) && is_side(shape[d - 2], 2) &&
+         is_side(shape[d - 1], 3);
+}
+
+// Of groups and the channels in them.
+bool Part::transpose(Node* node) {
+  const auto* grouped = known<Grouped>(node->input(0));
+  const auto a = constant_int(node->input(1)), b = constant_int(node->input(2));
+  if (!grouped || !a || !b) return false;
+  const int64_t first = *a < 0 ? *a + 5 : *a, second = *b < 0 ? *b + 5 : *b;
+  if (std::min(first, second) != 1 || std::max(first, second) != 2 || grouped->swapped)
+    return false;
+  known_[node->output()] = Grouped{grouped->value, grouped->groups, true};
+  return true;
+}
+
+bool Part::contiguous(Node* node) {
+  return known<Grouped>(node->input(0)) ? same_number(node) : identity(node, 0);
+}
+
+bool Part::channel_shuffle(Node* node) {
+  const auto groups = constant_int(node->input(1));
+  if (!inside(node->input(0)) || !groups || *groups < 1) return false;
+  const plan::Value x = tensors_.at(node->input(0));
+  const auto count = channels(x);
+  if (!count || *count % *groups != 0 || dimensions_.at(x) != 4) return false;
+  bind(node->output(), select(x, shuffled(*count, *groups)), 4);
+  return true;
+}
+
+// The input's channels up to each of `ends`, as a list of views.
+bool Part::cut(Node* node, const std::vector<int64_t>& ends) {
+  const plan::Value x = tensors_.at(node->input(0));
+  Pieces pieces;
+  int64_t begin = 0;
+  for (const int64_t end : ends) {
+    pieces.push_back(select(x, range(begin, end)));
+    base_[pieces.back()] = x;
+    begin = end;
+  }
+  known_[node->output()] = std::move(pieces);
+  return true;
+}
+
+std::optional<int64_t> Part::channels_to_cut(const Node* node, std::size_t dimension) const {
+  const auto over = constant_int(node->input(dimension));
+  if (!inside(node->input(0)) || !over) return {};
+  const plan::Value x = tensors_.at(node->input(0));
+  if (dimensions_.at(x) != 4 || (*over != 1 && *over != -3)) return {};
+  return channels(x);
+}
+
+bool Part::chunk(Node* node) {
+  const auto count = channels_to_cut(node, 2);
+  const auto chunks = constant_int(node->input(1));
+  if (!count || !chunks || *chunks < 1) return false;
+  const int64_t size = (*count + *chunks - 1) / *chunks;
+  std::vector<int64_t> ends;
+  for (int64_t end = size; end < *count + size; end += size) ends.push_back(std::min(end, *count));
+  return cut(node, ends);
+}
+
+bool Part::split(Node* node) {
+  const auto count = channels_to_cut(node, 2);
+  const auto sizes = constant_ints(node->input(1));
+  if (!count || !sizes || sizes->empty()) return false;
+  std::vector<int64_t> ends;
+  if (const auto size = constant_int(node->input(1))) {
+    if (*size < 1) return false;
+    for (int64_t end = *size; end < *count + *size; end += *size) {
+      ends.push_back(std::min(end, *count));
+    }
+    return cut(node, ends);
+  }
+  int64_t end = 0;
+  for (const int64_t size : *sizes) {
+    if (size < 1) return false;
+    ends.push_back(end += size);
+  }
+  return end == *count && cut(node, ends);
+}
+
+// input, dimension, begin, end, step
+bool Part::slice(Node* node) {
+  const auto everything = [&] {
+    const auto first = constant_int(node->input(2)), last = constant_int(node->input(3));
+    return (is_none(node->input(2)) || first == 0) &&
+           (is_none(node->input(3)) || last == std::numeric_limits<int64_t>::max()) &&
+           constant_int(node->input(4)) == 1;
+  };
+  if (everything()) return identity(node, 0);
+  const auto count = channels_to_cut(node, 1);
+  const auto step = constant_int(node->input(4));
+  const auto bound = [&](std::size_t i, int64_t otherwise) -> std::optional<int64_t> {
+    if (is_none(node->input(i))) return otherwise;
+    const auto given = constant_int(node->input(i));
+    if (!given) return {};
+    return std::clamp(*given < 0 ? *given + *count : *given, int64_t{0}, *count);
+  };
+  if (!count || step != 1) return false;
+  const auto begin = bound(2, 0), end = bound(3, *count);
+  if (!begin || !end || *begin >= *end) return false;
+  const plan::Value x = tensors_.at(node->input(0));
+  bind(node->output(), select(x, range(*begin, *end)), 4);
+  base_[tensors_.at(node->output())] = x;
+  return true;
+}
+
+bool Part::concatenate(Node* node) {
+  const auto* list = known<Tensors>(node->input(0));
+  if (!list || list->empty() || constant_int(node->input(1)) != 1) return false;
+  const auto first = std::find_if(list->begin(), list->end(), [&](Value* v) { return inside(v); });
+  if (first == list->end()) return false;
+  const int64_t dimensions = dimensions_.at(tensors_.at(*first));
+  std::vector<plan::Value> inputs;
+  for (Value* value : *list) {
+    const auto x = tensor(value, dimensions);
+    if (!x) return false;
+    inputs.push_back(*x);
+  }
+  finish(node, plan::Concatenate{}, std::move(inputs), dimensions);
+  return true;
+}
+
+bool Part::append(Node* node) {
+  const auto found = known_.find(node->input(0));
+  if (found == known_.end()) return false;
+  auto* list = std::get_if<Tensors>(&found->second);
+  // A result that is read would be the same list under another name.
+  if (!list || !inside(node->input(1)) || !node->output()->uses().empty()) return false;
+  list->push_back(node->input(1));
+  return true;
+}
+
+}  // namespace convship::ops::lowering
