@@ -7,16 +7,28 @@ using FV = hn::Vec<F>;
 constexpr int64_t kF = hn::MaxLanes(F());
 constexpr int64_t kPixel = 16;
 
-// `exist` of a vector's values; memory beyond them is not touched, which is what
-// masked loads and stores promise from AVX2 on.
+// `exist` of a vector's values; memory beyond them is not touched. Masked loads
+// and stores promise that where the CPU has them.
 HWY_INLINE FV load_some(const float* from, int64_t exist) {
-  return exist >= kF ? hn::LoadU(F(), from)
-                     : hn::MaskedLoad(hn::FirstN(F(), static_cast<size_t>(exist)), F(), from);
+  if (exist >= kF) return hn::LoadU(F(), from);
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN float lanes[kF] = {};
+  for (int64_t i = 0; i < exist; ++i) lanes[i] = from[i];
+  return hn::Load(F(), lanes);
+#else
+  return hn::MaskedLoad(hn::FirstN(F(), static_cast<size_t>(exist)), F(), from);
+#endif
 }
 
 HWY_INLINE void store_some(FV value, float* to, int64_t exist) {
   if (exist >= kF) return hn::StoreU(value, F(), to);
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN float lanes[kF];
+  hn::Store(value, F(), lanes);
+  for (int64_t i = 0; i < exist; ++i) to[i] = lanes[i];
+#else
   hn::BlendedStore(value, hn::FirstN(F(), static_cast<size_t>(exist)), F(), to);
+#endif
 }
 
 template <bool kAverage>
