@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "forks.h"
 #include "guard.h"
 #include "images/decode.h"
 #include "layout.h"
@@ -20,6 +21,7 @@ namespace {
 template <typename Work>
 auto call(const runtime::LoadedModel& model, ErrorCode code, const Work& work) {
   const runtime::LogScope scope(model.log);
+  runtime::settle_after_fork();
   return runtime::guarded(code, model.name, work);
 }
 
