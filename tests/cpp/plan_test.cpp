@@ -154,12 +154,11 @@ class Reference {
     });
   }
   void operator()(const Concatenate&) {
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) { return joined(n, c, p, q); });
+  }
+  void operator()(const Select& select) {
     each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
-      std::size_t part = 0;
-      for (; c >= sizes_[part].c; ++part) c -= sizes_[part].c;
-      const Size& size = sizes_[part];
-      return (*in_[part])[static_cast<std::size_t>(
-          ((n * size.c + c) * size.image.h + p) * size.image.w + q)];
+      return joined(n, (*select.from)[static_cast<std::size_t>(c)], p, q);
     });
   }
   void operator()(const Flatten&) { out_ = *in_[0]; }
@@ -171,6 +170,14 @@ class Reference {
   double at(int64_t n, int64_t c, int64_t h, int64_t w) const {
     if (!inside(h, w)) return 0;
     return (*in_[0])[static_cast<std::size_t>(((n * x_.c + c) * x_.image.h + h) * x_.image.w + w)];
+  }
+  // Of all operands' channels, one after the other.
+  double joined(int64_t n, int64_t c, int64_t p, int64_t q) const {
+    std::size_t part = 0;
+    for (; c >= sizes_[part].c; ++part) c -= sizes_[part].c;
+    const Size& size = sizes_[part];
+    return (*in_[part])[static_cast<std::size_t>(
+        ((n * size.c + c) * size.image.h + p) * size.image.w + q)];
   }
   template <typename Value>
   void each(const Value& value) {
@@ -278,11 +285,17 @@ class RandomNetwork {
 
   bool add_to_like(Value x) {
     for (Value v = count() - 1; v >= 0; --v) {
-      if (v != x && size_of(v) == size_of(x)) return add(Add{}, {x, v});
+      if (v != x && size_of(v) == size_of(x) && pick(0, 1) == 0) return add(Add{}, {x, v});
     }
-    // A convolution that keeps the size, so that there is a residual to add.
-    const Value v = count();
-    return add(convolution(size_of(x), size_of(x).c, 3, 1), {x}) && add(Add{}, {x, v});
+    // A convolution that keeps the size and something else that does, before it
+    // or behind it: what is added may or may not be there when the convolution runs.
+    const bool residual_first = pick(0, 1) == 0;
+    const Value first = count();
+    const Convolve conv = convolution(size_of(x), size_of(x).c, 3, 1);
+    if (residual_first && !add(activate(), {x})) return false;
+    if (!add(conv, {x})) return false;
+    if (!residual_first && !add(activate(), {x})) return false;
+    return pick(0, 1) == 0 ? add(Add{}, {first, first + 1}) : add(Add{}, {first + 1, first});
   }
   bool multiply(Value x) {
     const Value v = count();
@@ -299,7 +312,16 @@ class RandomNetwork {
       }
     }
     std::shuffle(parts.begin(), parts.end(), random_);
+    if (pick(0, 1) == 0) return select(std::move(parts));
     return parts.size() > 1 && add(Concatenate{}, std::move(parts));
+  }
+
+  bool select(std::vector<Value> parts) {
+    int64_t all = 0;
+    for (const Value v : parts) all += size_of(v).c;
+    auto from = std::make_shared<std::vector<int64_t>>(static_cast<std::size_t>(pick(1, 40)));
+    for (int64_t& channel : *from) channel = pick(0, all - 1);
+    return add(Select{std::move(from)}, std::move(parts));
   }
 
   Activate activate() { return {static_cast<Activation>(pick(1, 6))}; }
