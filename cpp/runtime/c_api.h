@@ -2,6 +2,8 @@
 // structs of other versions, and the border that no exception crosses.
 #pragma once
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -23,10 +25,24 @@ void remember_error(const char* message) noexcept;
   throw Error(ErrorCode::usage, message);
 }
 
+// pthread_cancel unwinds a thread's stack as an exception would, which may not
+// cross this border either; the thread ends at its next cancellation point after.
+class NoCancellation {
+ public:
+  NoCancellation() noexcept { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
+  ~NoCancellation() { pthread_setcancelstate(before_, nullptr); }
+  NoCancellation(const NoCancellation&) = delete;
+  NoCancellation& operator=(const NoCancellation&) = delete;
+
+ private:
+  int before_ = PTHREAD_CANCEL_ENABLE;
+};
+
 // Runs `work`, which returns a status or nothing; exceptions become a status
 // and this thread's error text.
 template <typename Work>
 convship_status guarded(const Work& work) noexcept {
+  const NoCancellation no_cancellation;
   try {
     if constexpr (std::is_void_v<decltype(work())>) {
       work();
@@ -74,14 +90,23 @@ const Handle& checked(const Handle* handle, const char* name) {
   return *handle;
 }
 
+// What convship_NAME_free does: NULL and what is no such handle are left alone.
+template <typename Handle>
+void free_handle(Handle* handle) noexcept {
+  const NoCancellation no_cancellation;
+  if (handle != nullptr && handle->is_marked()) delete handle;
+}
+
 template <typename T>
 T& required(T* pointer, const char* name) {
   if (pointer == nullptr) fail_usage(std::string(name) + " must not be NULL");
   return *pointer;
 }
 
+// Every version of a struct ends where the next pointer could begin; half of one
+// is never taken for the whole.
 inline void check_struct_size(std::size_t size, const char* type) {
-  if (size >= sizeof(std::size_t) && size <= 4096) return;
+  if (size >= sizeof(std::size_t) && size <= 4096 && size % alignof(void*) == 0) return;
   fail_usage(std::string(type) + ": struct_size must be sizeof(" + type + "), got " +
              std::to_string(size) + "; start from its _INIT");
 }
@@ -118,10 +143,18 @@ T read_element(const T* array, std::size_t index, const T& init, const char* typ
   return known;
 }
 
+// An array of so many elements of `size` bytes cannot be: somebody's arithmetic
+// went below zero.
+inline void check_count(std::size_t count, std::size_t size, const char* name) {
+  if (count <= PTRDIFF_MAX / size) return;
+  fail_usage(std::string(name) + ": there is no array of " + std::to_string(count) + " elements");
+}
+
 // convert(element, index) of each, in order.
 template <typename T, typename Convert>
 auto read_elements(
     const T* array, std::size_t count, const T& init, const char* type, const Convert& convert) {
+  check_count(count, sizeof(T), type);
   std::vector<decltype(convert(init, count))> converted;
   for (std::size_t i = 0; i < count; ++i) {
     converted.push_back(convert(read_element(array, i, init, type), i));

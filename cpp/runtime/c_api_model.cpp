@@ -26,6 +26,7 @@ Options options_of(const convship_options* given) {
   options.backend =
       known.backend == CONVSHIP_BACKEND_LIBTORCH ? Backend::libtorch : Backend::convship;
   options.threads = known.threads;
+  check_count(known.op_library_count, sizeof(const char*), "op_libraries");
   for (std::size_t i = 0; i < known.op_library_count; ++i) {
     required(known.op_libraries, "op_libraries");
     options.op_libraries.emplace_back(&required(known.op_libraries[i], "op_libraries[]"));
@@ -110,14 +111,13 @@ convship_status convship_model_load_memory(const void* bytes,
   return guarded([&] {
     required(model, "model") = nullptr;
     if (bytes == nullptr && size > 0) fail_usage("bytes must not be NULL");
+    check_count(size, 1, "bytes");
     *model = new convship_model(Model::load(std::span(static_cast<const std::byte*>(bytes), size),
                                             options_of(options), name == nullptr ? "model" : name));
   });
 }
 
-void convship_model_free(convship_model* model) noexcept {
-  if (model != nullptr && model->is_marked()) delete model;
-}
+void convship_model_free(convship_model* model) noexcept { free_handle(model); }
 
 convship_status convship_model_manifest(const convship_model* model, const char** json) noexcept {
   return guarded([&] { required(json, "json") = model_of(model).manifest().c_str(); });

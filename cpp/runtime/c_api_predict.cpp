@@ -32,6 +32,7 @@ std::span<const std::byte> bytes_of(const convship_bytes& given, std::size_t ind
   if (given.data == nullptr && given.size > 0) {
     fail_usage("convship_bytes " + std::to_string(index) + ": data must not be NULL");
   }
+  check_count(given.size, 1, "convship_bytes");
   return {static_cast<const std::byte*>(given.data), given.size};
 }
 
@@ -47,6 +48,7 @@ convship_status convship_predict_files(const convship_model* model,
     const Model& loaded = model_of(model);
     std::vector<std::filesystem::path> files;
     if (count > 0) required(paths, "paths");
+    check_count(count, sizeof *paths, "paths");
     for (std::size_t i = 0; i < count; ++i) files.emplace_back(&required(paths[i], "paths[]"));
     *predictions = new convship_predictions(loaded.predict_files(files, top_k));
   });
@@ -107,5 +109,5 @@ convship_status convship_predictions_get(const convship_predictions* predictions
 }
 
 void convship_predictions_free(convship_predictions* predictions) noexcept {
-  if (predictions != nullptr && predictions->is_marked()) delete predictions;
+  free_handle(predictions);
 }

@@ -99,17 +99,16 @@ convship_status convship_outputs_find(const convship_outputs* outputs,
                                       convship_tensor* tensor) noexcept {
   return guarded([&] {
     std::string known;
+    required(name, "name");
     for (const NamedTensor& each : checked(outputs, "outputs").tensors) {
-      if (each.name == &required(name, "name")) return describe(each, tensor);
+      if (each.name == name) return describe(each, tensor);
       known += (known.empty() ? "" : ", ") + each.name;
     }
     fail_usage("the network's outputs are " + known + "; got '" + name + "'");
   });
 }
 
-void convship_outputs_free(convship_outputs* outputs) noexcept {
-  if (outputs != nullptr && outputs->is_marked()) delete outputs;
-}
+void convship_outputs_free(convship_outputs* outputs) noexcept { free_handle(outputs); }
 
 convship_status convship_run_into(const convship_model* model,
                                   const convship_tensor* inputs,

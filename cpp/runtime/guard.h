@@ -2,6 +2,8 @@
 // LibTorch and the standard library throw becomes convship::Error.
 #pragma once
 
+#include <cxxabi.h>
+
 #include <exception>
 #include <new>
 #include <string>
@@ -43,6 +45,10 @@ auto guarded(ErrorCode code, const std::string& subject, const Work& work) {
     throw Error(ErrorCode::image, error.what());  // it names the image itself
   } catch (const std::exception& error) {
     throw Error(code, subject + ": " + reason_of(error));
+  } catch (const abi::__forced_unwind&) {  // pthread_cancel in a caller's C++
+    throw;
+  } catch (...) {  // an operator library may throw anything
+    throw Error(code, subject + ": an exception of unknown type");
   }
 }
 

@@ -3,6 +3,7 @@
 #include <torch/headeronly/version.h>
 
 #include "convship/ops.h"
+#include "forks.h"
 #include "guard.h"
 #include "log.h"
 #include "model_impl.h"
@@ -60,6 +61,8 @@ LoadedModel load_model(std::vector<std::byte> bytes,
   if (const auto why = torch_mismatch(TORCH_VERSION, loaded_torch_version()); !why.empty()) {
     throw Error(ErrorCode::environment, why);
   }
+  watch_forks();
+  settle_after_fork();
   ops::register_ops();
   apply_threads(options.threads);
   LoadedModel model;

@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <string_view>
 
+#include "forks.h"
 #include "guard.h"
 #include "images/decode.h"
+#include "layout.h"
 #include "log.h"
 #include "model_impl.h"
 
@@ -19,6 +21,7 @@ namespace {
 template <typename Work>
 auto call(const runtime::LoadedModel& model, ErrorCode code, const Work& work) {
   const runtime::LogScope scope(model.log);
+  runtime::settle_after_fork();
   return runtime::guarded(code, model.name, work);
 }
 
@@ -58,14 +61,10 @@ at::Tensor destination(const NamedBuffer& buffer, const at::Tensor& answer) {
                 "output '" + buffer.name + "' is " + runtime::describe(dtype, answer.sizes()) +
                     ", got memory for " + runtime::describe(view.dtype, view.shape));
   }
-  if (!view.strides.empty() && view.strides.size() != view.shape.size()) {
-    throw Error(ErrorCode::usage, "output '" + buffer.name +
-                                      "': there must be a stride for each "
-                                      "dimension, got " +
-                                      std::to_string(view.strides.size()));
-  }
-  if (view.data == nullptr && answer.numel() > 0) {
-    throw Error(ErrorCode::usage, "output '" + buffer.name + "': data must not be a null pointer");
+  const std::string subject = "output '" + buffer.name + "': ";
+  const auto bytes = runtime::checked_extent(view.dtype, view.shape, view.strides, subject);
+  if (view.data == nullptr && bytes > 0) {
+    throw Error(ErrorCode::usage, subject + "data must not be a null pointer");
   }
   const auto options = runtime::options_of(view.dtype);
   return view.strides.empty() ? at::from_blob(view.data, view.shape, options)

@@ -1,9 +1,9 @@
 // Images of every layout as what preprocessing takes: uint8 [1, 3, H, W] RGB.
 #include <ATen/Functions.h>
 
-#include <cstdlib>
 #include <memory>
 
+#include "layout.h"
 #include "model_impl.h"
 
 namespace convship {
@@ -38,7 +38,13 @@ void check(const PixelView& view, std::ptrdiff_t row, const std::string& subject
          std::to_string(view.height) + " and " + std::to_string(view.width));
   }
   if (view.data == nullptr) fail("data must point at the top left pixel, got a null pointer");
-  if (std::abs(view.row_stride) < row && view.row_stride != 0) {
+  std::ptrdiff_t bytes = 0;
+  if (__builtin_mul_overflow(view.row_stride, view.height, &bytes) || bytes > kMostBytes ||
+      bytes < -kMostBytes) {
+    fail("there is no memory of " + std::to_string(view.height) + " rows " +
+         std::to_string(view.row_stride) + " bytes apart");
+  }
+  if (view.row_stride > -row && view.row_stride < row && view.row_stride != 0) {
     fail("row_stride must be at least width * channels = " + std::to_string(row) +
          " bytes, or 0 for rows without padding, got " + std::to_string(view.row_stride));
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "guard.h"
+#include "layout.h"
 #include "model_impl.h"
 
 namespace convship::runtime {
@@ -16,26 +17,13 @@ std::string list_of(const std::vector<std::string>& names) {
   return text;
 }
 
-// What LibTorch would not check, or would take for a defect of its own.
 void check(const NamedView& input) {
-  const auto fail = [&](const std::string& what) {
-    throw Error(ErrorCode::usage, "input '" + input.name + "': " + what);
-  };
   const TensorView& view = input.tensor;
-  std::int64_t bytes = static_cast<std::int64_t>(size_of(view.dtype));
-  for (const std::int64_t size : view.shape) {
-    if (size < 0) fail("sizes must not be negative, got " + describe(view.dtype, view.shape));
-    if (__builtin_mul_overflow(bytes, size, &bytes)) {
-      fail("there is no memory of this size: " + describe(view.dtype, view.shape));
-    }
+  const std::string subject = "input '" + input.name + "': ";
+  const auto bytes = checked_extent(view.dtype, view.shape, view.strides, subject);
+  if (view.data == nullptr && bytes > 0) {
+    throw Error(ErrorCode::usage, subject + "data must not be a null pointer");
   }
-  if (!view.strides.empty() && view.strides.size() != view.shape.size()) {
-    fail("there must be a stride for each of the " + std::to_string(view.shape.size()) +
-         " dimensions, got " + std::to_string(view.strides.size()));
-  }
-  if (std::any_of(view.strides.begin(), view.strides.end(), [](auto stride) { return stride < 0; }))
-    fail("strides must not be negative; LibTorch has no such tensors");
-  if (view.data == nullptr && bytes > 0) fail("data must not be a null pointer");
 }
 
 // The network's inputs, in its order.

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "convship/model.h"
+#include "forks.h"
 
 namespace convship {
 namespace {
@@ -67,7 +68,7 @@ void set_threads(int threads) {
   if (threads < 1) {
     throw Error(ErrorCode::usage, "threads must be at least 1, got " + std::to_string(threads));
   }
-  at::set_num_threads(threads);
+  at::set_num_threads(runtime::is_forked_child() ? 1 : threads);
 }
 
 int threads() { return at::get_num_threads(); }

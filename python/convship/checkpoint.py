@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         convship.errors.ModelFileNotFoundError: missing.ckpt: no such checkpoint
     """
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelFileNotFoundError(f"{path}: no such checkpoint") from None
@@ -65,3 +67,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             "use the convship that wrote it"
         )
     return content
+
+
+def _check_sums(path: str | Path) -> None:
+    """A checkpoint holds the CRC-32 of each tensor, which torch.load does not look at."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} does not match its CRC-32")

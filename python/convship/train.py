@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from convship.atomic import write_atomically
+from convship.atomic import remove_leftovers, write_atomically
 from convship.batches import ImageStore, store
 from convship.checkpoint import load_checkpoint, save_checkpoint
 from convship.config import TrainConfig, make_preprocess, resolve, write_config
@@ -244,8 +244,8 @@ def _restore(session: Session, content: dict[str, Any]) -> None:
 def _start_folder(session: Session, data: DataSet) -> None:
     out = session.config.out
     make_folder(out)
-    for leftover in out.glob(".*.tmp"):  # of a process that was killed while writing
-        leftover.unlink(missing_ok=True)
+    for folder in (out, out / "samples"):
+        remove_leftovers(folder)  # of a process that was killed while writing
     write_atomically(out / "config.toml", write_config(session.config).encode())
     write_samples(data, out / "samples")
 

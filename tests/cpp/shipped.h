@@ -57,9 +57,7 @@ inline constexpr char kTwoManifest[] =
   "tolerances": {"outputs": {"sum": 0, "more": 0}, "probabilities": 0}, "goldens": 0})";
 
 // A TorchScript file as torch.jit.save writes it.
-inline std::string save(const std::string& source, const std::string& manifest) {
-  torch::jit::Module module("m");
-  module.define(source);
+inline std::string save(const torch::jit::Module& module, const std::string& manifest) {
   std::ostringstream out;
   torch::jit::ExtraFilesMap extras;
   if (!manifest.empty()) extras["manifest.json"] = manifest;
@@ -67,14 +65,23 @@ inline std::string save(const std::string& source, const std::string& manifest) 
   return out.str();
 }
 
+inline std::string save(const std::string& source, const std::string& manifest) {
+  torch::jit::Module module("m");
+  module.define(source);
+  return save(module, manifest);
+}
+
 // As bundle.with_digest in Python.
-inline std::vector<std::byte> shipped(const std::string& source,
-                                      const std::string& manifest = kManifest) {
-  std::string archive = save(source, manifest);
+inline std::vector<std::byte> with_digest(std::string archive) {
   constexpr std::size_t kComment = 17 + 64;
   archive[archive.size() - 2] = static_cast<char>(kComment);
   archive += "convship1 sha256=" + runtime::sha256_hex(std::as_bytes(std::span(archive)));
   return bytes_of(archive);
+}
+
+inline std::vector<std::byte> shipped(const std::string& source,
+                                      const std::string& manifest = kManifest) {
+  return with_digest(save(source, manifest));
 }
 
 }  // namespace convship::testing

@@ -21,6 +21,8 @@
  *
  * Threads: one model may be used from many threads at once, and answers each as
  * it would answer a single one. Freeing is for whoever is the last to use it.
+ * pthread_cancel acts after a call, not in it. A child that is forked between
+ * calls may go on with its models, on one thread.
  *
  * Memory: what a function hands out as `convship_NAME*` is freed by
  * convship_NAME_free, which accepts NULL. Text and data inside of it live as

@@ -268,7 +268,7 @@ struct CpuLimits {
 CONVSHIP_API CpuLimits cpu_limits();
 // min(CPU affinity, cgroup CPU quota rounded up), at least 1.
 CONVSHIP_API int default_threads();
-// For the whole process; affects every model.
+// For the whole process; affects every model. Forked children stay at one thread.
 CONVSHIP_API void set_threads(int threads);
 CONVSHIP_API int threads();
 

@@ -1,0 +1,218 @@
+"""Deliberate mistakes in kernels and plan, each of which a test must notice."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build/seeded"
+COPY = BUILD / "source"
+# Kernels and plans need no LibTorch, so that a fault is built and tested in seconds.
+PROGRAMS = ("plan_test", "convolution_test")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """In `file`, the only occurrence of `right` becomes `wrong`."""
+
+    what: str
+    file: str
+    right: str
+    wrong: str
+
+
+CONV = "cpp/kernels/conv2d/"
+ISA = CONV + "isa/"
+LAYERS = "cpp/kernels/layers/isa/layers-inl.h"
+PLAN = "cpp/plan/"
+
+FAULTS = [
+    # Special values.
+    Fault("a NaN in the second operand of a maximum alone counts", ISA + "vectors-inl.h",
+          "hn::IfThenElse(hn::IsNaN(a), a, hn::Max(a, b))", "hn::Max(b, a)"),
+    Fault("relu makes zero of NaN", ISA + "vectors-inl.h",
+          "hn::IfThenZeroElse(hn::Le(value, hn::Zero(hn::DFromV<V>())), value)",
+          "hn::IfThenElseZero(hn::Gt(value, hn::Zero(hn::DFromV<V>())), value)"),
+    Fault("sigmoid of NaN is a number", ISA + "vectors-inl.h",
+          "hn::IfThenElse(hn::IsNaN(x), x, result)", "result"),
+    Fault("windows are padded with 0 instead of -inf", ISA + "pooling-inl.h",
+          "const V none = hn::Set(D(), -infinity<A>());", "const V none = hn::Zero(D());"),
+    Fault("columns: windows are padded with 0 on the right", ISA + "columns-inl.h",
+          "for (; i % kLanes != 0; ++i) row[i] = -infinity<A>();",
+          "for (; i % kLanes != 0; ++i) row[i] = 0;"),
+    Fault("a tie goes to the last maximum", ISA + "pooling-inl.h",
+          "const auto wins = hn::Or(hn::Gt(value, best), hn::IsNaN(value));\n              winner",
+          "const auto wins = hn::Or(hn::Ge(value, best), hn::IsNaN(value));\n              winner"),
+    Fault("hardsigmoid divides by 5", ISA + "vectors-inl.h",
+          "hn::Set(d, 3))), hn::Set(d, 6))", "hn::Set(d, 3))), hn::Set(d, 5))"),
+    # Tails, tiles and bands.
+    Fault("the last columns of a transposed row are dropped", ISA + "vectors-inl.h",
+          "for (; q < columns; ++q) {\n    for (int64_t c = 0; c < channels; ++c) {",
+          "for (; q + 1 < columns; ++q) {\n    for (int64_t c = 0; c < channels; ++c) {"),
+    Fault("channels: larger tiles are one too many", ISA + "channels-inl.h",
+          "(i < larger_ones ? 1 : 0)", "(i <= larger_ones ? 1 : 0)"),
+    Fault("channels: the input steps by one column too few", ISA + "channels-inl.h",
+          "x += now * step;", "x += (now - (i > 0)) * step;"),
+    Fault("channels: a later step starts from the bias again", ISA + "channels-inl.h",
+          "if (tap > 0) {", "if (tap > t.taps_at_once) {"),
+    Fault("channels: pairs although windows are padded", ISA + "channels-inl.h",
+          "p.stride.w == 2 && p.padding.w == 0", "p.stride.w == 2"),
+    Fault("pooling: a band's rows are off by one", ISA + "pooling-inl.h",
+          "const int64_t end = smaller(top + pool.size.h, pool.conv.h);",
+          "const int64_t end = smaller(top + pool.size.h, pool.conv.h - 1);"),
+    Fault("pooling: a row is taken for seen before", ISA + "pooling-inl.h",
+          "for (next = larger(next, begin); next < end; ++next) {",
+          "for (next = larger(next, begin + 1); next < end; ++next) {"),
+    Fault("pooling: the residual of another column", ISA + "pooling-inl.h",
+          "i / kBlock * to.column_step + to.starts[v];", "to.starts[v];"),
+    Fault("pooling: no activation where nothing is pooled", ISA + "pooling-inl.h",
+          "activate_all<kColumns * kVectors>(target.activation, &sum[0][0]);", ""),
+    Fault("columns: a whole vector is written at a row's end", ISA + "columns-inl.h",
+          "if (to.column_step == 1 && exist == kLanes) {", "if (to.column_step == 1) {"),
+    Fault("columns: the right padding keeps its first tap's phase", ISA + "columns-inl.h",
+          "to[place % phases * t.phase_size + place / phases] = from[i];",
+          "to[i % phases * t.phase_size + place / phases] = from[i];"),
+    Fault("columns: the row below counts as the row", ISA + "columns-inl.h",
+          "max_of(sum[o][2 * kVectors + v], sum[o][3 * kVectors + v])",
+          "max_of(sum[o][2 * kVectors + v], sum[o][2 * kVectors + v])"),
+    Fault("strips: the padding on the right keeps what memory held", CONV + "strip.cpp",
+          "clear(values + end * steps.w_step, strip.columns - end, steps.w_step);", ""),
+    Fault("strips: a row above the image is read", CONV + "strip.cpp",
+          "const bool inside = y + row >= 0 &&", "const bool inside = y + row >= -1 &&"),
+    Fault("channels: an input with padding is read in place", CONV + "channels_input.cpp",
+          "if (g_.padding.h == 0 && g_.padding.w == 0 &&", "if (g_.padding.h == 0 &&"),
+    Fault("channels: dilation of rows is forgotten", CONV + "channels_input.cpp",
+          "i * g_.dilation.h * steps_.h_step", "i * steps_.h_step"),
+    Fault("channels: every group has the first one's input", CONV + "channels_input.cpp",
+          "const int64_t c = group * channels_;", "const int64_t c = 0 * group;"),
+    Fault("channels: a band begins a conv row too late", CONV + "channels.cpp",
+          "task.source.first_row = first_conv_row(task.pool.begin, g);",
+          "task.source.first_row = first_conv_row(task.pool.begin, g) + (i.band > 0);"),
+    Fault("channels: a bias too many", CONV + "channels.cpp",
+          "task.bias = bias_.get() + packed;", "task.bias = bias_.get() + packed - b.first;"),
+    Fault("cut: the last part of the blocks is left out", CONV + "cut.cpp",
+          "c.parts = ceil_div(blocks, c.part_blocks);",
+          "c.parts = blocks / c.part_blocks;"),
+    # Layers.
+    Fault("average pooling counts a row less", LAYERS,
+          "static_cast<float>(rows.count * columns.count)",
+          "static_cast<float>((rows.end - rows.begin) * columns.count)"),
+    Fault("linear: features beyond the last whole vector are dropped", LAYERS,
+          "if (f < t.features) {", "if (f + 1 < t.features) {"),
+    Fault("linear: the last rows are dropped", LAYERS,
+          "for (; row < t.end; ++row) linear_rows<1>(t, row);", ""),
+    Fault("depthwise: padding on the left keeps what memory held", LAYERS,
+          "for (int64_t j = 0; j < begin; ++j) hn::StoreU(hn::Zero(d), d, to + j * kF);\n", "\n"),
+    # Plans.
+    Fault("plan: memory of a value is given away a step too early", PLAN + "places.cpp",
+          "return first <= other.last && other.first <= last;",
+          "return first < other.last && other.first < last;"),
+    Fault("plan: only the first image of a value has a place", PLAN + "places.cpp",
+          "return size_of(root).n * image_floats(size_of(root));",
+          "return image_floats(size_of(root));"),
+    Fault("plan: parts of a concatenation begin anywhere", PLAN + "places.cpp",
+          "if (channel % kBlock == 0 && can_move(v))", "if (can_move(v))"),
+    Fault("plan: a value that is read again is made in the output", PLAN + "places.cpp",
+          "if (readers_[v] > 0 || part_[v].root != v ||", "if (part_[v].root != v ||"),
+    Fault("plan: an output may be written over", PLAN + "places.cpp",
+          "lives_[part_[v].root].include(end);", ""),
+    Fault("plan: the residual of a fused sum is its own input", PLAN + "network.cpp",
+          "one.inputs.push_back(other);", "one.inputs.push_back(one.inputs[0]);"),
+    Fault("plan: a sum is fused before its operand is made", PLAN + "network.cpp",
+          "uses.maker(other) >= place", "uses.maker(other) > place + 9"),
+    Fault("plan: any activation passes a maximum", PLAN + "network.cpp",
+          "(conv && conv->pooled && !rectified)", "(conv && conv->pooled && false)"),
+    Fault("plan: a channel's factor is taken for a whole image", PLAN + "layer_steps.cpp",
+          "const bool by_channel = b.size.pixels() == 1 && a.size.pixels() > 1;",
+          "const bool by_channel = b.size.pixels() == 1 && a.size.pixels() > 9;"),
+    Fault("plan: a selected channel is its neighbour", PLAN + "copy_steps.cpp",
+          "channels.push_back(all[c]);", "channels.push_back(all[c > 0 ? c - 1 : c]);"),
+    Fault("plan: average pooling counts beyond the padding", PLAN + "layer_steps.cpp",
+          "std::min(begin + size, extent + padding)", "begin + size"),
+]  # fmt: skip
+
+
+def copy_sources() -> None:
+    """Bring the copy to the state of the checkout, keeping the times of what is equal."""
+    for name in ("CMakeLists.txt", "cpp", "tests/cpp"):
+        source, copy = ROOT / name, COPY / name
+        files = [source] if source.is_file() else [f for f in source.rglob("*") if f.is_file()]
+        for file in files:
+            target = copy / file.relative_to(source) if source.is_dir() else copy
+            if not target.exists() or target.read_bytes() != file.read_bytes():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+
+
+def build() -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["cmake", "--build", BUILD / "cmake", "--target", *PROGRAMS],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def failing_test() -> str | None:
+    """The first program that notices something, or None."""
+    for program in PROGRAMS:
+        # The first failure is enough; a hang or a crash is one, too.
+        command = [BUILD / "cmake/tests/cpp" / program, "--abort-after=1", "--test-case-exclude="
+                   "*<double>*,*<bfloat16>*"]  # fmt: skip
+        try:
+            result = subprocess.run(command, capture_output=True, check=False, timeout=600)
+        except subprocess.TimeoutExpired:
+            return f"{program} (hangs)"
+        if result.returncode != 0:
+            return program
+    return None
+
+
+def try_fault(number: int, fault: Fault) -> bool:
+    file = COPY / fault.file
+    text = file.read_text(encoding="utf-8")
+    if text.count(fault.right) != 1:
+        sys.exit(f"{fault.file}: the place of this fault is there {text.count(fault.right)} times, "
+                 f"must be once: {fault.right}")  # fmt: skip
+    begin = time.monotonic()
+    file.write_text(text.replace(fault.right, fault.wrong), encoding="utf-8")
+    try:
+        built = build()
+        if built.returncode != 0:
+            noticed: str | None = "the compiler"
+            print(built.stdout[-1500:])
+        else:
+            noticed = failing_test()
+    finally:
+        file.write_text(text, encoding="utf-8")
+    seconds = time.monotonic() - begin
+    verdict = f"noticed by {noticed}" if noticed else "NOT NOTICED"
+    print(f"{number:2} {verdict:28} {seconds:5.0f} s  {fault.what}", flush=True)
+    return noticed not in (None, "the compiler")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("numbers", nargs="*", type=int, help="of some faults; all without")
+    numbers = parser.parse_args().numbers or list(range(1, len(FAULTS) + 1))
+    copy_sources()
+    (torch,) = util.find_spec("torch").submodule_search_locations  # type: ignore[union-attr]
+    configure = ["cmake", "-S", COPY, "-B", BUILD / "cmake", "-G", "Ninja",
+                 f"-DLibTorch_ROOT={torch}", "-DCONVSHIP_WERROR=OFF"]  # fmt: skip
+    subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
+    built = build()
+    if built.returncode != 0 or failing_test() is not None:
+        print(built.stdout[-3000:], "the tests fail without any fault", file=sys.stderr)
+        return 1
+    missed = [number for number in numbers if not try_fault(number, FAULTS[number - 1])]
+    print(f"{len(numbers) - len(missed)} of {len(numbers)} faults noticed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

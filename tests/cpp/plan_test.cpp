@@ -1,0 +1,517 @@
+// Random networks through plans against the same layers in float64, one after the
+// other, as their definitions say. Needs the kernels and nothing else.
+#include "plan/plan.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <deque>
+#include <limits>
+#include <optional>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "convship/isa.h"
+
+using namespace convship::plan;
+namespace conv2d = convship::kernels::conv2d;
+
+namespace {
+
+using Values = std::vector<double>;  // dense NCHW
+
+double activated(Activation activation, double x) {
+  const double six = std::clamp(x, 0.0, 6.0), hard = std::clamp(x + 3, 0.0, 6.0) / 6;
+  const double sigmoid = 1 / (1 + std::exp(-x));
+  switch (activation) {
+    case Activation::none:
+      return x;
+    case Activation::relu:
+      return std::max(x, 0.0);
+    case Activation::relu6:
+      return six;
+    case Activation::sigmoid:
+      return sigmoid;
+    case Activation::hardsigmoid:
+      return hard;
+    case Activation::silu:
+      return x * sigmoid;
+    case Activation::hardswish:
+      return x * hard;
+  }
+  return x;
+}
+
+// One layer by its definition; `in` holds the operands, `y` is the result's size.
+class Reference {
+ public:
+  Reference(const std::vector<const Values*>& in, const std::vector<Size>& sizes, const Size& y)
+      : in_(in), x_(sizes[0]), sizes_(sizes), y_(y), out_(elements(y)) {}
+
+  static std::size_t elements(const Size& size) {
+    return static_cast<std::size_t>(size.n * size.c * size.pixels());
+  }
+  Values take() { return std::move(out_); }
+
+  void operator()(const Convolve& conv) {
+    const int64_t channels = conv.shape.channels, per_group = y_.c / conv.shape.groups;
+    const Pair k = conv.shape.kernel;
+    each([&](int64_t n, int64_t o, int64_t p, int64_t q) {
+      double sum = conv.bias == nullptr ? 0 : conv.bias[o];
+      for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t i = 0; i < k.h; ++i) {
+          for (int64_t j = 0; j < k.w; ++j) {
+            const double value = at(n, o / per_group * channels + c,
+                                    p * conv.stride.h + i * conv.dilation.h - conv.padding.h,
+                                    q * conv.stride.w + j * conv.dilation.w - conv.padding.w);
+            sum += value * conv.weight[((o * channels + c) * k.h + i) * k.w + j];
+          }
+        }
+      }
+      return sum;
+    });
+  }
+  void operator()(const Linear& linear) {
+    each([&](int64_t n, int64_t o, int64_t, int64_t) {
+      double sum = linear.bias == nullptr ? 0 : linear.bias[o];
+      for (int64_t i = 0; i < linear.in; ++i) {
+        sum += (*in_[0])[static_cast<std::size_t>(n * linear.in + i)] *
+               linear.weight[o * linear.in + i];
+      }
+      return sum;
+    });
+  }
+  void operator()(const MaxPool& pool) {
+    const Windows& w = pool.windows;
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      double most = -std::numeric_limits<double>::infinity();
+      for (int64_t i = 0; i < w.size.h; ++i) {
+        for (int64_t j = 0; j < w.size.w; ++j) {
+          const int64_t h = p * w.stride.h + i - w.padding.h, v = q * w.stride.w + j - w.padding.w;
+          if (inside(h, v)) most = std::max(most, at(n, c, h, v));
+        }
+      }
+      return most;
+    });
+  }
+  void operator()(const AveragePool& pool) {
+    const Windows& w = pool.windows;
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      double sum = 0;
+      int64_t count = 0, real = 0;
+      for (int64_t i = 0; i < w.size.h; ++i) {
+        for (int64_t j = 0; j < w.size.w; ++j) {
+          const int64_t h = p * w.stride.h + i - w.padding.h, v = q * w.stride.w + j - w.padding.w;
+          sum += at(n, c, h, v);
+          real += inside(h, v);
+          count += h < x_.image.h + w.padding.h && v < x_.image.w + w.padding.w;
+        }
+      }
+      return sum / static_cast<double>(pool.count_padding ? count : real);
+    });
+  }
+  void operator()(const AdaptiveAverage& pool) {
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      const auto begin = [](int64_t i, int64_t in, int64_t out) { return i * in / out; };
+      const auto end = [](int64_t i, int64_t in, int64_t out) {
+        return ((i + 1) * in + out - 1) / out;
+      };
+      double sum = 0;
+      int64_t count = 0;
+      for (int64_t h = begin(p, x_.image.h, pool.size.h); h < end(p, x_.image.h, pool.size.h); ++h)
+        for (int64_t v = begin(q, x_.image.w, pool.size.w); v < end(q, x_.image.w, pool.size.w);
+             ++v) {
+          sum += at(n, c, h, v);
+          ++count;
+        }
+      return sum / static_cast<double>(count);
+    });
+  }
+  void operator()(const Activate& layer) {
+    for (std::size_t i = 0; i < out_.size(); ++i) {
+      out_[i] = activated(layer.activation, (*in_[0])[i]);
+    }
+  }
+  void operator()(const Add&) {
+    for (std::size_t i = 0; i < out_.size(); ++i) out_[i] = (*in_[0])[i] + (*in_[1])[i];
+  }
+  void operator()(const Multiply&) {
+    const bool first_whole = sizes_[0] == y_, second_whole = sizes_[1] == y_;
+    const auto pixels = static_cast<std::size_t>(y_.pixels());
+    for (std::size_t i = 0; i < out_.size(); ++i) {
+      out_[i] = (*in_[0])[first_whole ? i : i / pixels] * (*in_[1])[second_whole ? i : i / pixels];
+    }
+  }
+  void operator()(const Affine& affine) {
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      const auto channel = static_cast<std::size_t>(c);
+      return at(n, c, p, q) * (*affine.scale)[channel] + (*affine.shift)[channel];
+    });
+  }
+  void operator()(const Concatenate&) {
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) { return joined(n, c, p, q); });
+  }
+  void operator()(const Select& select) {
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      return joined(n, (*select.from)[static_cast<std::size_t>(c)], p, q);
+    });
+  }
+  void operator()(const Flatten&) { out_ = *in_[0]; }
+
+ private:
+  bool inside(int64_t h, int64_t w) const {
+    return h >= 0 && w >= 0 && h < x_.image.h && w < x_.image.w;
+  }
+  double at(int64_t n, int64_t c, int64_t h, int64_t w) const {
+    if (!inside(h, w)) return 0;
+    return (*in_[0])[static_cast<std::size_t>(((n * x_.c + c) * x_.image.h + h) * x_.image.w + w)];
+  }
+  // Of all operands' channels, one after the other.
+  double joined(int64_t n, int64_t c, int64_t p, int64_t q) const {
+    std::size_t part = 0;
+    for (; c >= sizes_[part].c; ++part) c -= sizes_[part].c;
+    const Size& size = sizes_[part];
+    return (*in_[part])[static_cast<std::size_t>(
+        ((n * size.c + c) * size.image.h + p) * size.image.w + q)];
+  }
+  template <typename Value>
+  void each(const Value& value) {
+    std::size_t i = 0;
+    for (int64_t n = 0; n < y_.n; ++n)
+      for (int64_t c = 0; c < y_.c; ++c)
+        for (int64_t p = 0; p < y_.image.h; ++p)
+          for (int64_t q = 0; q < y_.image.w; ++q) out_[i++] = value(n, c, p, q);
+  }
+
+  const std::vector<const Values*>& in_;
+  const Size& x_;
+  const std::vector<Size>& sizes_;
+  const Size& y_;
+  Values out_;
+};
+
+// All values of a network that was not fused.
+std::vector<Values> evaluate(const Network& network,
+                             const std::vector<Size>& sizes,
+                             const std::vector<Values>& inputs) {
+  std::vector<Values> values = inputs;
+  values.resize(sizes.size());
+  for (const Instruction& each : network.instructions()) {
+    std::vector<const Values*> in;
+    std::vector<Size> in_sizes;
+    for (const Value v : each.inputs) {
+      in.push_back(&values[static_cast<std::size_t>(v)]);
+      in_sizes.push_back(sizes[static_cast<std::size_t>(v)]);
+    }
+    const auto out = static_cast<std::size_t>(each.output);
+    Reference reference(in, in_sizes, sizes[out]);
+    std::visit(reference, each.layer);
+    values[out] = reference.take();
+  }
+  return values;
+}
+
+// Networks of chance: layers that read any of the values so far.
+class RandomNetwork {
+ public:
+  explicit RandomNetwork(std::uint32_t seed) : random_(seed) {
+    const int64_t n = pick(1, 3);
+    for (int64_t i = pick(1, 2); i > 0; --i) {
+      network_.add_input();
+      sizes_.push_back({n, pick(1, 40), {pick(5, 14), pick(5, 19)}, false});
+    }
+    inputs_ = sizes_;
+    for (int64_t wanted = pick(3, 10); wanted > 0;) wanted -= add_one();
+    outputs();
+  }
+
+  const Network& network() const { return network_; }
+  const std::vector<Size>& inputs() const { return inputs_; }
+  int64_t pick(int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random_);
+  }
+  float value() { return std::uniform_real_distribution<float>(-1, 1)(random_); }
+
+ private:
+  // Whether the layer of chance fitted.
+  bool add_one() {
+    const Value x = static_cast<Value>(pick(std::max<int64_t>(0, count() - 4), count() - 1));
+    const Size& size = sizes_[static_cast<std::size_t>(x)];
+    if (size.matrix) return pick(0, 1) == 0 ? add(activate(), {x}) : add(linear(size), {x});
+    switch (pick(0, 13)) {
+      case 0:
+      case 1:
+      case 2:
+      case 3:
+        return add(convolution(size), {x});
+      case 4:
+        return add(MaxPool{windows()}, {x});
+      case 5:
+        return add(AveragePool{windows(), pick(0, 1) == 0}, {x});
+      case 6:
+        return add(AdaptiveAverage{{pick(1, 4), pick(1, 4)}}, {x});
+      case 7:
+        return add(activate(), {x});
+      case 8:
+      case 9:
+        return add_to_like(x);
+      case 10:
+        return multiply(x);
+      case 11:
+        return add(Affine{numbers(size.c), numbers(size.c), Activation::none}, {x});
+      case 12:
+        return concatenate(x);
+      default:
+        return pick(0, 2) == 0 && add(Flatten{}, {x});
+    }
+  }
+
+  bool add(Layer layer, std::vector<Value> inputs) {
+    Network tried = network_;
+    tried.add(std::move(layer), std::move(inputs));
+    try {
+      sizes_ = infer_sizes(tried, inputs_);
+    } catch (const std::invalid_argument&) {
+      return false;
+    }
+    network_ = std::move(tried);
+    return true;
+  }
+
+  bool add_to_like(Value x) {
+    for (Value v = count() - 1; v >= 0; --v) {
+      if (v != x && size_of(v) == size_of(x) && pick(0, 1) == 0) return add(Add{}, {x, v});
+    }
+    // A convolution that keeps the size and something else that does, before it
+    // or behind it: what is added may or may not be there when the convolution runs.
+    const bool residual_first = pick(0, 1) == 0;
+    const Value first = count();
+    const Convolve conv = convolution(size_of(x), size_of(x).c, 3, 1);
+    if (residual_first && !add(activate(), {x})) return false;
+    if (!add(conv, {x})) return false;
+    if (!residual_first && !add(activate(), {x})) return false;
+    return pick(0, 1) == 0 ? add(Add{}, {first, first + 1}) : add(Add{}, {first + 1, first});
+  }
+  bool multiply(Value x) {
+    const Value v = count();
+    if (pick(0, 2) == 0) return add(Multiply{}, {x, x});
+    return add(AdaptiveAverage{{1, 1}}, {x}) &&
+           (pick(0, 1) == 0 ? add(Multiply{}, {x, v}) : add(Multiply{}, {v, x}));
+  }
+  bool concatenate(Value x) {
+    std::vector<Value> parts = {x};
+    for (Value v = 0; v < count() && parts.size() < 4; ++v) {
+      if (!size_of(v).matrix && size_of(v).image.h == size_of(x).image.h &&
+          size_of(v).image.w == size_of(x).image.w && v != x) {
+        parts.push_back(v);
+      }
+    }
+    std::shuffle(parts.begin(), parts.end(), random_);
+    if (pick(0, 1) == 0) return select(std::move(parts));
+    return parts.size() > 1 && add(Concatenate{}, std::move(parts));
+  }
+
+  bool select(std::vector<Value> parts) {
+    int64_t all = 0;
+    for (const Value v : parts) all += size_of(v).c;
+    auto from = std::make_shared<std::vector<int64_t>>(static_cast<std::size_t>(pick(1, 40)));
+    for (int64_t& channel : *from) channel = pick(0, all - 1);
+    return add(Select{std::move(from)}, std::move(parts));
+  }
+
+  Activate activate() { return {static_cast<Activation>(pick(1, 6))}; }
+  Windows windows() {
+    const Pair size{pick(1, 3), pick(1, 3)};
+    return {size,
+            {pick(1, 3), pick(1, 3)},
+            {pick(0, size.h / 2), pick(0, size.w / 2)},
+            pick(0, 1) == 0};
+  }
+  Linear linear(const Size& size) {
+    const int64_t out = pick(1, 37);
+    return {weights(out * size.c, size.c), weights(out, 1), size.c, out, Activation::none};
+  }
+  Convolve convolution(const Size& size, int64_t c_out = 0, int64_t side = 0, int64_t padding = 0) {
+    Convolve conv{};
+    const bool depthwise = c_out == 0 && pick(0, 4) == 0;
+    const bool halves = !depthwise && c_out == 0 && size.c % 2 == 0 && pick(0, 3) == 0;
+    const int64_t groups = depthwise ? size.c : halves ? 2 : 1;
+    const int64_t out = c_out > 0 ? c_out : depthwise ? size.c : groups * pick(1, 24);
+    const Pair kernel = side > 0 ? Pair{side, side} : Pair{pick(1, 5), pick(1, 5)};
+    conv.shape = {out, size.c / groups, kernel, groups};
+    conv.weight =
+        weights(out * size.c / groups * kernel.h * kernel.w, size.c / groups * kernel.h * kernel.w);
+    conv.bias = pick(0, 3) == 0 ? nullptr : weights(out, 1);
+    const bool plain = side > 0;
+    conv.stride = plain ? Pair{1, 1} : Pair{pick(1, 2), pick(1, 2)};
+    conv.dilation = plain ? Pair{1, 1} : Pair{pick(1, 2), pick(1, 2)};
+    conv.padding = plain ? Pair{padding, padding} : Pair{pick(0, 2), pick(0, 2)};
+    conv.weights = std::make_shared<conv2d::Convolution<float>>(conv.weight, conv.bias, conv.shape,
+                                                                conv2d::Accuracy::direct);
+    return conv;
+  }
+  const float* weights(int64_t count, int64_t fan_in) {
+    memory_.emplace_back(static_cast<std::size_t>(count));
+    const float scale = 1.7f / std::sqrt(static_cast<float>(fan_in));
+    for (float& weight : memory_.back()) weight = value() * scale;
+    return memory_.back().data();
+  }
+  std::shared_ptr<const std::vector<float>> numbers(int64_t count) {
+    auto made = std::make_shared<std::vector<float>>(static_cast<std::size_t>(count));
+    for (float& number : *made) number = value() + 0.5f;
+    return made;
+  }
+
+  void outputs() {
+    std::vector<Value> found = {count() - 1};
+    const Value other = static_cast<Value>(pick(0, count() - 1));
+    if (other >= network_.inputs() && other != found[0]) found.push_back(other);
+    network_.set_outputs(std::move(found));
+  }
+
+  Value count() const { return static_cast<Value>(sizes_.size()); }
+  const Size& size_of(Value v) const { return sizes_[static_cast<std::size_t>(v)]; }
+
+  std::mt19937 random_;
+  std::deque<std::vector<float>> memory_;
+  Network network_;
+  std::vector<Size> sizes_, inputs_;
+};
+
+// Two threads, and as many ranges as there may be.
+class Pieces final : public convship::kernels::Parallel {
+ public:
+  int width() const override { return 2; }
+  void run(int64_t count, int64_t, convship::kernels::RangeBody body) const override {
+    std::thread other([&] {
+      for (int64_t i = 1; i < count; i += 2) body(i, i + 1);
+    });
+    for (int64_t i = 0; i < count; i += 2) body(i, i + 1);
+    other.join();
+  }
+};
+
+// A plan's call with memory of its own, which has a fence on both sides.
+class Call {
+ public:
+  Call(const Network& network, const std::vector<Size>& inputs) : plan_(network, inputs) {
+    memory_.resize(static_cast<std::size_t>(plan_.memory()) + 2 * kFence + 16, kPoison);
+    void* begin = memory_.data() + kFence;
+    std::size_t space = memory_.size() * sizeof(float);
+    begin_ = static_cast<float*>(std::align(64, 1, begin, space));
+  }
+
+  std::vector<std::vector<float>> run(const std::vector<std::vector<float>>& inputs,
+                                      const convship::kernels::Parallel& parallel) {
+    std::vector<conv2d::View<const float>> views;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const Size& size = plan_.inputs()[i];
+      views.push_back(conv2d::nchw(inputs[i].data(), size.c, size.image));
+    }
+    std::vector<std::vector<float>> outputs;
+    std::vector<float*> places;
+    for (const Size& size : plan_.outputs()) {
+      outputs.emplace_back(Reference::elements(size) + kFence, kPoison);
+      places.push_back(outputs.back().data());
+    }
+    plan_.run(views, places, begin_, parallel);
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      const std::size_t size = outputs[i].size() - kFence;
+      fences_hold_ = fences_hold_ && is_poison(outputs[i].data() + size, kFence);
+      outputs[i].resize(size);
+    }
+    return outputs;
+  }
+
+  bool fences_hold() const {
+    const float* end = begin_ + plan_.memory();
+    return fences_hold_ && is_poison(memory_.data(), begin_ - memory_.data()) &&
+           is_poison(end, memory_.data() + memory_.size() - end);
+  }
+
+ private:
+  static constexpr std::size_t kFence = 64;
+  static constexpr float kPoison = std::numeric_limits<float>::quiet_NaN();
+  static bool is_poison(const float* from, std::ptrdiff_t count) {
+    return std::all_of(from, from + count, [](float value) { return std::isnan(value); });
+  }
+
+  Plan plan_;
+  std::vector<float> memory_;
+  float* begin_;
+  bool fences_hold_ = true;
+};
+
+// Empty, or what is wrong.
+std::string compare(const std::vector<float>& actual, const Values& expected) {
+  double most = 1e-3;
+  for (const double value : expected) most = std::max(most, std::abs(value));
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    if (!(std::abs(actual[i] - expected[i]) <= 2e-5 * most)) {
+      return "element " + std::to_string(i) + " of " + std::to_string(expected.size()) + " is " +
+             std::to_string(actual[i]) + ", expected " + std::to_string(expected[i]);
+    }
+  }
+  return {};
+}
+
+std::string layers_of(const Network& network) {
+  std::string text;
+  for (const Instruction& each : network.instructions()) {
+    text += (text.empty() ? "" : ", ") + std::string(layer_name(each.layer));
+  }
+  return text;
+}
+
+void check_network(std::uint32_t seed) {
+  RandomNetwork made(seed);
+  std::vector<std::vector<float>> inputs;
+  std::vector<Values> exact;
+  for (const Size& size : made.inputs()) {
+    inputs.emplace_back(Reference::elements(size));
+    for (float& value : inputs.back()) value = made.value();
+    exact.emplace_back(inputs.back().begin(), inputs.back().end());
+  }
+  const auto values = evaluate(made.network(), infer_sizes(made.network(), made.inputs()), exact);
+  Network fused = made.network();
+  fused.fuse();
+  for (const Network& network : {made.network(), fused}) {
+    INFO("seed " << seed << ": " << layers_of(network));
+    Call call(network, made.inputs());
+    const auto outputs = call.run(inputs, convship::kernels::Serial());
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      CHECK(compare(outputs[i], values[static_cast<std::size_t>(network.outputs()[i])]) == "");
+    }
+    // Neither what memory held before nor threads change a bit.
+    CHECK(call.run(inputs, Pieces()) == outputs);
+    CHECK(call.fences_hold());
+  }
+}
+
+}  // namespace
+
+TEST_CASE("networks of chance answer as their layers do in float64, on every instruction set") {
+  for (const std::string& isa : convship::available_isas()) {
+    convship::set_isa(isa);
+    if (!has_loops()) continue;
+    CAPTURE(isa);
+    for (std::uint32_t seed = 1; seed <= 400; ++seed) check_network(seed);
+  }
+  convship::set_isa(convship::available_isas().front());
+}
+
+TEST_CASE("networks whose sizes do not fit are refused") {
+  Network network;
+  const Value x = network.add_input();
+  network.add(AdaptiveAverage{{1, 1}}, {x});
+  CHECK_THROWS_AS(Plan(network, {{1, 3, {1, 1}, true}}), std::invalid_argument);
+  Network sum;
+  const Value a = sum.add_input(), b = sum.add_input();
+  sum.add(Add{}, {a, b});
+  CHECK_THROWS_AS(Plan(sum, {{1, 3, {4, 4}}, {1, 3, {4, 5}}}), std::invalid_argument);
+}

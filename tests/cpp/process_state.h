@@ -1,0 +1,16 @@
+// What a process holds, as /proc tells: for tests that it comes back to its start.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <string>
+
+namespace convship::testing {
+
+std::int64_t thread_count();
+std::int64_t open_files();
+std::int64_t resident_bytes();
+// File names of all OpenMP runtimes that are mapped; two would fight over cores.
+std::set<std::string> openmp_runtimes();
+
+}  // namespace convship::testing
