@@ -67,6 +67,9 @@ def torch_licences(library: Path) -> list[Path]:
 
 def copy_licences(libraries: dict[str, Path], licences: Path) -> None:
     packages = set(HEADER_PACKAGES)
+    # The package's name holds Boost's version.
+    if boost := debian_package(Path("/usr/include/boost/version.hpp")):
+        packages.add(boost)
     for name, path in libraries.items():
         if path.parent.parent.name == "torch":
             for licence in torch_licences(path):
