@@ -87,6 +87,7 @@ function showAnswer(predictions) {
 async function send() {
   if (sending || !card) return;
   sending = true;
+  at("bars").ariaBusy = "true";
   while (image) {
     const body = image;
     image = null;
@@ -100,6 +101,7 @@ async function send() {
     }
   }
   sending = false;
+  at("bars").ariaBusy = "false";
 }
 
 function clear() {
