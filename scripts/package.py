@@ -113,7 +113,7 @@ def make_tree(build: Path, tree: Path) -> None:
     root = Path(__file__).parents[1]
     documents = tree / "share/doc/convship"
     documents.mkdir(parents=True)
-    for name in ("LICENSE", "README.md", "docs/embedding.md"):
+    for name in ("LICENSE", "README.md", "docs/embedding.md", "docs/serving.md"):
         shutil.copy(root / name, documents / Path(name).name)
     copy_licences(libraries, documents / "third-party")
 

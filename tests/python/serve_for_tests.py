@@ -35,7 +35,12 @@ class Answer:
 class Server:
     """A context that starts the server on a free port and stops it."""
 
-    def __init__(self, *arguments: object, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: object,
+        context: ssl.SSLContext | None = None,
+        cwd: Path | None = None,
+    ) -> None:
         self.context = context
         self.log: list[dict[str, Any]] = []
         self._logged = threading.Condition()
@@ -43,6 +48,7 @@ class Server:
             [native_program(), "serve", *map(str, arguments), "--port", "0"],
             stderr=subprocess.PIPE,
             text=True,
+            cwd=cwd,
         )
         self._reader = threading.Thread(target=self._read_log)
         self._reader.start()

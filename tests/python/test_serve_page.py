@@ -67,8 +67,9 @@ def test_drawing_a_digit_shows_its_probabilities(model, browser):
         assert page.locator("#bars li").count() == 10
         assert page.locator("#bars li.top .name").inner_text() == "7"
         assert "Answered in" in page.locator("#latency").inner_text()
-        assert page.locator("#card dd.mono").inner_text() == (
-            server.get("/v2/models/digits/card").json["sha256"]
+        assert (
+            page.locator("#card dd.mono").inner_text()
+            == (server.get("/v2/models/digits/card").json["sha256"])
         )
         if target := os.environ.get("CONVSHIP_SCREENSHOT"):
             page.screenshot(path=target)
