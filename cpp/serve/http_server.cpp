@@ -155,17 +155,14 @@ asio::awaitable<void> HttpServer::Impl::serve(std::shared_ptr<Connection> connec
 }
 
 bool HttpServer::Impl::make_room() {
-  // Those between requests first, then those that take long to send one; of
-  // each, who does so for the longest.
-  const auto rank = [](const std::shared_ptr<Connection>& each) {
-    return std::pair(each->phase() != Connection::Phase::waiting, each->since());
-  };
+  // Whoever does so for the longest: a client that has just come is served in time
+  // even while others fill the server with connections on which nothing happens.
   std::shared_ptr<Connection> oldest;
   for (const auto& each : connections_) {
     const bool is_theirs = each->phase() == Connection::Phase::waiting ||
                            each->phase() == Connection::Phase::receiving ||
                            each->phase() == Connection::Phase::closing;
-    if (is_theirs && (!oldest || rank(each) < rank(oldest))) oldest = each;
+    if (is_theirs && (!oldest || each->since() < oldest->since())) oldest = each;
   }
   if (!oldest) return false;
   metrics_.count_rejection(Rejection::connections);

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -291,17 +292,16 @@ def test_full_queue_sends_clients_away_for_a_moment(model, image):
 
 def test_slow_clients_keep_nobody_waiting(model, image):
     options = ("--max-connections", 16, "--read-timeout", 2, "--idle-timeout", 1)
-    with Server(model, *options) as server:
+    with Server(model, *options) as server, ExitStack() as stack:
         # Three times as many as the server takes: the oldest must go.
-        slow = [server.socket() for _ in range(48)]
-        for number, client in enumerate(slow):
+        for number in range(48):
+            last = stack.enter_context(server.socket())
             head = b"POST /predict HTTP/1.1\r\nContent-Length: 1000\r\n"
-            client.sendall(head if number % 2 else head + b"\r\nabc")
+            last.sendall(head if number % 2 else head + b"\r\nabc")
         assert server.post("/predict", image).status == 200
         assert server.metric("convship_connections") <= 17
         # A byte now and then is not enough: the time is for the whole request.
         begin = time.monotonic()
-        last = slow[-1]
         last.settimeout(0.2)
         reply = b""
         while not reply.startswith(b"HTTP/1.1 408"):
@@ -319,8 +319,6 @@ def test_slow_clients_keep_nobody_waiting(model, image):
                 reply += part
             assert reply.count(b"HTTP/1.1") == 1
         assert server.post("/predict", image).status == 200
-        for client in slow:
-            client.close()
         assert server.stop() == 0
 
 
