@@ -67,6 +67,9 @@ def torch_licences(library: Path) -> list[Path]:
 
 def copy_licences(libraries: dict[str, Path], licences: Path) -> None:
     packages = set(HEADER_PACKAGES)
+    # The package's name holds Boost's version.
+    if boost := debian_package(Path("/usr/include/boost/version.hpp")):
+        packages.add(boost)
     for name, path in libraries.items():
         if path.parent.parent.name == "torch":
             for licence in torch_licences(path):
@@ -110,7 +113,7 @@ def make_tree(build: Path, tree: Path) -> None:
     root = Path(__file__).parents[1]
     documents = tree / "share/doc/convship"
     documents.mkdir(parents=True)
-    for name in ("LICENSE", "README.md", "docs/embedding.md"):
+    for name in ("LICENSE", "README.md", "docs/embedding.md", "docs/serving.md"):
         shutil.copy(root / name, documents / Path(name).name)
     copy_licences(libraries, documents / "third-party")
 

@@ -1,6 +1,6 @@
 # Completion of convship-run for bash.
 _convship_run() {
-  local verbs="predict run selftest info bench stages doctor"
+  local verbs="predict run serve selftest info bench stages doctor"
   local model="--backend --threads --plain --op-library --json --help"
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} options
   if ((COMP_CWORD == 1)); then
@@ -20,6 +20,11 @@ _convship_run() {
     run | stages) options="$model --output" ;;
     bench) options="$model --batch --size --input --image --seconds" ;;
     info) options="$model --plan --batch --size" ;;
+    serve)
+      options="--backend --threads --op-library --help --host --port --max-batch --max-delay-us --workers --max-queue"
+      options+=" --max-body-mib --max-connections --read-timeout --write-timeout --idle-timeout --drain-timeout"
+      options+=" --api-key-file --tls-certificate --tls-key --quiet"
+      ;;
     doctor) options="--json --help" ;;
     *) options=$model ;;
   esac

@@ -7,29 +7,38 @@
 
 namespace convship::apps {
 
-void ModelArguments::add_to(CLI::App& verb) {
-  verb.add_option("model", path, "The model file (.pt)")->required();
+void LoadArguments::add_to(CLI::App& verb) {
   verb.add_option("--backend", backend, "convship, or libtorch as it is (our kernels off)")
       ->check(CLI::IsMember({"convship", "libtorch"}));
   verb.add_option("--threads", options.threads,
                   "Threads inside one call; 0 = CPU affinity and quota")
       ->check(CLI::Range(0, 4096));
+  verb.add_option("--op-library", options.op_libraries,
+                  "Shared library that registers operators of the model; may be repeated");
+}
+
+Options LoadArguments::resolved() const {
+  Options all = options;
+  all.backend = backend == "libtorch" ? Backend::libtorch : Backend::convship;
+  return all;
+}
+
+void ModelArguments::add_to(CLI::App& verb) {
+  verb.add_option("model", path, "The model file (.pt)")->required();
+  LoadArguments::add_to(verb);
   verb.add_flag(
       "--plain", options.allow_plain,
       "Accept a TorchScript file that convship did not write; it is a program, trust its origin");
-  verb.add_option("--op-library", options.op_libraries,
-                  "Shared library that registers operators of the model; may be repeated");
   verb.add_flag("--json", json, "Results as JSON on stdout");
 }
 
 Model ModelArguments::load() {
-  options.backend = backend == "libtorch" ? Backend::libtorch : Backend::convship;
   // Results have stdout for themselves.
   options.log = [](LogLevel level, std::string_view message) {
     if (level == LogLevel::debug) return;
     std::cerr << (level == LogLevel::warning ? "convship-run: warning: " : "") << message << '\n';
   };
-  return Model::load(path, options);
+  return Model::load(path, resolved());
 }
 
 namespace {
@@ -45,6 +54,7 @@ constexpr Verb kVerbs[] = {
     {"selftest", "Run the goldens in the file and compare every stage", add_selftest},
     {"info", "Describe the file and this build", add_info},
     {"run", "Run the network on tensors: .npy files in, .npy files out", add_run},
+    {"serve", "Answer requests over HTTP: the Open Inference Protocol, images, a page", add_serve},
     {"bench", "Measure the network's latency natively", add_bench},
     {"doctor", "Tell what this machine and this installation have, and what is wrong", add_doctor},
     {"stages", "Write every stage's tensors of the given images, for comparisons", add_stages},

@@ -18,11 +18,18 @@ inline constexpr int kDifference = 1;
 
 using Action = std::function<int()>;
 
-// What every verb that loads a model takes.
-struct ModelArguments {
-  std::filesystem::path path;
+// How a model is loaded.
+struct LoadArguments {
   std::string backend = "convship";
   Options options;
+
+  void add_to(CLI::App& verb);
+  Options resolved() const;  // the options, backend included
+};
+
+// What every verb that loads a single model takes.
+struct ModelArguments : LoadArguments {
+  std::filesystem::path path;
   bool json = false;
 
   void add_to(CLI::App& verb);
@@ -36,5 +43,6 @@ Action add_run(CLI::App& verb);
 Action add_bench(CLI::App& verb);
 Action add_stages(CLI::App& verb);
 Action add_doctor(CLI::App& verb);
+Action add_serve(CLI::App& verb);
 
 }  // namespace convship::apps

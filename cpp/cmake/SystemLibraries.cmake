@@ -13,12 +13,14 @@ find_package(JPEG QUIET) # decodes as Pillow does
 convship_need(JPEG_FOUND libjpeg-dev)
 find_package(PNG QUIET)
 convship_need(PNG_FOUND libpng-dev)
-find_package(OpenSSL QUIET COMPONENTS Crypto) # SHA-256 of model files
+find_package(OpenSSL QUIET COMPONENTS Crypto SSL) # SHA-256 of model files; TLS of convship-run serve
 convship_need(OPENSSL_FOUND libssl-dev)
 find_package(nlohmann_json 3.10 QUIET) # the manifest, --json
 convship_need(nlohmann_json_FOUND nlohmann-json3-dev)
 find_path(HIGHWAY_INCLUDE_DIR hwy/highway.h) # SIMD in the kernels; headers only
 convship_need(HIGHWAY_INCLUDE_DIR libhwy-dev)
+find_package(Boost 1.74 QUIET) # headers only: Asio and Beast in convship-run serve
+convship_need(Boost_FOUND libboost-dev)
 find_package(CLI11 2.1 QUIET) # arguments of convship-run
 convship_need(CLI11_FOUND libcli11-dev)
 # The structure of model files. Its CMake package insists on the libzip tools,

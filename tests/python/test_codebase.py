@@ -42,6 +42,7 @@ def included(path: Path) -> list[str]:
         ("cpp/images", r"ATen|torch|c10|Python|pybind11"),
         ("cpp/ops", r"torch/csrc/(autograd/python|utils/pybind)|Python|pybind11|runtime"),
         ("cpp/runtime", r"Python|pybind11"),
+        ("cpp/serve", r"ATen|torch|c10|Python|pybind11|runtime/|images/|apps/|CLI"),
         ("cpp/apps", r"ATen|torch|c10|Python|pybind11|runtime/|images/"),
         ("cpp/examples", r"ATen|torch|c10|Python|pybind11|runtime/|images/"),
     ],

@@ -133,7 +133,8 @@ def verbs() -> list[str]:
 def test_man_page_and_completion_know_every_verb_and_option():
     page = (APPS / "convship-run.1").read_text().replace("\\-", "-")
     completion = (APPS / "convship-run.bash").read_text()
-    assert {"predict", "run", "selftest", "info", "bench", "stages", "doctor"} == set(verbs())
+    expected = {"predict", "run", "serve", "selftest", "info", "bench", "stages", "doctor"}
+    assert set(verbs()) == expected
     for verb in verbs():
         assert f".B {verb}\n" in page
         assert re.search(rf'verbs="[^"]*\b{verb}\b', completion)
@@ -150,6 +151,7 @@ def test_man_page_and_completion_know_every_verb_and_option():
         (["bench", "--b"], ["--backend", "--batch"]),
         (["info", "--backend", "lib"], ["libtorch"]),
         (["doctor", "--b"], []),
+        (["serve", "--tls"], ["--tls-certificate", "--tls-key"]),
     ],
 )
 def test_bash_completes(words, expected):

@@ -94,6 +94,7 @@ def test_every_library_has_its_licence_and_looks_beside_itself(package):
     tree, _ = package
     licences = {path.name for path in (tree / "share/doc/convship/third-party").iterdir()}
     assert {"torch", "libssl3", "libzip4", "libhwy-dev"} <= licences
+    assert any(name.startswith("libboost") for name in licences)
     for path in (tree / "share/doc/convship/third-party").iterdir():
         assert any(each.is_file() and each.stat().st_size > 0 for each in path.rglob("*")), path
     for library in (tree / "lib").glob("*.so*"):

@@ -1,0 +1,28 @@
+// Who may use the server.
+#pragma once
+
+#include <filesystem>
+#include <string_view>
+#include <vector>
+
+#include "serve/digest.h"
+
+namespace convship::serve {
+
+// The keys of a file, one a line. Empty: everybody may.
+class ApiKeys {
+ public:
+  ApiKeys() = default;
+  // Throws Error when the file cannot be read or holds no key.
+  explicit ApiKeys(const std::filesystem::path& file);
+
+  bool required() const { return !digests_.empty(); }
+  // `authorization` is the header's value: "Bearer KEY". Takes the same time
+  // for every wrong key.
+  bool allow(std::string_view authorization) const;
+
+ private:
+  std::vector<Sha256> digests_;
+};
+
+}  // namespace convship::serve
