@@ -1,11 +1,25 @@
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <map>
 
 #include "verbs.h"
 
 namespace convship::apps {
+namespace {
+
+std::string read_key(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  // Nothing read would mean no key, and that every model is accepted.
+  if (!in || text.empty()) {
+    throw Error(ErrorCode::usage, path.string() + ": the public key cannot be read");
+  }
+  return text;
+}
+
+}  // namespace
 
 void ModelArguments::add_to(CLI::App& verb) {
   verb.add_option("model", path, "The model file (.pt)")->required();
@@ -17,6 +31,8 @@ void ModelArguments::add_to(CLI::App& verb) {
   verb.add_flag(
       "--plain", options.allow_plain,
       "Accept a TorchScript file that convship did not write; it is a program, trust its origin");
+  verb.add_option("--public-key", public_key,
+                  "PEM file of Ed25519 public keys; refuse every model that none of them signed");
   verb.add_option("--op-library", options.op_libraries,
                   "Shared library that registers operators of the model; may be repeated");
   verb.add_flag("--json", json, "Results as JSON on stdout");
@@ -24,6 +40,7 @@ void ModelArguments::add_to(CLI::App& verb) {
 
 Model ModelArguments::load() {
   options.backend = backend == "libtorch" ? Backend::libtorch : Backend::convship;
+  if (!public_key.empty()) options.public_key = read_key(public_key);
   // Results have stdout for themselves.
   options.log = [](LogLevel level, std::string_view message) {
     if (level == LogLevel::debug) return;

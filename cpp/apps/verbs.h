@@ -23,6 +23,7 @@ struct ModelArguments {
   std::filesystem::path path;
   std::string backend = "convship";
   Options options;
+  std::filesystem::path public_key;
   bool json = false;
 
   void add_to(CLI::App& verb);
