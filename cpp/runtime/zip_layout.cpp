@@ -10,8 +10,9 @@ constexpr std::uint64_t kLocal = 0x04034b50, kCentral = 0x02014b50, kEnd = 0x060
 constexpr std::uint64_t kEnd64 = 0x06064b50, kLocator = 0x07064b50, kDescriptor = 0x08074b50;
 constexpr std::size_t kLocalSize = 30, kCentralSize = 46, kEndSize = 22;
 constexpr std::size_t kEnd64Size = 56, kLocatorSize = 20;
-// A member's sizes and checksum may follow its data; names may be UTF-8.
-constexpr std::uint64_t kHasDescriptor = 0x0008, kUtf8 = 0x0800;
+// A member's sizes and checksum may follow its data; names may be UTF-8; how hard
+// deflate tried means nothing to a reader.
+constexpr std::uint64_t kHasDescriptor = 0x0008, kUtf8 = 0x0800, kEffort = 0x0006;
 constexpr std::uint64_t kDosArchived = 0x20;
 constexpr std::uint64_t kAll16 = 0xffff, kAll32 = 0xffffffff;
 
@@ -100,7 +101,7 @@ class Layout {
   std::uint64_t check_member(std::uint64_t at, std::uint64_t expected) {
     require(read(at, 4) == kCentral, "its directory is damaged");
     const std::uint64_t flags = read(at + 8, 2), method = read(at + 10, 2);
-    require((flags & ~(kHasDescriptor | kUtf8)) == 0 && (method == 0 || method == 8),
+    require((flags & ~(kHasDescriptor | kUtf8 | kEffort)) == 0 && (method == 0 || method == 8),
             "a member is encrypted or packed in a way that no model is");
     name_size_ = read(at + 28, 2);
     extra_size_ = read(at + 30, 2);
