@@ -1,7 +1,7 @@
 # Completion of convship-run for bash.
 _convship_run() {
   local verbs="predict run serve selftest info bench stages doctor"
-  local model="--backend --threads --plain --op-library --json --help"
+  local model="--backend --threads --plain --public-key --op-library --json --help"
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} options
   if ((COMP_CWORD == 1)); then
     mapfile -t COMPREPLY < <(compgen -W "$verbs --help --version" -- "$word")

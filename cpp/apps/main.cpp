@@ -1,11 +1,25 @@
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <map>
 
 #include "verbs.h"
 
 namespace convship::apps {
+namespace {
+
+std::string read_key(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  // Nothing read would mean no key, and that every model is accepted.
+  if (!in || text.empty()) {
+    throw Error(ErrorCode::usage, path.string() + ": the public key cannot be read");
+  }
+  return text;
+}
+
+}  // namespace
 
 void LoadArguments::add_to(CLI::App& verb) {
   verb.add_option("--backend", backend, "convship, or libtorch as it is (our kernels off)")
@@ -13,6 +27,8 @@ void LoadArguments::add_to(CLI::App& verb) {
   verb.add_option("--threads", options.threads,
                   "Threads inside one call; 0 = CPU affinity and quota")
       ->check(CLI::Range(0, 4096));
+  verb.add_option("--public-key", public_key,
+                  "PEM file of Ed25519 public keys; refuse every model that none of them signed");
   verb.add_option("--op-library", options.op_libraries,
                   "Shared library that registers operators of the model; may be repeated");
 }
@@ -20,6 +36,7 @@ void LoadArguments::add_to(CLI::App& verb) {
 Options LoadArguments::resolved() const {
   Options all = options;
   all.backend = backend == "libtorch" ? Backend::libtorch : Backend::convship;
+  if (!public_key.empty()) all.public_key = read_key(public_key);
   return all;
 }
 

@@ -21,10 +21,11 @@ using Action = std::function<int()>;
 // How a model is loaded.
 struct LoadArguments {
   std::string backend = "convship";
+  std::filesystem::path public_key;
   Options options;
 
   void add_to(CLI::App& verb);
-  Options resolved() const;  // the options, backend included
+  Options resolved() const;  // the options, backend and keys included
 };
 
 // What every verb that loads a single model takes.

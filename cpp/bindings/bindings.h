@@ -14,6 +14,7 @@ namespace py = pybind11;
 
 void init_ops(py::module_& m);
 void init_images(py::module_& m);
+void init_file(py::module_& m);
 void init_model(py::module_& m);
 
 }  // namespace convship::bindings

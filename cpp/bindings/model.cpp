@@ -2,6 +2,8 @@
 
 #include <pybind11/stl/filesystem.h>
 
+#include <cstring>
+
 #include "bindings.h"
 #include "images/decode.h"
 #include "runtime/convert.h"
@@ -24,8 +26,12 @@ py::dict to_dict(const std::vector<NamedTensor>& tensors) {
   return result;
 }
 
-Options options_of(const std::string& backend, bool allow_plain, std::optional<int> threads) {
+Options options_of(const std::string& backend,
+                   bool allow_plain,
+                   std::optional<int> threads,
+                   const std::string& public_key) {
   Options options;
+  options.public_key = public_key;
   if (backend != "convship" && backend != "libtorch") {
     throw Error(ErrorCode::usage,
                 "backend must be 'convship' or 'libtorch', got '" + backend + "'");
@@ -40,8 +46,9 @@ Options options_of(const std::string& backend, bool allow_plain, std::optional<i
 Model from_file(const std::filesystem::path& path,
                 const std::string& backend,
                 bool allow_plain,
-                std::optional<int> threads) {
-  const Options options = options_of(backend, allow_plain, threads);
+                std::optional<int> threads,
+                const std::string& public_key) {
+  const Options options = options_of(backend, allow_plain, threads, public_key);
   const py::gil_scoped_release release;
   return Model::load(path, options);
 }
@@ -50,8 +57,9 @@ Model from_bytes(const py::bytes& data,
                  const std::string& name,
                  const std::string& backend,
                  bool allow_plain,
-                 std::optional<int> threads) {
-  const Options options = options_of(backend, allow_plain, threads);
+                 std::optional<int> threads,
+                 const std::string& public_key) {
+  const Options options = options_of(backend, allow_plain, threads, public_key);
   const std::string_view bytes = data;
   const py::gil_scoped_release release;
   return Model::load(std::as_bytes(std::span(bytes)), options, name);
@@ -118,8 +126,13 @@ py::dict stages(const Model& model, const py::bytes& data) {
 
 // convship's exceptions as those of convship.errors, by code.
 void translate(std::exception_ptr thrown) {
-  const auto raise = [](const char* type, const char* what) {
-    py::set_error(py::module_::import("convship.errors").attr(type), what);
+  // A message may hold a path, which need not be UTF-8.
+  const auto text = [](const char* what) {
+    return py::reinterpret_steal<py::str>(
+        PyUnicode_DecodeUTF8(what, static_cast<Py_ssize_t>(std::strlen(what)), "replace"));
+  };
+  const auto raise = [&](const char* type, const char* what) {
+    PyErr_SetObject(py::module_::import("convship.errors").attr(type).ptr(), text(what).ptr());
   };
   try {
     if (thrown) std::rethrow_exception(thrown);
@@ -134,10 +147,10 @@ void translate(std::exception_ptr thrown) {
         raise("ModelFileError", error.what());
         break;
       case ErrorCode::usage:
-        py::set_error(PyExc_ValueError, error.what());
+        PyErr_SetObject(PyExc_ValueError, text(error.what()).ptr());
         break;
       case ErrorCode::environment:
-        py::set_error(PyExc_OSError, error.what());
+        PyErr_SetObject(PyExc_OSError, text(error.what()).ptr());
         break;
     }
   }
@@ -167,10 +180,10 @@ void init_model(py::module_& m) {
   py::class_<Model>(m, "Model", "A shipped model in the native runtime; see convship.Model.")
       .def_static("from_file", &from_file, py::arg("path"), py::kw_only(),
                   py::arg("backend") = "convship", py::arg("allow_plain") = false,
-                  py::arg("threads") = py::none())
+                  py::arg("threads") = py::none(), py::arg("public_key") = "")
       .def_static("from_bytes", &from_bytes, py::arg("data"), py::arg("name") = "model",
                   py::kw_only(), py::arg("backend") = "convship", py::arg("allow_plain") = false,
-                  py::arg("threads") = py::none())
+                  py::arg("threads") = py::none(), py::arg("public_key") = "")
       .def_property_readonly("manifest", &Model::manifest)
       .def_property_readonly("labels", &Model::labels)
       .def("predict_file", &Model::predict_file, py::arg("path"), py::arg("top_k") = 1,

@@ -31,6 +31,11 @@ Options options_of(const convship_options* given) {
     required(known.op_libraries, "op_libraries");
     options.op_libraries.emplace_back(&required(known.op_libraries[i], "op_libraries[]"));
   }
+  if (known.public_key != nullptr) {
+    options.public_key = known.public_key;
+    // Empty would mean that any file is accepted.
+    if (options.public_key.empty()) fail_usage("convship_options: public_key must not be empty");
+  }
   if (known.log != nullptr) {
     options.log = [log = known.log, user = known.log_user](LogLevel level,
                                                            std::string_view message) {

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "printable.h"
+
 namespace convship::runtime {
 namespace {
 
@@ -131,7 +133,7 @@ std::string describe_unreadable_version(const ArchiveContents& contents) {
   std::uint64_t version = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), version);
   if (error != std::errc() || end != text.data() + text.size()) {
-    return "the archive's version '" + text.substr(0, 32) + "' is no number; export the file again";
+    return "the archive's version '" + printable(text) + "' is no number; export the file again";
   }
   constexpr std::uint64_t kNewest = caffe2::serialize::kMaxSupportedFileFormatVersion;
   constexpr std::uint64_t kOldest = caffe2::serialize::kMinSupportedFileFormatVersion;

@@ -2,6 +2,7 @@
 #include <torch/csrc/jit/runtime/operator.h>
 #include <torch/headeronly/version.h>
 
+#include "check.h"
 #include "convship/ops.h"
 #include "forks.h"
 #include "guard.h"
@@ -68,9 +69,10 @@ LoadedModel load_model(std::vector<std::byte> bytes,
   LoadedModel model;
   model.name = name;
   model.log = options.log;
-  Archive archive = open_archive(std::move(bytes), name, options.allow_plain);
-  if (!archive.manifest.empty()) {
-    model.manifest = parse_manifest(archive.manifest, name);
+  CheckedFile file = check_file(std::move(bytes), name, {options.allow_plain, options.public_key});
+  Archive& archive = file.archive;
+  if (file.manifest) {
+    model.manifest = std::move(file.manifest);
     model.manifest_json = archive.manifest;
   }
   times.mark("check");

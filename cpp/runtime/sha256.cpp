@@ -9,6 +9,8 @@
 
 #include <array>
 
+#include "hexadecimal.h"
+
 namespace convship::runtime {
 
 std::string sha256_hex(std::span<const std::byte> bytes) {
@@ -17,14 +19,7 @@ std::string sha256_hex(std::span<const std::byte> bytes) {
   SHA256_Init(&context);
   SHA256_Update(&context, bytes.data(), bytes.size());
   SHA256_Final(digest.data(), &context);
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  text.reserve(2 * digest.size());
-  for (const unsigned char byte : digest) {
-    text += kDigits[byte >> 4];
-    text += kDigits[byte & 15];
-  }
-  return text;
+  return hexadecimal(digest);
 }
 
 }  // namespace convship::runtime

@@ -78,6 +78,11 @@ def set_default_accuracy(name: str) -> None: ...
 
 def decode_image(data: bytes, subject: str = "image") -> Tensor: ...
 
+# file.cpp
+
+def read_extras(path: str | Path, public_key: str = "") -> tuple[bytes, bytes]: ...
+def sign(data: bytes, private_key: str, name: str = "model") -> bytes: ...
+
 # model.cpp
 
 class Prediction:
@@ -108,6 +113,7 @@ class Model:
         backend: str = "convship",
         allow_plain: bool = False,
         threads: int | None = None,
+        public_key: str = "",
     ) -> Model: ...
     @staticmethod
     def from_bytes(
@@ -117,6 +123,7 @@ class Model:
         backend: str = "convship",
         allow_plain: bool = False,
         threads: int | None = None,
+        public_key: str = "",
     ) -> Model: ...
     @property
     def manifest(self) -> str: ...

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from convship.nn import ConvPool2d as ConvPool2d
     from convship.ops import conv_pool2d as conv_pool2d
     from convship.preprocess import Preprocess as Preprocess
+    from convship.signing import sign as sign
     from convship.verify import verify_model as verify_model
 
 # Public name -> module. Resolved at first use, so that `import convship` and the command line's
@@ -37,6 +38,7 @@ _PUBLIC = {
     "fuse": "fusion",
     "inspect": "bundle",
     "load": "model",
+    "sign": "signing",
     "verify_model": "verify",
 }
 

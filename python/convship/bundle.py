@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import struct
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,11 +24,14 @@ __all__ = [
     "inspect",
 ]
 
+# Ed25519 public keys in PEM: a file of them, or the text itself as bytes.
+PublicKey = str | Path | bytes
+
 FORMAT = 1
 MANIFEST = "manifest.json"
 GOLDENS = "goldens.safetensors"
 
-# The ZIP comment: this, then 64 hexadecimal digits over all bytes before it.
+# The ZIP comment: this, then 64 hexadecimal digits over all bytes before it. `sign` adds to it.
 _DIGEST_PREFIX = b"convship1 sha256="
 _COMMENT_LENGTH = len(_DIGEST_PREFIX) + 64
 _END_OF_DIRECTORY = b"PK\x05\x06"
@@ -82,17 +82,18 @@ class Manifest(_Strict):
     training: dict[str, Any] | None = None
 
 
-def inspect(path: str | Path) -> Manifest:
+def inspect(path: str | Path, *, public_key: PublicKey | None = None) -> Manifest:
     """Return the manifest of a shipped file; nothing in the file is executed.
 
     The whole file is read, because its digest is checked.
 
     Args:
         path: A file that `export_model` wrote.
+        public_key: As for `load`.
 
     Raises:
         ModelFileNotFoundError: There is no such file.
-        ModelFileError: The file is damaged, or not a convship model.
+        ModelFileError: The file is damaged, not a convship model, or not signed by `public_key`.
 
     Example:
         >>> inspect("README.md")
@@ -100,7 +101,7 @@ def inspect(path: str | Path) -> Manifest:
             ...
         convship.errors.ModelFileError: README.md: this is not a convship model (no ZIP archive)
     """
-    return Manifest.model_validate_json(read_extras(path)[MANIFEST])
+    return Manifest.model_validate_json(read_extras(path, public_key)[MANIFEST])
 
 
 def describe(manifest: Manifest) -> str:
@@ -145,83 +146,37 @@ def describe(manifest: Manifest) -> str:
     return "\n".join(f"{name:<9} {text}" for name, text in rows.items() if text)
 
 
-def read_extras(path: str | Path) -> dict[str, bytes]:
-    """Return the members under ``extra/`` of a shipped file by name, digest checked."""
+def read_extras(path: str | Path, public_key: PublicKey | None = None) -> dict[str, bytes]:
+    """Return the members under ``extra/`` of a shipped file by name, the whole file checked."""
     path = Path(path)
     if not path.exists():
         raise ModelFileNotFoundError(f"{path}: no such model file")
-    if not path.is_file():
-        raise ModelFileError(f"{path}: a model is a regular file, this is not")
+    # One implementation of the checks, the one that native programs rely on.
+    from convship import _library
+
+    _library.load()
+    from convship import _C
+
+    manifest, goldens = _C.read_extras(path, key_text(public_key))
     try:
-        _check_digest(path)
-        with zipfile.ZipFile(path) as archive:
-            extras = {
-                name.split("/extra/", 1)[1]: archive.read(name)
-                for name in archive.namelist()
-                if "/extra/" in name
-            }
-        _check_format(path, extras[MANIFEST])
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
-    except (zipfile.BadZipFile, KeyError, ValidationError, json.JSONDecodeError) as error:
+        Manifest.model_validate_json(manifest)
+    except ValidationError as error:
+        reason = str(error).splitlines()[:3]
         raise ModelFileError(
-            f"{path}: the file is damaged ({str(error).splitlines()[0]}); fetch or export it again"
+            f"{path}: the manifest cannot be read ({' '.join(reason)}); export the file again"
         ) from error
-    return extras
+    return {MANIFEST: manifest, GOLDENS: goldens}
 
 
-def _check_format(path: Path, manifest: bytes) -> None:
-    found = json.loads(manifest).get("format")
-    if found != FORMAT:
-        raise ModelFileError(
-            f"{path}: the manifest has format {found}, this version reads {FORMAT}; "
-            "use the convship that wrote it, or a newer one"
-        )
-    Manifest.model_validate_json(manifest)
-
-
-def _check_digest(path: Path) -> None:
-    """Raise unless the file carries our digest and it is right; say what else it is."""
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            raise ModelFileError(f"{path}: this is not a convship model (no ZIP archive)")
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _COMMENT_LENGTH))
-        comment = file.read()
-        if not comment.startswith(_DIGEST_PREFIX):
-            raise ModelFileError(f"{path}: {_describe_other_archive(path)}")
-        file.seek(0)
-        digest = hashlib.sha256()
-        remaining = size - _COMMENT_LENGTH
-        while remaining > 0:
-            chunk = file.read(min(remaining, 1 << 20))
-            digest.update(chunk)
-            remaining -= len(chunk)
-    if digest.hexdigest().encode() != comment[len(_DIGEST_PREFIX) :]:
-        raise ModelFileError(
-            f"{path}: the file is damaged: its SHA-256 differs from the one written at export; "
-            "fetch or export it again"
-        )
-
-
-def _describe_other_archive(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {name.split("/", 1)[-1] for name in archive.namelist()}
-    except zipfile.BadZipFile:
-        return "the file is damaged or truncated; fetch or export it again"
-    if f"extra/{MANIFEST}" in members:
-        return "this convship model has lost its digest; fetch or export it again"
-    if "constants.pkl" in members:
-        return "this is a plain TorchScript file without convship's manifest and digest"
-    if "archive_format" in members or any(name.startswith("data/aotinductor/") for name in members):
-        return "this is a torch.export .pt2 package, not a convship model"
-    if "data.pkl" in members:
-        return (
-            "this is a checkpoint or state_dict (weights without a network), not a model; "
-            "make one with 'convship export RUN --out model.pt' or convship.export_model"
-        )
-    return "this is a ZIP archive but not a model"
+def key_text(key: PublicKey | None) -> str:
+    """Return a key's PEM text; empty for none."""
+    if key is None:
+        return ""
+    text = key if isinstance(key, bytes) else Path(key).read_bytes()
+    if not text.isascii() or not text.strip():
+        subject = "the key" if isinstance(key, bytes) else str(key)
+        raise ValueError(f"{subject}: a key must be PEM text ('-----BEGIN ...')")
+    return text.decode("ascii")
 
 
 def with_digest(archive: bytes) -> bytes:

@@ -137,15 +137,31 @@ def export(
 
 
 @app.command()
+def sign(
+    model: Annotated[Path, typer.Argument(help="a shipped file")],
+    key: Annotated[Path, typer.Option(help="PEM of an Ed25519 private key, made by openssl")],
+    out: Annotated[Path | None, typer.Option(help="the file to write; default: MODEL")] = None,
+) -> None:
+    """Sign a file, so that others can tell whose it is; see SECURITY.md."""
+    from convship.signing import sign as sign_file
+
+    sign_file(model, key, out=out)
+    print(f"{out or model}: signed")
+
+
+@app.command()
 def inspect(
     model: Annotated[Path, typer.Argument(help="a shipped file")],
+    public_key: Annotated[
+        Path | None, typer.Option(help="PEM; refuse what it did not sign")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> None:
     """Print the manifest of a file; nothing in it is executed."""
     from convship.bundle import describe
     from convship.bundle import inspect as read
 
-    manifest = read(model)
+    manifest = read(model, public_key=public_key)
     print(manifest.model_dump_json() if json else describe(manifest))
 
 

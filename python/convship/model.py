@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from torch import Tensor
 
 from convship import _library
-from convship.bundle import Manifest
+from convship.bundle import Manifest, PublicKey, key_text
 from convship.errors import ModelFileNotFoundError
 from convship.golden import read_image_file
 
@@ -27,6 +27,7 @@ def load(
     *,
     backend: Literal["convship", "libtorch"] = "convship",
     allow_plain: bool = False,
+    public_key: PublicKey | None = None,
 ) -> Model:
     """Load a shipped model.
 
@@ -38,10 +39,14 @@ def load(
             `torch.jit.load` runs.
         allow_plain: Accept a TorchScript file that convship did not write. A model is a program:
             load only files whose origin you trust.
+        public_key: Refuse every file that this key did not sign (`convship.sign`). Path of a PEM
+            file of one or several Ed25519 public keys, or its text as bytes.
 
     Raises:
         ModelFileNotFoundError: There is no such file.
-        ModelFileError: The file is damaged, of another kind, or needs an operator that is missing.
+        ModelFileError: The file is damaged, of another kind, not signed by `public_key`, or needs
+            an operator that is missing.
+        ValueError: `public_key` is no such key.
 
     Example:
         >>> import convship, tempfile, torch
@@ -54,7 +59,10 @@ def load(
     path = Path(path)
     if not path.exists():
         raise ModelFileNotFoundError(f"{path}: no such model file")
-    return Model(_C.Model.from_file(path, backend=backend, allow_plain=allow_plain))
+    native = _C.Model.from_file(
+        path, backend=backend, allow_plain=allow_plain, public_key=key_text(public_key)
+    )
+    return Model(native)
 
 
 class Plan(TypedDict):

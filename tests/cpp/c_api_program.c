@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "convship/convship.h"
+#include "keys.h"
 
 /* Programs that were compiled with an earlier header rely on these places; what
  * is added goes behind them. */
@@ -14,6 +15,7 @@
 _Static_assert(offsetof(convship_options, threads) == 16, "convship_options");
 _Static_assert(offsetof(convship_options, op_libraries) == 24, "convship_options");
 _Static_assert(offsetof(convship_options, log_user) == 48, "convship_options");
+_Static_assert(offsetof(convship_options, public_key) == 56, "convship_options");
 _Static_assert(offsetof(convship_build, isa) == 24, "convship_build");
 _Static_assert(offsetof(convship_tensor_info, shape) == 24, "convship_tensor_info");
 _Static_assert(offsetof(convship_tensor, rank) == 28, "convship_tensor");
@@ -337,6 +339,32 @@ static void test_options(const char* folder) {
   CHECK_FAILS(convship_model_load(plain, &options, &model), CONVSHIP_USAGE, "got 7");
 }
 
+static void test_public_key(const char* folder) {
+  convship_model* model = NULL;
+  convship_options options = CONVSHIP_OPTIONS_INIT;
+  options.allow_plain = 1;
+  options.public_key = TEST_PUBLIC_KEY;
+  CHECK(convship_model_load(in_folder(folder, "signed.pt"), &options, &model) == CONVSHIP_OK);
+  convship_model_free(model);
+  CHECK_FAILS(convship_model_load(in_folder(folder, "two.pt"), &options, &model),
+              CONVSHIP_BAD_MODEL, "not signed");
+  CHECK_FAILS(convship_model_load(in_folder(folder, "plain.pt"), &options, &model),
+              CONVSHIP_BAD_MODEL, "not signed");
+  options.public_key = OTHER_PUBLIC_KEY;
+  CHECK_FAILS(convship_model_load(in_folder(folder, "signed.pt"), &options, &model),
+              CONVSHIP_BAD_MODEL, "not of the given public key");
+  options.public_key = "";
+  CHECK_FAILS(convship_model_load(in_folder(folder, "signed.pt"), &options, &model), CONVSHIP_USAGE,
+              "must not be empty");
+  options.public_key = "no key";
+  CHECK_FAILS(convship_model_load(in_folder(folder, "signed.pt"), &options, &model), CONVSHIP_USAGE,
+              "must be PEM text");
+  /* A caller that is older than the field does not ask for signatures. */
+  options.struct_size = offsetof(convship_options, public_key);
+  CHECK(convship_model_load(in_folder(folder, "two.pt"), &options, &model) == CONVSHIP_OK);
+  convship_model_free(model);
+}
+
 /* ---- Threads ------------------------------------------------------------- */
 
 enum { kThreads = 8, kCalls = 300 };
@@ -400,6 +428,7 @@ int main(int argc, char** argv) {
   test_struct_sizes(argv[1], two);
   test_wrong_tensors(two);
   test_options(argv[1]);
+  test_public_key(argv[1]);
   test_versions_and_threads();
   test_threads(two);
   convship_model_free(colours);

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <fstream>
 
+#include "convship/file.h"
+#include "keys.h"
 #include "shipped.h"
 
 using namespace convship::testing;
@@ -59,9 +61,12 @@ constexpr char kLeNetManifest[] =
 
 int main(int, char** argv) {
   const std::string folder = argv[1];
-  const bool written = write(folder + "/colours.pt", shipped(kColours, kColoursManifest)) &&
-                       write(folder + "/two.pt", shipped(kTwo, kTwoManifest)) &&
-                       write(folder + "/lenet.pt", with_digest(save(lenet(), kLeNetManifest))) &&
-                       write(folder + "/plain.pt", bytes_of(save(kSum, "")));
+  const auto signed_two = convship::sign(shipped(kTwo, kTwoManifest), TEST_PRIVATE_KEY);
+  const bool written =
+      write(folder + "/colours.pt", shipped(kColours, kColoursManifest)) &&
+      write(folder + "/two.pt", shipped(kTwo, kTwoManifest)) &&
+      write(folder + "/lenet.pt", bytes_of(with_digest(save(lenet(), kLeNetManifest)))) &&
+      write(folder + "/signed.pt", signed_two) &&
+      write(folder + "/plain.pt", bytes_of(save(kSum, "")));
   return written ? 0 : 1;
 }

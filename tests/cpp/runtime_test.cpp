@@ -89,7 +89,7 @@ TEST_CASE("a flipped bit anywhere is refused before LibTorch reads the file") {
     bad[i] ^= std::byte{1} << (i % 8);
     Options options;
     options.allow_plain = true;  // nor does it pass as a plain file
-    CHECK_THROWS_AS(open_archive(bad, "file", options.allow_plain), Error);
+    CHECK_THROWS_AS(open_archive(bad, "file", {options.allow_plain, {}}), Error);
   }
 }
 
@@ -98,7 +98,7 @@ TEST_CASE("a file cut anywhere is refused") {
   for (std::size_t size = 0; size < good.size(); size += 13) {
     CAPTURE(size);
     CHECK_THROWS_AS(open_archive({good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size)},
-                                 "file", true),
+                                 "file", {true, {}}),
                     Error);
   }
 }

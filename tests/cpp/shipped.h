@@ -71,17 +71,17 @@ inline std::string save(const std::string& source, const std::string& manifest) 
   return save(module, manifest);
 }
 
-// As bundle.with_digest in Python.
-inline std::vector<std::byte> with_digest(std::string archive) {
+// An archive without comment, with its digest; as bundle.with_digest in Python.
+inline std::string with_digest(std::string archive) {
   constexpr std::size_t kComment = 17 + 64;
   archive[archive.size() - 2] = static_cast<char>(kComment);
   archive += "convship1 sha256=" + runtime::sha256_hex(std::as_bytes(std::span(archive)));
-  return bytes_of(archive);
+  return archive;
 }
 
 inline std::vector<std::byte> shipped(const std::string& source,
                                       const std::string& manifest = kManifest) {
-  return with_digest(save(source, manifest));
+  return bytes_of(with_digest(save(source, manifest)));
 }
 
 }  // namespace convship::testing

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = Path(convship.__file__).parent
 CPP_FILES = sorted(
     path
-    for folder in ("cpp", "tests/cpp")
+    for folder in ("cpp", "tests/cpp", "tests/fuzz")
     for path in (ROOT / folder).rglob("*.[ch]*")
     if path.suffix in (".c", ".cpp", ".h")
 )

@@ -119,8 +119,11 @@ typedef struct convship_options {
   /* NULL: no messages. `log_user` is handed to it. */
   convship_log log;
   void* log_user;
+  /* Not NULL: PEM text of one or several Ed25519 public keys. A file that none of
+   * them signed is refused, a plain one too. */
+  const char* public_key;
 } convship_options;
-#define CONVSHIP_OPTIONS_INIT {sizeof(convship_options), 0, 0, 0, 0, NULL, 0, NULL, NULL}
+#define CONVSHIP_OPTIONS_INIT {sizeof(convship_options), 0, 0, 0, 0, NULL, 0, NULL, NULL, NULL}
 
 /* `options` may be NULL. */
 CONVSHIP_API convship_status convship_model_load(const char* path,

@@ -158,6 +158,9 @@ struct Options {
   // Shared libraries that register the operators of the model with LibTorch
   // (TORCH_LIBRARY). Loaded for good, and for the whole process.
   std::vector<std::filesystem::path> op_libraries;
+  // Not empty: PEM text of one or several Ed25519 public keys. A file that none of
+  // them signed is refused, a plain one too.
+  std::string public_key;
   // Messages of load and of every call of this model; without one there are none.
   Log log;
 };
