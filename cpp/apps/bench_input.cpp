@@ -37,14 +37,14 @@ Shape parse_size(const std::string& text) {
     if (part.empty() || part.size() > 5 ||
         part.find_first_not_of("0123456789") != std::string::npos || std::stoi(part) < 1) {
       throw Error(ErrorCode::usage,
-                  "bench: size must be pixels as 224, 240x320 or 3x240x320, got '" + text + "'");
+                  "--size must be pixels as 224, 240x320 or 3x240x320, got '" + text + "'");
     }
     sizes.push_back(std::stoi(part));
     begin = end + 1;
   }
   if (sizes.size() == 1) sizes.push_back(sizes[0]);
   if (sizes.size() > 3) {
-    throw Error(ErrorCode::usage, "bench: size must be at most three numbers, got '" + text + "'");
+    throw Error(ErrorCode::usage, "--size must be at most three numbers, got '" + text + "'");
   }
   return sizes;
 }

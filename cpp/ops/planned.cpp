@@ -106,28 +106,28 @@ bool Planned::serves(const std::vector<at::Tensor>& inputs) const {
 }
 
 std::shared_ptr<const plan::Plan> Planned::plan_for(const std::vector<at::Tensor>& inputs) const {
-  const auto fits = [&](const plan::Plan& plan) {
+  const auto fits = [&](const Sized& sized) {
     for (std::size_t i = 0; i < inputs.size(); ++i) {
-      if (!has_size(plan.inputs()[i], inputs[i])) return false;
+      if (!has_size(sized.inputs[i], inputs[i])) return false;
     }
     return true;
   };
   const std::lock_guard lock(mutex_);
-  const auto found =
-      std::find_if(plans_.begin(), plans_.end(), [&](const auto& plan) { return fits(*plan); });
+  const auto found = std::find_if(plans_.begin(), plans_.end(), fits);
   if (found != plans_.end()) {
     std::rotate(plans_.begin(), found, found + 1);
-    return plans_.front();
+    return plans_.front().plan;
   }
-  std::vector<plan::Size> sizes;
-  for (const at::Tensor& x : inputs) sizes.push_back(size_of(x));
+  Sized sized;
+  for (const at::Tensor& x : inputs) sized.inputs.push_back(size_of(x));
   try {
-    plans_.insert(plans_.begin(), std::make_shared<const plan::Plan>(network_, std::move(sizes)));
+    sized.plan = std::make_shared<const plan::Plan>(network_, sized.inputs);
   } catch (const std::invalid_argument&) {
-    return nullptr;  // LibTorch broadcasts, or says what is wrong
+    // LibTorch broadcasts, or says what is wrong.
   }
+  plans_.insert(plans_.begin(), std::move(sized));
   if (plans_.size() > kMostPlans) plans_.pop_back();
-  return plans_.front();
+  return plans_.front().plan;
 }
 
 std::vector<at::Tensor> Planned::fall_back(const std::vector<at::Tensor>& inputs) const {

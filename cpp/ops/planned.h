@@ -36,6 +36,10 @@ class CONVSHIP_API Planned final : public torch::CustomClassHolder {
 
  private:
   class Memories;
+  struct Sized {
+    std::vector<plan::Size> inputs;
+    std::shared_ptr<const plan::Plan> plan;  // null where the network does not take them
+  };
 
   bool serves(const std::vector<at::Tensor>& inputs) const;
   // Null where the sizes do not fit the network.
@@ -51,7 +55,7 @@ class CONVSHIP_API Planned final : public torch::CustomClassHolder {
   std::vector<at::Tensor> weights_;
   std::unique_ptr<torch::jit::GraphFunction> fallback_;
   mutable std::mutex mutex_;
-  mutable std::vector<std::shared_ptr<const plan::Plan>> plans_;  // latest first
+  mutable std::vector<Sized> plans_;  // latest first
   std::unique_ptr<Memories> memories_;
 };
 
