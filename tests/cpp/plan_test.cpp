@@ -250,7 +250,7 @@ class RandomNetwork {
       case 3:
         return add(convolution(size), {x});
       case 4:
-        return add(MaxPool{windows()}, {x});
+        return pick(0, 1) == 0 ? add(MaxPool{windows()}, {x}) : convolve_and_pool(x);
       case 5:
         return add(AveragePool{windows(), pick(0, 1) == 0}, {x});
       case 6:
@@ -296,6 +296,12 @@ class RandomNetwork {
     if (!add(conv, {x})) return false;
     if (!residual_first && !add(activate(), {x})) return false;
     return pick(0, 1) == 0 ? add(Add{}, {first, first + 1}) : add(Add{}, {first + 1, first});
+  }
+  // Which maximum may be taken before an activation depends on the activation.
+  bool convolve_and_pool(Value x) {
+    const Value conv = count();
+    return add(convolution(size_of(x)), {x}) && add(activate(), {conv}) &&
+           add(MaxPool{windows()}, {conv + 1});
   }
   bool multiply(Value x) {
     const Value v = count();
