@@ -176,7 +176,7 @@ def wrk(url: str, load: Load, connections: int, seconds: int, folder: Path) -> d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=4, help="of a measurement")
+    parser.add_argument("--seconds", type=int, default=3, help="of a measurement")
     parser.add_argument("--rounds", type=int, default=3, help="of all measurements, interleaved")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 32])
     arguments = parser.parse_args()

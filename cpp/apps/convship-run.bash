@@ -21,7 +21,7 @@ _convship_run() {
     bench) options="$model --batch --size --input --image --seconds" ;;
     info) options="$model --plan --batch --size" ;;
     serve)
-      options="--backend --threads --op-library --help --host --port --max-batch --max-delay-us --workers --max-queue"
+      options="--backend --threads --public-key --op-library --help --host --port --max-batch --max-delay-us --workers --max-queue"
       options+=" --max-body-mib --max-connections --read-timeout --write-timeout --idle-timeout --drain-timeout"
       options+=" --api-key-file --tls-certificate --tls-key --quiet"
       ;;
