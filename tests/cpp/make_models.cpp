@@ -1,11 +1,13 @@
 // Writes the model files that other programs are tested with into a folder.
 #include <ATen/Functions.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
 
 #include <cmath>
 #include <fstream>
+#include <memory>
 
 #include "convship/file.h"
-#include "keys.h"
 #include "shipped.h"
 
 using namespace convship::testing;
@@ -57,16 +59,45 @@ constexpr char kLeNetManifest[] =
   "labels": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"], "required_ops": [],
   "tolerances": {"outputs": {"logits": 0}, "probabilities": 0}, "goldens": 0})";
 
+// An Ed25519 key of this run alone.
+class Key {
+ public:
+  std::string private_pem() const {
+    return pem([&](BIO* out) {
+      return PEM_write_bio_PrivateKey(out, key_.get(), nullptr, nullptr, 0, nullptr, nullptr);
+    });
+  }
+  std::string public_pem() const {
+    return pem([&](BIO* out) { return PEM_write_bio_PUBKEY(out, key_.get()); });
+  }
+
+ private:
+  template <typename Write>
+  static std::string pem(const Write& write) {
+    const std::unique_ptr<BIO, decltype(&BIO_free)> out(BIO_new(BIO_s_mem()), &BIO_free);
+    if (write(out.get()) != 1) throw std::runtime_error("the key cannot be written");
+    char* text = nullptr;
+    const long size = BIO_get_mem_data(out.get(), &text);
+    return {text, static_cast<std::size_t>(size)};
+  }
+
+  std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key_{
+      EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519"), &EVP_PKEY_free};
+};
+
 }  // namespace
 
 int main(int, char** argv) {
   const std::string folder = argv[1];
-  const auto signed_two = convship::sign(shipped(kTwo, kTwoManifest), TEST_PRIVATE_KEY);
+  const Key key, other;
+  const auto signed_two = convship::sign(shipped(kTwo, kTwoManifest), key.private_pem());
   const bool written =
       write(folder + "/colours.pt", shipped(kColours, kColoursManifest)) &&
       write(folder + "/two.pt", shipped(kTwo, kTwoManifest)) &&
       write(folder + "/lenet.pt", bytes_of(with_digest(save(lenet(), kLeNetManifest)))) &&
       write(folder + "/signed.pt", signed_two) &&
+      write(folder + "/key.pem", bytes_of(key.public_pem())) &&
+      write(folder + "/other.pem", bytes_of(other.public_pem())) &&
       write(folder + "/plain.pt", bytes_of(save(kSum, "")));
   return written ? 0 : 1;
 }
