@@ -1,5 +1,7 @@
 # For the scripts beside this folder, after steps.sh and scripts/setup.
 
+source scripts/lib/compiler_cache.sh
+
 # configure_native FOLDER OPTIONS...
 configure_native() {
   local folder=$1
