@@ -6,6 +6,7 @@ source scripts/lib/compiler_cache.sh
 configure_native() {
   local folder=$1
   shift
+  use_compiler_cache
   quietly cmake -B "$folder" -G Ninja -DLibTorch_ROOT="$(.venv/bin/python -c \
     'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])')" "$@"
 }
