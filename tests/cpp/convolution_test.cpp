@@ -109,37 +109,6 @@ TEST_CASE_TEMPLATE("every output width", T, CONVSHIP_TYPES) {
   CHECK(10 * checker.tally().trusted >= 9 * checker.tally().cases);
 }
 
-TEST_CASE("every output width of a depthwise layer") {
-  Checker<float> checker;
-  Failures failures;
-  // Two tiles of eight results, and every rest.
-  for (int64_t number = 0, width = 1; width <= 19; ++width) {
-    for (const int64_t kernel : {1, 3, 5, 7}) {
-      for (const int64_t channels : {5, 24, 33}) {
-        for (const int64_t stride : {1, 2}) {
-          const int64_t dilation = number % 3 == 0 ? 2 : 1,
-                        padding = number % 4 == 0 ? 0 : kernel / 2;
-          const int64_t covered = (width - 1) * stride + (kernel - 1) * dilation + 1;
-          const Pair image{std::max<int64_t>(kernel * dilation, 9), covered - 2 * padding};
-          Case c;
-          c.number = static_cast<uint64_t>(number++);
-          c.g = strided(simple(channels, image, channels, {kernel, kernel}), {stride, stride},
-                        {padding, padding}, {dilation, dilation});
-          c.g.groups = channels;
-          if (image.w < 1 || !complete(c.g, false)) continue;
-          c.in = number % 2 == 0 ? Layout::blocked : Layout::nhwc;
-          c.out = number % 5 < 2 ? Layout::blocked : Layout::nhwc;
-          c.integers = number % 2 == 0;
-          c.flush_end = number % 3 == 0;
-          if (!failures.enough()) failures.note(checker.check(c));
-        }
-      }
-    }
-  }
-  const bool has_loops = convship::available_isas().size() > 1;
-  CHECK((!has_loops || checker.tally().calls[static_cast<std::size_t>(Family::depthwise)] > 400));
-}
-
 namespace {
 
 // Sizes that random shapes hardly ever have.
@@ -219,4 +188,37 @@ TEST_CASE_TEMPLATE("hostile sizes", T, CONVSHIP_TYPES) {
   for (const Case& c : hostile_cases()) {
     if (!failures.enough()) failures.note(checker.check(c));
   }
+}
+
+TEST_CASE("every output width of a depthwise layer") {
+  Checker<float> checker;
+  Failures failures;
+  // Two tiles of eight results, and every rest.
+  for (int64_t number = 0, width = 1; width <= 19; ++width) {
+    for (const int64_t kernel : {1, 3, 5, 7}) {
+      for (const int64_t channels : {5, 24, 33}) {
+        for (const int64_t stride : {1, 2}) {
+          const int64_t dilation = number % 3 == 0 ? 2 : 1,
+                        padding = number % 4 == 0 ? 0 : kernel / 2;
+          const int64_t covered = (width - 1) * stride + (kernel - 1) * dilation + 1;
+          const Pair image{std::max<int64_t>(kernel * dilation, 9), covered - 2 * padding};
+          Case c;
+          c.number = static_cast<uint64_t>(number++);
+          c.g = simple(channels, image, channels, {kernel, kernel});
+          c.g.stride = {stride, stride};
+          c.g.padding = {padding, padding};
+          c.g.dilation = {dilation, dilation};
+          c.g.groups = channels;
+          if (image.w < 1 || !complete(c.g, false)) continue;
+          c.in = number % 2 == 0 ? Layout::blocked : Layout::nhwc;
+          c.out = number % 5 < 2 ? Layout::blocked : Layout::nhwc;
+          c.integers = number % 2 == 0;
+          c.flush_end = number % 3 == 0;
+          if (!failures.enough()) failures.note(checker.check(c));
+        }
+      }
+    }
+  }
+  const bool has_loops = convship::available_isas().size() > 1;
+  CHECK((!has_loops || checker.tally().calls[static_cast<std::size_t>(Family::depthwise)] > 400));
 }
