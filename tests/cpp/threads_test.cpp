@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cfenv>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -97,6 +98,15 @@ int wrong_answers(int threads, int calls, const Known& known, const Of& of) {
   return wrong;
 }
 
+// OpenMP's threads end a moment after the thread that they worked for, and nobody
+// can join them.
+bool comes_down_to(std::int64_t threads) {
+  for (int i = 0; i < 1000 && thread_count() > threads; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return thread_count() <= threads;
+}
+
 }  // namespace
 
 TEST_CASE("1 to 64 threads on one model and on eight get the bits of a single thread") {
@@ -142,7 +152,7 @@ TEST_CASE("storms of loading, running and destroying leave nothing behind") {
   CHECK(storm() == 0);  // allocators and LibTorch's caches settle
   const auto threads = thread_count(), files = open_files(), bytes = resident_bytes();
   CHECK(storm() == 0);
-  CHECK(thread_count() == threads);
+  CHECK(comes_down_to(threads));
   CHECK(open_files() == files);
   CHECK(resident_bytes() - bytes <= 8 << 20);
 }
@@ -160,7 +170,7 @@ TEST_CASE("10,000 short-lived threads leave neither threads nor files nor memory
   CHECK(ask_in_threads(400) == 0);
   const auto threads = thread_count(), files = open_files(), bytes = resident_bytes();
   CHECK(ask_in_threads(10'000) == 0);
-  CHECK(thread_count() == threads);
+  CHECK(comes_down_to(threads));
   CHECK(open_files() == files);
   CHECK(resident_bytes() - bytes <= 8 << 20);
   set_threads(1);
