@@ -28,39 +28,46 @@ struct Channel {
   int64_t channel;
 };
 
-// Fills y's channels from `first` on. Those of a block together, so that every
-// line of y is written once.
+// `count` channels of y, of one block, from c on. Together, so that every line of
+// y is written once.
+void copy_into_block(const Frame& frame,
+                     const std::vector<Operand>& from,
+                     const Channel* channels,
+                     int64_t count,
+                     const Operand& y,
+                     int64_t n,
+                     int64_t c) {
+  const float* sources[kChannelBlock];
+  for (int64_t k = 0; k < count; ++k) {
+    sources[k] = from[channels[k].operand].channel(frame, n, channels[k].channel);
+  }
+  float* target = y.channel(frame, n, c);
+  for (int64_t i = 0; i < y.block_step(); i += kChannelBlock) {
+    for (int64_t k = 0; k < count; ++k) target[i + k] = sources[k][i];
+  }
+}
+
+// Fills y's channels from `first` on.
 Step copy_channels(std::string name,
                    std::vector<Operand> from,
                    std::vector<Channel> channels,
                    const Operand& y,
                    int64_t first) {
-  const int64_t end = first + static_cast<int64_t>(channels.size());
-  return {std::move(name), [from = std::move(from), channels = std::move(channels), y, first,
-                            end](const Frame& frame) {
-            const int64_t first_block = first / kChannelBlock;
-            const int64_t blocks = (end + kChannelBlock - 1) / kChannelBlock - first_block;
-            const int64_t pixels = y.size.pixels();
-            frame.parallel.run(
-                y.size.n * blocks, grain(y.block_step()), [&](int64_t begin, int64_t stop) {
-                  for (int64_t i = begin; i < stop; ++i) {
-                    const int64_t n = i / blocks, block = first_block + i % blocks;
-                    const int64_t c = std::max(first, block * kChannelBlock);
-                    const int64_t count = std::min(end, (block + 1) * kChannelBlock) - c;
-                    const float* sources[kChannelBlock];
-                    for (int64_t k = 0; k < count; ++k) {
-                      const Channel& channel = channels[c + k - first];
-                      sources[k] = from[channel.operand].channel(frame, n, channel.channel);
-                    }
-                    float* target = y.channel(frame, n, c);
-                    for (int64_t p = 0; p < pixels; ++p) {
-                      for (int64_t k = 0; k < count; ++k) {
-                        target[p * kChannelBlock + k] = sources[k][p * kChannelBlock];
-                      }
-                    }
-                  }
-                });
-          }};
+  const auto copy = [from = std::move(from), channels = std::move(channels), y,
+                     first](const Frame& frame) {
+    const int64_t end = first + static_cast<int64_t>(channels.size());
+    const int64_t first_block = first / kChannelBlock;
+    const int64_t blocks = (end + kChannelBlock - 1) / kChannelBlock - first_block;
+    frame.parallel.run(y.size.n * blocks, grain(y.block_step()), [&](int64_t begin, int64_t stop) {
+      for (int64_t i = begin; i < stop; ++i) {
+        const int64_t block = first_block + i % blocks;
+        const int64_t c = std::max(first, block * kChannelBlock);
+        const int64_t count = std::min(end, (block + 1) * kChannelBlock) - c;
+        copy_into_block(frame, from, &channels[c - first], count, y, i / blocks, c);
+      }
+    });
+  };
+  return {std::move(name), copy};
 }
 
 }  // namespace

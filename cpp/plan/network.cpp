@@ -12,6 +12,13 @@ bool operator==(const Size& a, const Size& b) {
          a.matrix == b.matrix;
 }
 
+bool is_run_of_blocks(const std::vector<int64_t>& from) {
+  constexpr auto block = static_cast<std::size_t>(kernels::conv2d::kChannelBlock);
+  if (from[0] % kernels::conv2d::kChannelBlock != 0 || from.size() % block != 0) return false;
+  return std::adjacent_find(from.begin(), from.end(),
+                            [](int64_t a, int64_t b) { return b != a + 1; }) == from.end();
+}
+
 const char* layer_name(const Layer& layer) {
   constexpr std::array kNames = {
       "convolution",     "linear", "max pool", "average pool", "adaptive average pool",

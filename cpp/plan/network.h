@@ -97,6 +97,10 @@ struct Select {
   std::shared_ptr<const std::vector<int64_t>> from;
 };
 
+// Whether a selection is whole blocks of 16 channels, one after the other, which
+// lie in blocked memory as they are.
+bool is_run_of_blocks(const std::vector<int64_t>& from);
+
 // [N, C, H, W] to [N, C * H * W]; `features` is what must come out, or -1.
 struct Flatten {
   int64_t features = -1;

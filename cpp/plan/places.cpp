@@ -201,15 +201,9 @@ int64_t image_floats(const Size& size) {
 
 std::optional<int64_t> alias_channel(const Instruction& i, const std::vector<Size>& sizes) {
   if (std::holds_alternative<Flatten>(i.layer) && sizes[i.inputs[0]].pixels() == 1) return 0;
-  if (const auto* select = std::get_if<Select>(&i.layer)) {
-    const std::vector<int64_t>& from = *select->from;
-    // Whole blocks, one after the other.
-    if (i.inputs.size() > 1 || from[0] % kBlock != 0 || from.size() % kBlock != 0) return {};
-    for (std::size_t k = 1; k < from.size(); ++k) {
-      if (from[k] != from[0] + static_cast<int64_t>(k)) return {};
-    }
-    return from[0];
-  }
+  const auto* select = std::get_if<Select>(&i.layer);
+  if (select && i.inputs.size() == 1 && is_run_of_blocks(*select->from))
+    return select->from->front();
   return {};
 }
 

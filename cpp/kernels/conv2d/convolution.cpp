@@ -83,15 +83,28 @@ template <typename T>
 Convolution<T>::~Convolution() = default;
 
 template <typename T>
-Family Convolution<T>::family(const Geometry& geometry, bool channels_adjoin) const {
+bool Convolution<T>::may_round() const {
+  return kMayRound<T> && accuracy_ == Accuracy::fast;
+}
+
+template <typename T>
+Family Convolution<T>::loop(const Geometry& geometry,
+                            bool may_round,
+                            bool channels_adjoin,
+                            bool depthwise) const {
   const InstructionSet& isa = instruction_set(active_instruction_set());
   const Family family = choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
-                                          .may_round = kMayRound<T> && accuracy_ == Accuracy::fast,
+                                          .may_round = may_round,
                                           .may_expand = finite_,
                                           .channels_adjoin = channels_adjoin});
-  const bool depthwise = std::is_same_v<T, float> && family != Family::plain && channels_adjoin &&
-                         DepthwisePack::serves(geometry);
-  return depthwise ? Family::depthwise : family;
+  return depthwise && family != Family::plain ? Family::depthwise : family;
+}
+
+template <typename T>
+Family Convolution<T>::family(const Geometry& geometry, bool channels_adjoin) const {
+  const bool depthwise =
+      std::is_same_v<T, float> && channels_adjoin && DepthwisePack::serves(geometry);
+  return loop(geometry, may_round(), channels_adjoin, depthwise);
 }
 
 template <typename T>
@@ -106,19 +119,14 @@ void Convolution<T>::run(const Geometry& geometry,
   const int number = active_instruction_set();
   const InstructionSet& isa = instruction_set(number);
   const Call<T> call{geometry, activation, input, output, residual, index};
+  bool depthwise = false;
+  if constexpr (std::is_same_v<T, float>) depthwise = DepthwisePack::serves(call);
   const auto pack = [&](bool may_round) -> const Pack<T>& {
-    Family family = choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
-                                      .may_round = may_round,
-                                      .may_expand = finite_,
-                                      .channels_adjoin = output.channels_adjoin()});
-    if constexpr (std::is_same_v<T, float>) {
-      if (family != Family::plain && DepthwisePack::serves(call)) family = Family::depthwise;
-    }
+    const Family family = loop(geometry, may_round, output.channels_adjoin(), depthwise);
     note_run(isa, family);
     return packs_->get(number, family, [&] { return make_pack(isa, family); });
   };
-  const bool may_round = kMayRound<T> && accuracy_ == Accuracy::fast && !index;
-  for (const int64_t n : pack(may_round).run(call, parallel)) {
+  for (const int64_t n : pack(may_round() && !index).run(call, parallel)) {
     // Alone, by direct sums.
     Geometry one = geometry;
     one.n = 1;

@@ -73,6 +73,9 @@ class Convolution {
 
  private:
   class Packs;
+  bool may_round() const;
+  // depthwise: that loop serves, if any over vectors does.
+  Family loop(const Geometry& geometry, bool may_round, bool channels_adjoin, bool depthwise) const;
   std::unique_ptr<Pack<T>> make_pack(const InstructionSet& isa, Family family) const;
 
   const T* weight_;

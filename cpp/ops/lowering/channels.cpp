@@ -26,11 +26,12 @@ std::vector<int64_t> range(int64_t begin, int64_t end) {
   return from;
 }
 
-// Lies in the value's memory as it is.
-bool is_run_of_blocks(const std::vector<int64_t>& from) {
-  constexpr auto block = static_cast<std::size_t>(kernels::conv2d::kChannelBlock);
-  return from[0] % block == 0 && from.size() % block == 0 &&
-         from == range(from[0], from[0] + static_cast<int64_t>(from.size()));
+// Where pieces of `size` channels end; the last may be smaller.
+std::vector<int64_t> ends_every(int64_t size, int64_t count) {
+  std::vector<int64_t> ends;
+  for (int64_t end = size; end < count; end += size) ends.push_back(end);
+  ends.push_back(count);
+  return ends;
 }
 
 }  // namespace
@@ -54,7 +55,7 @@ std::pair<plan::Value, int64_t> Part::origin(plan::Value value, int64_t channel)
 
 plan::Value Part::select(plan::Value value, std::vector<int64_t> from) {
   std::vector<plan::Value> inputs{value};
-  if (!is_run_of_blocks(from)) {
+  if (!plan::is_run_of_blocks(from)) {
     // What was concatenated or selected before is read from where it was made,
     // so that what only passes through is copied once.
     inputs.clear();
@@ -136,7 +137,7 @@ bool Part::transpose(Node* node) {
 }
 
 bool Part::contiguous(Node* node) {
-  return known<Grouped>(node->input(0)) ? same_number(node) : identity(node, 0);
+  return known<Grouped>(node->input(0)) ? pass_on(node) : identity(node, 0);
 }
 
 bool Part::channel_shuffle(Node* node) {
@@ -175,24 +176,17 @@ bool Part::chunk(Node* node) {
   const auto count = channels_to_cut(node, 2);
   const auto chunks = constant_int(node->input(1));
   if (!count || !chunks || *chunks < 1) return false;
-  const int64_t size = (*count + *chunks - 1) / *chunks;
-  std::vector<int64_t> ends;
-  for (int64_t end = size; end < *count + size; end += size) ends.push_back(std::min(end, *count));
-  return cut(node, ends);
+  return cut(node, ends_every((*count + *chunks - 1) / *chunks, *count));
 }
 
 bool Part::split(Node* node) {
   const auto count = channels_to_cut(node, 2);
   const auto sizes = constant_ints(node->input(1));
   if (!count || !sizes || sizes->empty()) return false;
-  std::vector<int64_t> ends;
   if (const auto size = constant_int(node->input(1))) {
-    if (*size < 1) return false;
-    for (int64_t end = *size; end < *count + *size; end += *size) {
-      ends.push_back(std::min(end, *count));
-    }
-    return cut(node, ends);
+    return *size > 0 && cut(node, ends_every(*size, *count));
   }
+  std::vector<int64_t> ends;
   int64_t end = 0;
   for (const int64_t size : *sizes) {
     if (size < 1) return false;
@@ -203,22 +197,19 @@ bool Part::split(Node* node) {
 
 // input, dimension, begin, end, step
 bool Part::slice(Node* node) {
-  const auto everything = [&] {
-    const auto first = constant_int(node->input(2)), last = constant_int(node->input(3));
-    return (is_none(node->input(2)) || first == 0) &&
-           (is_none(node->input(3)) || last == std::numeric_limits<int64_t>::max()) &&
-           constant_int(node->input(4)) == 1;
-  };
-  if (everything()) return identity(node, 0);
+  if (constant_int(node->input(4)) != 1) return false;
+  const bool from_first = is_none(node->input(2)) || constant_int(node->input(2)) == 0;
+  const bool to_last = is_none(node->input(3)) ||
+                       constant_int(node->input(3)) == std::numeric_limits<int64_t>::max();
+  if (from_first && to_last) return identity(node, 0);
   const auto count = channels_to_cut(node, 1);
-  const auto step = constant_int(node->input(4));
+  if (!count) return false;
   const auto bound = [&](std::size_t i, int64_t otherwise) -> std::optional<int64_t> {
     if (is_none(node->input(i))) return otherwise;
     const auto given = constant_int(node->input(i));
     if (!given) return {};
     return std::clamp(*given < 0 ? *given + *count : *given, int64_t{0}, *count);
   };
-  if (!count || step != 1) return false;
   const auto begin = bound(2, 0), end = bound(3, *count);
   if (!begin || !end || *begin >= *end) return false;
   const plan::Value x = tensors_.at(node->input(0));

@@ -92,7 +92,7 @@ class Part {
   bool length(Node* node);
   bool unpack(Node* node);
   bool item(Node* node);
-  bool same_number(Node* node);
+  bool pass_on(Node* node);
   bool divide(Node* node);
   bool compare(Node* node);
   bool list(Node* node);

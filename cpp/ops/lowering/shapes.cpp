@@ -121,8 +121,9 @@ bool Part::item(Node* node) {
   return true;
 }
 
-// Tracing writes a number as a tensor and back.
-bool Part::same_number(Node* node) {
+// What is known of the input is known of the output: tracing writes a number as a
+// tensor and back.
+bool Part::pass_on(Node* node) {
   const auto found = known_.find(node->input(0));
   if (found == known_.end()) return false;
   const Known same = found->second;

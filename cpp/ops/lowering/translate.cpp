@@ -62,7 +62,7 @@ bool Part::translate(Node* node) {
   if (kind == "aten::slice") return slice(node);
   if (kind == "prim::ListUnpack") return unpack(node);
   if (kind == "aten::__getitem__") return item(node);
-  if (kind == "prim::NumToTensor" || kind == "aten::Int") return same_number(node);
+  if (kind == "prim::NumToTensor" || kind == "aten::Int") return pass_on(node);
   if (kind == "aten::floordiv" || kind == "aten::floor_divide") return divide(node);
   if (kind == "aten::size") return size(node);
   if (kind == "aten::len" || kind == "aten::dim") return length(node);

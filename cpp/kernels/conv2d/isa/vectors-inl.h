@@ -81,17 +81,6 @@ HWY_NOINLINE void rarer_activation(D d, Activation activation, A* values, int64_
   }
 }
 
-template <class V>
-HWY_INLINE V activate(Activation activation, V x) {
-  if (activation == Activation::none) return x;
-  if (activation == Activation::relu) return relu(x);
-  const hn::DFromV<V> d;
-  HWY_ALIGN hn::TFromV<V> lanes[hn::MaxLanes(d)];
-  hn::Store(x, d, lanes);
-  rarer_activation(d, activation, lanes, hn::MaxLanes(d));
-  return hn::Load(d, lanes);
-}
-
 // Of the vectors of a tile.
 template <int kCount, class V>
 HWY_INLINE void activate_all(Activation activation, V* values) {
@@ -109,6 +98,12 @@ HWY_INLINE void activate_all(Activation activation, V* values) {
   rarer_activation(d, activation, lanes, kCount * kLanes);
   CONVSHIP_UNROLL
   for (int i = 0; i < kCount; ++i) values[i] = hn::Load(d, lanes + i * kLanes);
+}
+
+template <class V>
+HWY_INLINE V activate(Activation activation, V x) {
+  activate_all<1>(activation, &x);
+  return x;
 }
 
 // max(|a|, |b|); NaN where b is. As integers, magnitudes of floats are ordered,
