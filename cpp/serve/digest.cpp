@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "convship/error.h"
+#include "runtime/hexadecimal.h"
 
 namespace convship::serve {
 
@@ -28,13 +29,7 @@ std::string sha256_of_file(const std::filesystem::path& path) {
   if (!file.eof()) throw Error(ErrorCode::environment, path.string() + ": cannot be read");
   Sha256 digest{};
   EVP_DigestFinal_ex(context.get(), digest.data(), nullptr);
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  for (const unsigned char byte : digest) {
-    text += kDigits[byte >> 4];
-    text += kDigits[byte & 15];
-  }
-  return text;
+  return runtime::hexadecimal(digest);
 }
 
 }  // namespace convship::serve

@@ -48,8 +48,7 @@ struct Rows {
 
 class InferJob final : public ModelJob {
  public:
-  InferJob(const Serving& serving, Request request, Done done)
-      : ModelJob(serving, std::move(request), std::move(done)) {}
+  using ModelJob::ModelJob;
 
   // Throws Failure.
   void read();
@@ -103,9 +102,7 @@ void InferJob::check_outputs() const {
   for (const InferOutput& each : wanted_.outputs) {
     const auto& known = serving_.model.model().outputs();
     if (std::none_of(known.begin(), known.end(), [&](auto& k) { return k.name == each.name; })) {
-      std::string names;
-      for (const TensorInfo& k : known) names += (names.empty() ? "" : ", ") + k.name;
-      throw Failure(400, "the outputs are " + names + "; got '" + each.name + "'");
+      throw Failure(400, "the outputs are " + names_of(known) + "; got '" + each.name + "'");
     }
     if (each.classification) {
       throw Failure(400, "output '" + each.name +
@@ -116,8 +113,7 @@ void InferJob::check_outputs() const {
 }
 
 std::vector<Reply> InferJob::answer(const Jobs& jobs) {
-  std::int64_t total = 0;
-  for (const auto& each : jobs) total += each->rows;
+  const std::int64_t total = rows_of(jobs);
   std::vector<NamedView> views;
   std::vector<std::vector<std::byte>> joined(inputs_.size());
   for (std::size_t i = 0; i < inputs_.size(); ++i) {

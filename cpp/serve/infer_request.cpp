@@ -235,12 +235,6 @@ std::string text_of(const std::vector<std::int64_t>& shape) {
   return text + "]";
 }
 
-std::string names_of(const std::vector<TensorInfo>& infos) {
-  std::string text;
-  for (const TensorInfo& each : infos) text += (text.empty() ? "" : ", ") + each.name;
-  return text;
-}
-
 // How many bytes the shape wants; throws where it is not that of `expected`.
 std::int64_t checked_bytes(const InferInput& input,
                            const TensorInfo& expected,
@@ -307,6 +301,12 @@ InferTensor read_input(InferInput& input,
 }
 
 }  // namespace
+
+std::string names_of(const std::vector<TensorInfo>& infos) {
+  std::string text;
+  for (const TensorInfo& each : infos) text += (text.empty() ? "" : ", ") + each.name;
+  return text;
+}
 
 InferRequest parse_infer_request(std::string_view json) {
   InferRequest request;

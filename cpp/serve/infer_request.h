@@ -48,6 +48,9 @@ struct InferTensor {
   std::size_t bytes = 0;
 };
 
+// "a, b"
+std::string names_of(const std::vector<TensorInfo>& infos);
+
 // The inputs in the order of `expected`, their names, datatypes, shapes and
 // amounts of data checked. `binary` follows the JSON in the body, and must
 // outlive the result. Throws Failure(400).

@@ -12,10 +12,8 @@ double seconds(Clock::duration time) { return std::chrono::duration<double>(time
 std::vector<Reply> ModelJob::timed(const Jobs& jobs) {
   const auto begun = Clock::now();
   std::vector<Reply> replies = answer(jobs);
-  std::int64_t rows = 0;
-  for (const auto& each : jobs) rows += each->rows;
   serving_.metrics.inference_seconds.observe(seconds(Clock::now() - begun));
-  serving_.metrics.batch_rows.observe(static_cast<double>(rows));
+  serving_.metrics.batch_rows.observe(static_cast<double>(rows_of(jobs)));
   return replies;
 }
 
@@ -29,11 +27,10 @@ void ModelJob::run(Jobs& jobs) {
   const auto begun = Clock::now();
   if (jobs.size() > 1) {
     try {
-      std::int64_t rows = 0;
-      for (const auto& each : jobs) rows += each->rows;
       std::vector<Reply> replies = timed(jobs);
+      const std::int64_t all_rows = rows_of(jobs);
       for (std::size_t i = 0; i < jobs.size(); ++i) {
-        static_cast<ModelJob&>(*jobs[i]).reply(std::move(replies[i]), rows, begun);
+        static_cast<ModelJob&>(*jobs[i]).reply(std::move(replies[i]), all_rows, begun);
       }
       return;
     } catch (const std::exception&) {

@@ -27,6 +27,12 @@ Reply replying(const ServedModel& model, const Work& work) {
   }
 }
 
+inline std::int64_t rows_of(const Job::Jobs& jobs) {
+  std::int64_t rows = 0;
+  for (const auto& each : jobs) rows += each->rows;
+  return rows;
+}
+
 class ModelJob : public Job {
  public:
   ModelJob(const Serving& serving, Request request, Done done)

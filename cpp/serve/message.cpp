@@ -4,12 +4,17 @@
 
 namespace convship::serve {
 
-Reply error_reply(int status, const std::string& message) {
+using nlohmann::ordered_json;
+
+Reply json_reply(const ordered_json& body) {
   Reply reply;
+  reply.body = body.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  return reply;
+}
+
+Reply error_reply(int status, const std::string& message) {
+  Reply reply = json_reply({{"error", message}});
   reply.status = status;
-  // Names that clients sent need not be UTF-8.
-  reply.body = nlohmann::json{{"error", message}}.dump(-1, ' ', false,
-                                                       nlohmann::json::error_handler_t::replace);
   return reply;
 }
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <utility>
@@ -58,6 +59,8 @@ class Service {
   virtual void finished(const Request& request, const Reply& reply) = 0;
 };
 
+// Names that clients sent need not be UTF-8: what is not is replaced.
+Reply json_reply(const nlohmann::ordered_json& body);
 // {"error": "..."}, as the Open Inference Protocol wants it.
 Reply error_reply(int status, const std::string& message);
 // The reply to somebody who should come back later.

@@ -12,12 +12,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-Reply json_reply(const ordered_json& body) {
-  Reply reply;
-  reply.body = body.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
-  return reply;
-}
-
 Reply page_reply(std::string_view body, const char* content_type) {
   Reply reply;
   reply.body = body;
@@ -104,12 +98,7 @@ std::optional<Reply> ModelService::refuse(const Request& request) {
                                 "images; POST tensors to infer");
   }
   if ((route->action == Action::infer || route->action == Action::predict) && batcher_.full()) {
-    metrics_.count_rejection(Rejection::queue_full);
-    Reply reply =
-        busy_reply(429, "the queue is full (--max-queue " +
-                            std::to_string(options_.batch.max_queue) + "); try again later");
-    reply.trace.model = model->name();
-    return reply;
+    return queue_full(*model);
   }
   return {};
 }
@@ -130,13 +119,20 @@ void ModelService::enqueue(const Route& route, Request request, Done done) {
   // std::function wants to be copied, a body does not.
   auto shared = std::make_shared<Request>(std::move(request));
   const bool taken = batcher_.submit([=] { return prepare(serving, std::move(*shared), done); });
-  if (taken) return;
+  if (!taken) done(queue_full(model));
+}
+
+Reply ModelService::queue_full(const ServedModel& model) {
   metrics_.count_rejection(Rejection::queue_full);
   Reply reply =
       busy_reply(429, "the queue is full (--max-queue " + std::to_string(options_.batch.max_queue) +
                           "); try again later");
   reply.trace.model = model.name();
-  done(std::move(reply));
+  return reply;
+}
+
+Reply ModelService::readiness(const ordered_json& ready) const {
+  return draining_ ? error_reply(503, "the server is shutting down") : json_reply(ready);
 }
 
 Reply ModelService::describe(const Route& route) const {
@@ -152,8 +148,7 @@ Reply ModelService::describe(const Route& route) const {
     case Action::live:
       return json_reply({{"live", true}});
     case Action::ready:
-      if (draining_) return error_reply(503, "the server is shutting down");
-      return json_reply({{"ready", true}});
+      return readiness({{"ready", true}});
     case Action::server_metadata:
       return json_reply({{"name", "convship"},
                          {"version", build().convship},
@@ -173,8 +168,7 @@ Reply ModelService::describe(const Route& route) const {
     case Action::model_metadata:
       return json_reply(find(route)->metadata());
     case Action::model_ready:
-      if (draining_) return error_reply(503, "the server is shutting down");
-      return json_reply({{"name", route.model}, {"ready", true}});
+      return readiness({{"name", route.model}, {"ready", true}});
     case Action::model_card:
       return json_reply(find(route)->card());
     default:

@@ -34,6 +34,9 @@ class ModelService final : public Service {
  private:
   const ServedModel* find(const Route& route) const;
   void enqueue(const Route& route, Request request, Done done);
+  Reply queue_full(const ServedModel& model);
+  // What `ready` says, while the server does not drain.
+  Reply readiness(const nlohmann::ordered_json& ready) const;
   Reply describe(const Route& route) const;
   Reply metrics_reply() const;
 

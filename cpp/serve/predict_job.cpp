@@ -34,8 +34,7 @@ int top_k_of(const std::string& query) {
 
 class PredictJob final : public ModelJob {
  public:
-  PredictJob(const Serving& serving, Request request, Done done)
-      : ModelJob(serving, std::move(request), std::move(done)) {}
+  using ModelJob::ModelJob;
 
   // Throws Failure.
   void read();
@@ -80,12 +79,9 @@ std::vector<Reply> PredictJob::answer(const Jobs& jobs) {
       predictions.push_back(
           {{"label", each.label}, {"index", each.index}, {"probability", each.probability}});
     }
-    Reply reply;
-    reply.body = ordered_json{{"model_name", serving_.model.name()},
-                              {"model_version", kVersion},
-                              {"predictions", std::move(predictions)}}
-                     .dump(-1, ' ', false, ordered_json::error_handler_t::replace);
-    replies.push_back(std::move(reply));
+    replies.push_back(json_reply({{"model_name", serving_.model.name()},
+                                  {"model_version", kVersion},
+                                  {"predictions", std::move(predictions)}}));
   }
   return replies;
 }
