@@ -2,9 +2,11 @@
 
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 namespace convship::testing {
 namespace {
@@ -16,6 +18,18 @@ std::int64_t entries(const char* folder) {
 }  // namespace
 
 std::int64_t thread_count() { return entries("/proc/self/task"); }
+
+std::int64_t settled_thread_count() {
+  std::int64_t before = thread_count();
+  for (int i = 0; i < 100; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    const std::int64_t now = thread_count();
+    if (now == before) break;
+    before = now;
+  }
+  return before;
+}
+
 std::int64_t open_files() { return entries("/proc/self/fd"); }
 
 std::int64_t resident_bytes() {

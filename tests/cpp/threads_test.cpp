@@ -7,7 +7,6 @@
 
 #include <atomic>
 #include <cfenv>
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -15,6 +14,7 @@
 
 #include "convship/model.h"
 #include "process_state.h"
+#include "values.h"
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
@@ -43,10 +43,7 @@ using Answer = std::vector<float>;
 
 Image image_of(std::uint32_t seed) {
   Image image(28 * 28);
-  for (float& value : image) {
-    seed = seed * 1664525u + 1013904223u;
-    value = static_cast<float>(seed >> 8) / 16777216.0f;
-  }
+  fill(image, seed);
   return image;
 }
 
@@ -98,15 +95,6 @@ int wrong_answers(int threads, int calls, const Known& known, const Of& of) {
   return wrong;
 }
 
-// OpenMP's threads end a moment after the thread that they worked for, and nobody
-// can join them.
-bool comes_down_to(std::int64_t threads) {
-  for (int i = 0; i < 1000 && thread_count() > threads; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return thread_count() <= threads;
-}
-
 }  // namespace
 
 TEST_CASE("1 to 64 threads on one model and on eight get the bits of a single thread") {
@@ -150,9 +138,9 @@ TEST_CASE("storms of loading, running and destroying leave nothing behind") {
     return wrong.load();
   };
   CHECK(storm() == 0);  // allocators and LibTorch's caches settle
-  const auto threads = thread_count(), files = open_files(), bytes = resident_bytes();
+  const auto threads = settled_thread_count(), files = open_files(), bytes = resident_bytes();
   CHECK(storm() == 0);
-  CHECK(comes_down_to(threads));
+  CHECK(settled_thread_count() == threads);
   CHECK(open_files() == files);
   CHECK(resident_bytes() - bytes <= 8 << 20);
 }
@@ -168,9 +156,9 @@ TEST_CASE("10,000 short-lived threads leave neither threads nor files nor memory
     return wrong;
   };
   CHECK(ask_in_threads(400) == 0);
-  const auto threads = thread_count(), files = open_files(), bytes = resident_bytes();
+  const auto threads = settled_thread_count(), files = open_files(), bytes = resident_bytes();
   CHECK(ask_in_threads(10'000) == 0);
-  CHECK(comes_down_to(threads));
+  CHECK(settled_thread_count() == threads);
   CHECK(open_files() == files);
   CHECK(resident_bytes() - bytes <= 8 << 20);
   set_threads(1);
