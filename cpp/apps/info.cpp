@@ -69,6 +69,8 @@ json describe(const ModelArguments& arguments, const Model& model, double start_
   const json manifest = model.manifest().empty() ? json(nullptr) : json::parse(model.manifest());
   return {{"path", arguments.path.string()},
           {"kind", manifest.is_null() ? "plain TorchScript" : "convship"},
+          {"sha256", model.file().sha256},
+          {"bytes", model.file().size},
           {"manifest", manifest},
           {"inputs", names(model.inputs())},
           {"runtime",
@@ -97,7 +99,9 @@ std::string tensors(const json& list) {
 
 void print(const json& described) {
   std::cout << "file      " << described["path"].get<std::string>() << " ("
-            << described["kind"].get<std::string>() << ")\n";
+            << described["kind"].get<std::string>() << ")\n"
+            << "sha256    " << described["sha256"].get<std::string>() << ", " << described["bytes"]
+            << " bytes\n";
   const json& manifest = described["manifest"];
   if (manifest.is_null()) {
     std::cout << "inputs    ";

@@ -65,16 +65,22 @@ std::set<std::string> read_plain(const ZipArchive& zip) {
   return ops;
 }
 
-// Throws unless the bytes before the comment are those that it was written for.
-void check_digest(std::span<const std::byte> bytes,
-                  const ZipArchive& zip,
-                  const std::string& name) {
-  const auto covered = bytes.first(bytes.size() - zip.comment().size());
-  if (sha256_hex(covered) != parse_comment(zip.comment()).digest) {
+// The SHA-256 of all bytes. Throws unless those before the comment are the ones
+// that it was written for, where it holds a digest.
+std::string check_digest(std::span<const std::byte> bytes,
+                         const ZipArchive& zip,
+                         const std::string& name) {
+  const std::size_t covered = bytes.size() - zip.comment().size();
+  const std::string_view expected = parse_comment(zip.comment()).digest;
+  Sha256 sha256;
+  sha256.update(bytes.first(covered));
+  if (!expected.empty() && sha256.hexadecimal() != expected) {
     fail(name,
          "the file is damaged: its SHA-256 differs from the one written at export; fetch or "
          "export it again");
   }
+  sha256.update(bytes.subspan(covered));
+  return sha256.hexadecimal();
 }
 
 // Throws unless one of the keys signed the digest.
@@ -157,7 +163,7 @@ Archive open_archive(std::vector<std::byte> bytes,
   const ZipArchive zip(archive.bytes, name);
   const Comment comment = parse_comment(zip.comment());
   archive.plain = comment.digest.empty();
-  if (!archive.plain) check_digest(archive.bytes, zip, name);
+  archive.sha256 = check_digest(archive.bytes, zip, name);
   if (!accepted.public_key.empty()) check_signature(comment, accepted.public_key, name);
   check_kind(zip, name);
   zip.check_names();

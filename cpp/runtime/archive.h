@@ -12,6 +12,7 @@ namespace convship::runtime {
 
 struct Archive {
   std::vector<std::byte> bytes;    // the whole file, as checked; LibTorch reads this copy
+  std::string sha256;              // of the whole file
   bool plain = false;              // a TorchScript file that convship did not write
   std::string manifest;            // extra/manifest.json; not of a plain file
   std::vector<std::byte> goldens;  // extra/goldens.safetensors; may be empty

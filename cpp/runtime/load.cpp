@@ -71,6 +71,7 @@ LoadedModel load_model(std::vector<std::byte> bytes,
   model.log = options.log;
   CheckedFile file = check_file(std::move(bytes), name, {options.allow_plain, options.public_key});
   Archive& archive = file.archive;
+  model.file = {archive.sha256, archive.bytes.size()};
   if (file.manifest) {
     model.manifest = std::move(file.manifest);
     model.manifest_json = archive.manifest;

@@ -106,6 +106,8 @@ Model Model::load(std::span<const std::byte> bytes,
   });
 }
 
+const ModelFile& Model::file() const { return impl_->file; }
+
 const std::string& Model::manifest() const { return impl_->manifest_json; }
 
 const std::vector<std::string>& Model::labels() const {

@@ -31,6 +31,7 @@ struct Images {
 
 struct LoadedModel {
   std::string name;  // the path, for messages
+  ModelFile file;
   Log log;
   std::string manifest_json;
   std::optional<Manifest> manifest;  // empty for a plain TorchScript file

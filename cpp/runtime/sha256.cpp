@@ -5,21 +5,29 @@
 
 #include "sha256.h"
 
-#include <openssl/sha.h>
-
 #include <array>
 
 #include "hexadecimal.h"
 
 namespace convship::runtime {
 
-std::string sha256_hex(std::span<const std::byte> bytes) {
+Sha256::Sha256() { SHA256_Init(&context_); }
+
+void Sha256::update(std::span<const std::byte> bytes) {
+  SHA256_Update(&context_, bytes.data(), bytes.size());
+}
+
+std::string Sha256::hexadecimal() const {
   std::array<unsigned char, SHA256_DIGEST_LENGTH> digest{};
-  SHA256_CTX context;
-  SHA256_Init(&context);
-  SHA256_Update(&context, bytes.data(), bytes.size());
+  SHA256_CTX context = context_;  // the end of the bytes spoils it
   SHA256_Final(digest.data(), &context);
-  return hexadecimal(digest);
+  return runtime::hexadecimal(digest);
+}
+
+std::string sha256_hex(std::span<const std::byte> bytes) {
+  Sha256 sha256;
+  sha256.update(bytes);
+  return sha256.hexadecimal();
 }
 
 }  // namespace convship::runtime

@@ -1,11 +1,10 @@
 // Who may use the server.
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <string_view>
 #include <vector>
-
-#include "serve/digest.h"
 
 namespace convship::serve {
 
@@ -22,7 +21,10 @@ class ApiKeys {
   bool allow(std::string_view authorization) const;
 
  private:
-  std::vector<Sha256> digests_;
+  using Digest = std::array<unsigned char, 32>;  // SHA-256
+  static Digest digest_of(std::string_view key);
+
+  std::vector<Digest> digests_;
 };
 
 }  // namespace convship::serve

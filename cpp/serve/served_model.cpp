@@ -4,8 +4,6 @@
 #include <cstring>
 #include <random>
 
-#include "serve/digest.h"
-
 namespace convship::serve {
 namespace {
 
@@ -73,8 +71,6 @@ ordered_json shapes(const std::vector<TensorInfo>& infos) {
 ServedModel::ServedModel(const ServedFile& file, const convship::Options& load, int max_batch)
     : name_(file.name), path_(file.path.string()), model_(Model::load(file.path, load)) {
   require_described(model_, path_);
-  digest_ = sha256_of_file(file.path);
-  bytes_ = std::filesystem::file_size(file.path);
   has_rows_ = all_vary_first(model_.inputs()) && all_vary_first(model_.outputs());
   why_alone_ = try_batches(max_batch);
 }
@@ -130,8 +126,8 @@ ordered_json ServedModel::card() const {
   const ordered_json manifest = ordered_json::parse(model_.manifest());
   ordered_json card = metadata();
   card["labels"] = model_.labels();
-  card["sha256"] = digest_;
-  card["bytes"] = bytes_;
+  card["sha256"] = model_.file().sha256;
+  card["bytes"] = model_.file().size;
   card["batches"] = batches();
   for (const char* key : {"convship", "torch", "task", "accuracy", "training"}) {
     if (manifest.contains(key)) card[key] = manifest[key];

@@ -42,8 +42,6 @@ class ServedModel {
 
   std::string name_;
   std::string path_;
-  std::string digest_;
-  std::uint64_t bytes_ = 0;
   Model model_;
   bool has_rows_ = false;
   std::string why_alone_;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -89,6 +90,7 @@ def test_info_of_a_plain_file_names_its_inputs(folder):
     info = json.loads(run("info", path, "--plain", "--json").stdout)
     assert (info["kind"], info["manifest"]) == ("plain TorchScript", None)
     assert info["inputs"] == ["input1", "input2"]
+    assert info["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert "inputs    input1, input2 (the file tells" in run("info", path, "--plain").stdout
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -110,7 +111,10 @@ def test_info_tells_the_manifest_and_the_build(model):
     info = json.loads(run("info", model, "--json").stdout)
     assert info["manifest"] == json.loads(convship.inspect(model).model_dump_json())
     assert info["runtime"]["convship"] == convship.__version__
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    assert (info["sha256"], info["bytes"]) == (digest, model.stat().st_size)
     text = run("info", model).stdout
+    assert f"sha256    {digest}, {model.stat().st_size} bytes" in text
     assert "input float32 [N, 3, 32, 32]" in text
 
 

@@ -93,6 +93,13 @@ struct TensorInfo {
   static constexpr std::int64_t kAnySize = -1;
 };
 
+// Which file a model came from: of the very bytes that were loaded, whatever the
+// path holds by now.
+struct ModelFile {
+  std::string sha256;      // 64 lower-case hexadecimal digits, as sha256sum prints them
+  std::uint64_t size = 0;  // in bytes
+};
+
 // How bytes make a pixel. Alpha is dropped, not blended.
 enum class PixelFormat { rgb, bgr, rgba, bgra, gray };
 CONVSHIP_API int channels_of(PixelFormat format);
@@ -202,6 +209,7 @@ class CONVSHIP_API Model {
 
   // ---- What the file says
 
+  const ModelFile& file() const;
   // The manifest as JSON; empty for a plain TorchScript file.
   const std::string& manifest() const;
   // The class names; empty for anything but a classifier.
