@@ -16,19 +16,6 @@ using Members = std::vector<ZipMember>;
 
 constexpr char kManifestName[] = "extra/manifest.json";
 
-Members members_of(std::span<const std::byte> model) {
-  const runtime::ZipArchive zip(model, "model");
-  Members members;
-  for (const auto& member : zip.members()) {
-    const auto bytes = zip.read(member);
-    ZipMember copy;
-    copy.name = member.full;
-    copy.data.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    members.push_back(std::move(copy));
-  }
-  return members;
-}
-
 ZipMember& find(Members& members, const std::string& path) {
   for (ZipMember& member : members) {
     if (member.name.substr(member.name.find('/') + 1) == path) return member;
@@ -401,6 +388,19 @@ std::vector<std::pair<const char*, std::string>> manifest_texts(const std::strin
 }
 
 }  // namespace
+
+std::vector<ZipMember> members_of(std::span<const std::byte> model) {
+  const runtime::ZipArchive zip(model, "model");
+  Members members;
+  for (const auto& member : zip.members()) {
+    const auto bytes = zip.read(member);
+    ZipMember copy;
+    copy.name = member.full;
+    copy.data.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    members.push_back(std::move(copy));
+  }
+  return members;
+}
 
 std::string rewritten(std::span<const std::byte> model, bool plain) {
   const Members members = members_of(model);

@@ -1,6 +1,10 @@
 // Loading and running, from files made here.
+#include <unistd.h>
+
 #include <atomic>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "convship/model.h"
@@ -45,6 +49,31 @@ float run_sum(const Model& model, float a, float b) {
 TEST_CASE("sha256 of a known text") {
   CHECK(sha256_hex(bytes_of("abc")) ==
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST_CASE("a file that shrinks while it is read is refused, and says so") {
+  namespace fs = std::filesystem;
+  constexpr std::uintmax_t kSize = 64 << 20;  // long enough to be caught at
+  const fs::path path = fs::temp_directory_path() / ("shrinks-" + std::to_string(getpid()));
+  std::ofstream(path) << "x";
+  std::atomic<bool> reading = true;
+  std::thread other([&] {
+    while (reading) {
+      fs::resize_file(path, 1000);
+      fs::resize_file(path, kSize);
+      std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    }
+  });
+  int refused = 0;
+  for (int i = 0; i < 1000 && refused < 3; ++i) {
+    const std::string message = message_of([&] { read_file(path); });
+    CHECK((message.empty() || contains(message, "became shorter while it was read")));
+    refused += message.empty() ? 0 : 1;
+  }
+  reading = false;
+  other.join();
+  fs::remove(path);
+  CHECK(refused == 3);
 }
 
 TEST_CASE("a LibTorch of another minor version is refused") {

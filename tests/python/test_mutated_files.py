@@ -13,12 +13,13 @@ from torch import nn
 
 import convship
 
-PROGRAM = Path(__file__).parents[2] / "build/native/tests/cpp/mutated_files"
+PROGRAMS = Path(__file__).parents[2] / "build/native/tests/cpp"
 # In the long run a million.
 RANDOM_BITS = os.environ.get("CONVSHIP_MUTATED_BITS", "30000")
+HOSTILE_PROGRAMS = "5000" if os.environ.get("CONVSHIP_TEST_FULL") else "300"
 SEED = os.environ.get("CONVSHIP_SEED", "1")
 
-pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="scripts/test makes the native build")
+pytestmark = pytest.mark.skipif(not PROGRAMS.exists(), reason="scripts/test makes the native build")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def files(tmp_path_factory) -> tuple[Path, Path]:
 
 def test_every_mutated_file_is_refused(files):
     result = subprocess.run(
-        [PROGRAM, *files, "--random", RANDOM_BITS, "--seed", SEED],
+        [PROGRAMS / "mutated_files", *files, "--random", RANDOM_BITS, "--seed", SEED],
         capture_output=True,
         text=True,
         check=False,
@@ -49,3 +50,16 @@ def test_every_mutated_file_is_refused(files):
     print(result.stdout)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "0 reached LibTorch" in result.stdout
+
+
+def test_a_program_that_harms_its_process_harms_no_other(files):
+    """Behind a digest that fits, which anybody can write: LibTorch reads these, in a child."""
+    result = subprocess.run(
+        [PROGRAMS / "hostile_programs", files[0], "--count", HOSTILE_PROGRAMS, "--seed", SEED],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(result.stdout)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "the parent lives" in result.stdout
