@@ -1,7 +1,12 @@
-"""Write docs/performance.md's table from reports of `convship bench NETWORK --json`."""
+"""Write a table of docs/performance.md from reports of `convship bench NETWORK --json`.
+
+The document has a table per instruction set and list of networks, so that one
+processor's figures do not replace another's.
+"""
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import sys
@@ -9,23 +14,35 @@ from pathlib import Path
 from typing import Any
 
 DOCUMENT = Path("docs/performance.md")
-BEGIN, END = "<!-- written by scripts/performance -->", "<!-- end -->"
+END = "<!-- end -->"
 OURS = "native fast"
 COLUMNS = ("native libtorch", "onnxruntime", "openvino", "python convship", "native direct", OURS)
 
 
-def main(paths: list[str]) -> int:
-    reports = [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
-    if not reports:
-        print("performance: name at least one report", file=sys.stderr)
-        return 2
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="performance", description=__doc__)
+    parser.add_argument("--classifiers", action="store_true", help="the list of all classifiers")
+    parser.add_argument("reports", nargs="+", type=Path)
+    settings = parser.parse_args(arguments)
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in settings.reports]
+    begin = begin_of(reports, settings.classifiers)
     text = DOCUMENT.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
+    if begin not in text:
+        print(f"{DOCUMENT}: there must be a line {begin}, and {END} after it", file=sys.stderr)
+        return 2
+    before, _, rest = text.partition(begin)
     _, _, after = rest.partition(END)
-    lines = [BEGIN, *about(reports), "", *table(reports), "", *warnings(reports), END]
+    lines = [begin, *about(reports), "", *table(reports), "", *warnings(reports), END]
     DOCUMENT.write_text(before + "\n".join(lines) + after, encoding="utf-8")
     print(f"{DOCUMENT}: {len(reports)} networks")
     return 0
+
+
+def begin_of(reports: list[dict[str, Any]], classifiers: bool) -> str:
+    isas = {report["environment"]["isa"] for report in reports}
+    if len(isas) != 1:
+        raise SystemExit(f"performance: reports must be of one instruction set, got {sorted(isas)}")
+    return f"<!-- scripts/performance{' --classifiers' if classifiers else ''}, {isas.pop()} -->"
 
 
 def about(reports: list[dict[str, Any]]) -> list[str]:

@@ -14,9 +14,9 @@ from torch import nn
 import convship
 
 PROGRAMS = Path(__file__).parents[2] / "build/native/tests/cpp"
-# In the long run a million.
+# scripts/test --full sets larger ones.
 RANDOM_BITS = os.environ.get("CONVSHIP_MUTATED_BITS", "30000")
-HOSTILE_PROGRAMS = "5000" if os.environ.get("CONVSHIP_TEST_FULL") else "300"
+HOSTILE_PROGRAMS = os.environ.get("CONVSHIP_HOSTILE_PROGRAMS", "300")
 SEED = os.environ.get("CONVSHIP_SEED", "1")
 
 pytestmark = pytest.mark.skipif(not PROGRAMS.exists(), reason="scripts/test makes the native build")

@@ -31,7 +31,10 @@ def report(model, times, ratios, warnings=()):
 def test_table_is_replaced_and_tells_failures_and_warnings(tmp_path):
     document = tmp_path / "docs/performance.md"
     document.parent.mkdir()
-    document.write_text("Top\n<!-- written by scripts/performance -->\nold\n<!-- end -->\nBottom\n")
+    other = "<!-- scripts/performance, avx512 -->\nkept\n<!-- end -->"
+    document.write_text(
+        f"Top\n{other}\n<!-- scripts/performance, avx2 -->\nold\n<!-- end -->\nBottom\n"
+    )
     times = {
         "native libtorch": {"p50_us": 40.4},
         "openvino": {"problem": "wrong"},
@@ -41,7 +44,7 @@ def test_table_is_replaced_and_tells_failures_and_warnings(tmp_path):
     path.write_text(json.dumps(report("net", times, {"best stock": 2.0}, ["busy machine"])))
     subprocess.run([sys.executable, SCRIPT, path], cwd=tmp_path, check=True, capture_output=True)
     text = document.read_text()
-    assert text.startswith("Top\n<!-- written")
+    assert text.startswith(f"Top\n{other}\n<!-- scripts/performance, avx2 -->")
     assert text.endswith("<!-- end -->\nBottom\n")
     assert "old" not in text
     row = "| net | 1 | 2 | 40 (native libtorch) | 40 | - | failed | - | - | 20 "
@@ -49,9 +52,27 @@ def test_table_is_replaced_and_tells_failures_and_warnings(tmp_path):
     assert "- net: busy machine" in text
 
 
+def test_list_without_a_place_in_the_document_is_refused(tmp_path):
+    document = tmp_path / "docs/performance.md"
+    document.parent.mkdir()
+    document.write_text("Top\n<!-- scripts/performance, avx2 -->\nold\n<!-- end -->\n")
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(report("net", {}, {})))
+    result = subprocess.run(
+        [sys.executable, SCRIPT, "--classifiers", path],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert "must be a line <!-- scripts/performance --classifiers, avx2 -->" in result.stderr
+    assert "old" in document.read_text()
+
+
 def test_no_report_is_wrong_usage(tmp_path):
     result = subprocess.run(
         [sys.executable, SCRIPT], cwd=tmp_path, check=False, capture_output=True, text=True
     )
     assert result.returncode == 2
-    assert result.stderr == "performance: name at least one report\n"
+    assert "the following arguments are required: reports" in result.stderr
