@@ -157,6 +157,13 @@ void init_ops(py::module_& m) {
         py::arg("packed"), py::arg("input"), py::arg("seconds"),
         "Call conv_pool2d_packed from C++ for about `seconds`; returns the output and the "
         "median of seconds per call.");
+  m.def(
+      "packings",
+      [] {
+        const auto [made, kept] = ops::packings();
+        return py::make_tuple(made, kept);
+      },
+      "How often this process has packed weights, and how many of these packings still exist.");
   m.def("build_info", build_info,
         "Version of this library, and the torch, compiler and build type it was built with.");
   m.def("available_isas", available_isas,

@@ -49,6 +49,8 @@ struct Parameters {
                           bool ceil_mode,
                           std::string_view accuracy);
   static Parameters check(const ConvPool2dOptions& options);
+
+  bool operator==(const Parameters&) const = default;
 };
 
 // Sizes as numbers (int64_t) or as expressions of a traced program (SymInt).

@@ -1,6 +1,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include "ops/constant_weights.h"
 #include "ops/conv_pool2d.h"
 #include "ops/kernel_call.h"
 #include "ops/parallel.h"
@@ -19,7 +20,8 @@ Shape<int64_t> check(const at::Tensor& input,
                               bias ? std::make_optional(bias->sizes()) : std::nullopt);
 }
 
-// Packs, runs, forgets: weights that stay the same are for packed_conv.h.
+// Packs, runs, forgets: weights that stay the same are for packed_conv.h and
+// constant_weights.h.
 // `index` is undefined where nobody asks for the winners.
 at::Tensor forward(const Shape<int64_t>& shape,
                    const at::Tensor& input,
@@ -64,6 +66,9 @@ at::Tensor conv_pool2d_cpu(const at::Tensor& input,
                            const at::Tensor& weight,
                            const std::optional<at::Tensor>& bias,
                            const Parameters& p) {
+  if (at::Tensor output = ConstantWeights::run(input, weight, bias, p); output.defined()) {
+    return output;
+  }
   const auto shape = check(input, weight, bias, p);
   if (!has_kernel(input, weight, p)) {
     // The format is what Meta promises, also where LibTorch has exceptions.

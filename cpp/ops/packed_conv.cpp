@@ -147,6 +147,8 @@ std::string PackedConv::description() const {
   return text.str();
 }
 
+kernels::conv2d::Packings packings() { return kernels::conv2d::packings(); }
+
 c10::intrusive_ptr<PackedConv> conv_pool2d_prepack(const at::Tensor& weight,
                                                    const std::optional<at::Tensor>& bias,
                                                    const ConvPool2dOptions& options) {

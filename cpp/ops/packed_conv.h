@@ -9,6 +9,7 @@
 
 #include "convship/export.h"
 #include "convship/ops.h"
+#include "kernels/conv2d/convolution.h"
 #include "ops/conv_pool2d.h"
 
 namespace convship::ops {
@@ -45,6 +46,10 @@ class CONVSHIP_API PackedConv : public torch::CustomClassHolder {
   const at::Tensor weight_;               // dense, and nobody else's
   const std::optional<at::Tensor> bias_;
 };
+
+// For tests: how often the process has packed weights, for whichever op, and how
+// many of these packings still exist.
+CONVSHIP_API kernels::conv2d::Packings packings();
 
 // The ops, typed. A call that needs nothing from the dispatcher does not go
 // through it.

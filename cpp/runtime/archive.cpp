@@ -13,7 +13,9 @@
 #include "comment.h"
 #include "convship/error.h"
 #include "custom_ops.h"
+#include "descriptor.h"
 #include "file_kind.h"
+#include "package.h"
 #include "sha256.h"
 #include "signature.h"
 #include "zip_archive.h"
@@ -39,7 +41,7 @@ std::string text_of(const std::vector<std::byte>& bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-void check_kind(const ZipArchive& zip, const std::string& name) {
+ArchiveKind check_kind(const ZipArchive& zip, const std::string& name, bool plain) {
   const ArchiveContents contents = {
       [&zip](std::string_view path) { return zip.find(path) != nullptr; },
       [&zip](std::string_view folder) { return zip.has_folder(folder); },
@@ -47,8 +49,11 @@ void check_kind(const ZipArchive& zip, const std::string& name) {
         const ZipArchive::Member* member = zip.find(path);
         return member == nullptr ? std::string() : zip.head(*member, kLookedAt);
       }};
-  if (const std::string other = describe_other_archive(contents); !other.empty()) fail(name, other);
+  const bool package = !plain && !is_torchscript(contents) && is_aotinductor(contents);
+  const std::string other = package ? "" : describe_other_archive(contents);
+  if (!other.empty()) fail(name, other);
   if (const std::string why = describe_unreadable_version(contents); !why.empty()) fail(name, why);
+  return package ? ArchiveKind::aotinductor : ArchiveKind::torchscript;
 }
 
 // Members of a file without digest are read to their ends, for their checksums;
@@ -115,20 +120,6 @@ void check_plain(const ZipArchive& zip, const std::string& name, bool allow_plai
   }
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int descriptor) : descriptor_(descriptor) {}
-  ~Descriptor() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return descriptor_; }
-
- private:
-  int descriptor_;
-};
-
 [[noreturn]] void fail_unreadable(const std::string& name, int error) {
   fail(name, "cannot be read (" + std::generic_category().message(error) + ")");
 }
@@ -165,8 +156,9 @@ Archive open_archive(std::vector<std::byte> bytes,
   archive.plain = comment.digest.empty();
   archive.sha256 = check_digest(archive.bytes, zip, name);
   if (!accepted.public_key.empty()) check_signature(comment, accepted.public_key, name);
-  check_kind(zip, name);
+  archive.kind = check_kind(zip, name, archive.plain);
   zip.check_names();
+  if (archive.kind == ArchiveKind::aotinductor) check_package(zip, name);
   if (archive.plain) {
     check_plain(zip, name, accepted.plain);
     const auto ops = read_plain(zip);
@@ -179,7 +171,8 @@ Archive open_archive(std::vector<std::byte> bytes,
   const ZipArchive::Member* manifest = zip.find("extra/manifest.json");
   if (manifest == nullptr) fail(name, "the manifest is missing; export the file again");
   archive.manifest = text_of(zip.read(*manifest, kMaxManifest));
-  if (const ZipArchive::Member* goldens = zip.find("extra/goldens.safetensors")) {
+  const bool package = archive.kind == ArchiveKind::aotinductor;
+  if (const auto* goldens = zip.find(package ? kPackageGoldens : "extra/goldens.safetensors")) {
     archive.goldens = zip.read(*goldens);
   }
   return archive;

@@ -10,12 +10,18 @@
 
 namespace convship::runtime {
 
+enum class ArchiveKind {
+  torchscript,  // .pt
+  aotinductor,  // .pt2: native code
+};
+
 struct Archive {
+  ArchiveKind kind = ArchiveKind::torchscript;
   std::vector<std::byte> bytes;    // the whole file, as checked; LibTorch reads this copy
   std::string sha256;              // of the whole file
   bool plain = false;              // a TorchScript file that convship did not write
   std::string manifest;            // extra/manifest.json; not of a plain file
-  std::vector<std::byte> goldens;  // extra/goldens.safetensors; may be empty
+  std::vector<std::byte> goldens;  // safetensors; may be empty
   // Of a plain TorchScript file: what its code calls and torch does not bring.
   std::vector<std::string> custom_ops;
 };

@@ -42,4 +42,10 @@ std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
                                                  Backend backend,
                                                  LoadTimes& times);
 
+// Of a checked .pt2 file, whose native code this loads into the process.
+std::unique_ptr<NetworkBackend> load_aotinductor(const Archive& archive,
+                                                 const Manifest& manifest,
+                                                 Backend backend,
+                                                 LoadTimes& times);
+
 }  // namespace convship::runtime

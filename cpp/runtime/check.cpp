@@ -10,7 +10,16 @@ CheckedFile check_file(std::vector<std::byte> bytes,
                        const std::string& name,
                        const Accepted& accepted) {
   CheckedFile file{open_archive(std::move(bytes), name, accepted), {}};
-  if (!file.archive.plain) file.manifest = parse_manifest(file.archive.manifest, name);
+  if (file.archive.plain) return file;
+  file.manifest = parse_manifest(file.archive.manifest, name);
+  const bool native = file.archive.kind == ArchiveKind::aotinductor;
+  if (native != file.manifest->compiled_for.has_value()) {
+    throw Error(ErrorCode::model,
+                name + (native ? ": the manifest does not say which CPU the network was compiled "
+                                 "for; export the file again"
+                               : ": the manifest speaks of compiled code that a TorchScript file "
+                                 "does not hold; export the file again"));
+  }
   return file;
 }
 

@@ -102,11 +102,20 @@ std::string describe_other_file(std::span<const std::byte> bytes) {
   return "this is not a convship model (no ZIP archive)";
 }
 
+bool is_torchscript(const ArchiveContents& contents) {
+  return contents.has("constants.pkl") && contents.has_folder("code/");
+}
+
+bool is_aotinductor(const ArchiveContents& contents) {
+  return contents.has_folder("data/aotinductor/");
+}
+
 std::string describe_other_archive(const ArchiveContents& contents) {
-  if (contents.has("constants.pkl") && contents.has_folder("code/")) return {};
-  if (contents.has_folder("data/aotinductor/")) {
-    return "this is an AOTInductor .pt2 package (native code for one kind of CPU), which this "
-           "version does not run; export a .pt with convship.export_model";
+  if (is_torchscript(contents)) return {};
+  if (is_aotinductor(contents)) {
+    return "this is a plain AOTInductor .pt2 package: native code without convship's manifest and "
+           "digest, which is never loaded; export the network with convship.export_model and "
+           "format='pt2'";
   }
   if (contents.has("archive_format") || contents.has_folder("models/")) {
     return "this is a torch.export .pt2 package, which this version does not run; export a .pt "

@@ -20,6 +20,9 @@ struct ArchiveContents {
   std::function<std::string(std::string_view)> text;
 };
 
+bool is_torchscript(const ArchiveContents& contents);
+bool is_aotinductor(const ArchiveContents& contents);
+
 // Empty for a TorchScript archive; otherwise what it is and what to do about it.
 std::string describe_other_archive(const ArchiveContents& contents);
 

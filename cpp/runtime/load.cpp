@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "convship/ops.h"
+#include "cpu_features.h"
 #include "forks.h"
 #include "guard.h"
 #include "log.h"
@@ -35,6 +36,16 @@ void check_ops(const std::vector<std::string>& ops, const std::string& name) {
   }
 }
 
+// Native code for another CPU would end the process by SIGILL.
+void check_cpu(const std::optional<Manifest>& manifest, const std::string& name) {
+  if (!manifest || !manifest->compiled_for) return;
+  if (const std::string problem = cpu_problem(*manifest->compiled_for); !problem.empty()) {
+    throw Error(ErrorCode::environment,
+                name + ": the network cannot run on this machine: " + problem +
+                    "; export it for this CPU (--cpu), or as .pt, which runs on any");
+  }
+}
+
 std::string written_by(const std::optional<Manifest>& manifest) {
   if (!manifest || manifest->torch.starts_with(TORCH_VERSION)) return {};
   return "; the file was written by torch " + manifest->torch + ", this is LibTorch " TORCH_VERSION;
@@ -46,7 +57,12 @@ std::unique_ptr<NetworkBackend> load_network(const Archive& archive,
                                              const std::string& name,
                                              LoadTimes& times) {
   return explained(
-      [&] { return load_torchscript(archive, manifest ? &*manifest : nullptr, backend, times); },
+      [&] {
+        if (archive.kind == ArchiveKind::aotinductor) {
+          return load_aotinductor(archive, *manifest, backend, times);
+        }
+        return load_torchscript(archive, manifest ? &*manifest : nullptr, backend, times);
+      },
       [&](const std::string& reason) {
         throw Error(ErrorCode::model,
                     name + ": LibTorch cannot load the network: " + reason + written_by(manifest));
@@ -77,6 +93,7 @@ LoadedModel load_model(std::vector<std::byte> bytes,
     model.manifest_json = archive.manifest;
   }
   times.mark("check");
+  check_cpu(model.manifest, name);
   load_op_libraries(options.op_libraries);
   if (!options.op_libraries.empty()) times.mark("operator libraries");
   check_ops(model.manifest ? model.manifest->required_ops : archive.custom_ops, name);

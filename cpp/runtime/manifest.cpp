@@ -18,6 +18,7 @@ constexpr std::size_t kMostTensors = 10'000;
 constexpr std::size_t kMostDimensions = 64;  // of LibTorch
 constexpr std::int64_t kMostElements = std::int64_t{1} << 40;
 constexpr std::int64_t kMostGoldens = 100'000;
+constexpr std::size_t kMostFeatures = 1'000;
 
 using nlohmann::json;
 
@@ -90,6 +91,15 @@ std::vector<std::string> ops_of(const json& manifest) {
   return ops;
 }
 
+// Absent from files that hold no native code.
+std::optional<CompiledFor> compiled_for(const json& manifest) {
+  const auto found = manifest.find("compiled_for");
+  if (found == manifest.end() || found->is_null()) return {};
+  CompiledFor cpu{text(*found, "machine"), texts(*found, "features")};
+  if (cpu.features.size() > kMostFeatures) refuse("compiled_for names too many features");
+  return cpu;
+}
+
 // What classifying images relies on.
 void check_classifier(const Manifest& manifest) {
   if (manifest.inputs.size() != 1 || manifest.inputs[0].shape->size() != 4) {
@@ -120,6 +130,7 @@ Manifest read(const json& parsed) {
   }
   manifest.probabilities_tolerance = tolerance_of(tolerances.at("probabilities"));
   manifest.goldens = static_cast<int>(integer_of(parsed.at("goldens"), 0, kMostGoldens, "goldens"));
+  manifest.compiled_for = compiled_for(parsed);
   manifest.torch = text(parsed, "torch");
   text(parsed, "convship");
   if (manifest.classifier) check_classifier(manifest);

@@ -2,12 +2,19 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "convship/model.h"
 
 namespace convship::runtime {
+
+// The kind of CPU that native code was compiled for.
+struct CompiledFor {
+  std::string machine;                // as uname tells it: "x86_64"
+  std::vector<std::string> features;  // as /proc/cpuinfo names them: "avx2", ...
+};
 
 struct Manifest {
   bool classifier = false;         // labels, preprocess and predict are there
@@ -18,7 +25,8 @@ struct Manifest {
   std::map<std::string, double> tolerances;  // of outputs, by name
   double probabilities_tolerance = 0;
   int goldens = 0;
-  std::string torch;  // the version that wrote the file
+  std::optional<CompiledFor> compiled_for;  // of a .pt2 file; a .pt file holds no native code
+  std::string torch;                        // the version that wrote the file
 };
 
 // Throws Error(model) for anything but a manifest of a version this build reads.

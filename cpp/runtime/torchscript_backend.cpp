@@ -4,42 +4,17 @@
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/passes/freeze_module.h>
 #include <torch/csrc/jit/passes/frozen_graph_optimizations.h>
-#include <torch/csrc/jit/serialization/import.h>
 
 #include <algorithm>
-#include <istream>
 #include <memory>
 #include <mutex>
-#include <streambuf>
 
 #include "backend.h"
-#include "log.h"
 #include "ops/lowering/lower.h"
+#include "read_torchscript.h"
 
 namespace convship::runtime {
 namespace {
-
-// A stream over the checked bytes, in place.
-class MemoryBuffer : public std::streambuf {
- public:
-  explicit MemoryBuffer(const std::vector<std::byte>& bytes) {
-    auto* begin = const_cast<char*>(reinterpret_cast<const char*>(bytes.data()));
-    setg(begin, begin, begin + bytes.size());
-  }
-
- protected:
-  pos_type seekoff(off_type offset, std::ios_base::seekdir from, std::ios_base::openmode) override {
-    char* base = from == std::ios_base::beg   ? eback()
-                 : from == std::ios_base::cur ? gptr()
-                                              : egptr();
-    if (offset < eback() - base || offset > egptr() - base) return pos_type(off_type(-1));
-    setg(eback(), base + offset, egptr());
-    return gptr() - eback();
-  }
-  pos_type seekpos(pos_type position, std::ios_base::openmode mode) override {
-    return seekoff(position, std::ios_base::beg, mode);
-  }
-};
 
 // One level of a flattened name: the key itself at the top, joined by dots below.
 std::string join(const std::string& prefix, const std::string& key) {
@@ -198,12 +173,8 @@ std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
                                                  Backend backend,
                                                  LoadTimes& times) {
   const c10::InferenceMode inference;
-  MemoryBuffer buffer(archive.bytes);
-  std::istream stream(&buffer);
-  torch::jit::Module module = torch::jit::load(stream, at::kCPU);
-  module.eval();
+  torch::jit::Module module = read_torchscript(archive.bytes);
   times.mark("parse");
-  take_over_prints();
   torch::jit::Module frozen = freeze_network(module);
   const bool state = keeps_state(frozen);
   times.mark("freeze");

@@ -16,6 +16,7 @@ from convship.errors import ModelFileError, ModelFileNotFoundError
 
 __all__ = [
     "FORMAT",
+    "CompiledFor",
     "Manifest",
     "TensorSpec",
     "Tolerances",
@@ -59,12 +60,23 @@ class Tolerances(_Strict):
     probabilities: float = 0.0
 
 
+class CompiledFor(_Strict):
+    """The kind of CPU that native code needs.
+
+    `features` are named as /proc/cpuinfo names them; loading compares them with the machine.
+    """
+
+    machine: str
+    features: list[str]
+
+
 class Manifest(_Strict):
     """What a shipped file says about itself (``extra/manifest.json``).
 
     `labels` are the class names of a classifier in the order of its logits, empty otherwise.
     `required_ops` are operators that stock LibTorch does not have. `teeth` tells, per deliberate
-    fault, how many times over the tolerance the goldens saw it at export.
+    fault, how many times over the tolerance the goldens saw it at export. `compiled_for` is there
+    where the network is native code, in a .pt2 file.
     """
 
     format: int = FORMAT
@@ -80,6 +92,7 @@ class Manifest(_Strict):
     goldens: int
     teeth: dict[str, float | str]
     training: dict[str, Any] | None = None
+    compiled_for: CompiledFor | None = None
 
 
 def inspect(path: str | Path, *, public_key: PublicKey | None = None) -> Manifest:
@@ -127,9 +140,11 @@ def describe(manifest: Manifest) -> str:
     tolerances = {**manifest.tolerances.outputs, "probabilities": manifest.tolerances.probabilities}
     if manifest.task == "general":
         del tolerances["probabilities"]
+    cpu = manifest.compiled_for
     labels = manifest.labels[:10] + (["..."] if len(manifest.labels) > 10 else [])
     rows = {
         "written": f"by convship {manifest.convship}, torch {manifest.torch}",
+        "network": f"native code for {cpu.machine} with {', '.join(cpu.features)}" if cpu else "",
         "inputs": tensors(manifest.inputs),
         "outputs": tensors(manifest.outputs),
         "labels": f"{len(manifest.labels)}: {', '.join(labels)}" if labels else "",

@@ -125,11 +125,13 @@ def export(
     run: Annotated[Path, typer.Argument(help="folder of the run")],
     out: Annotated[Path, typer.Option(help="the file to write")],
     checkpoint: Annotated[str, typer.Option(help="best or last")] = "best",
+    format: Annotated[str, typer.Option(help="pt (TorchScript) or pt2 (native code)")] = "pt",
+    cpu: Annotated[str | None, typer.Option(help="of a pt2: x86-64-v3 or x86-64-v4")] = None,
 ) -> None:
     """Ship a trained network as one file that runs without Python."""
     from convship.export import export_run
 
-    manifest = export_run(run, out, checkpoint)  # type: ignore[arg-type]
+    manifest = export_run(run, out, checkpoint, format=format, cpu=cpu)  # type: ignore[arg-type]
     print(
         f"{out}: {out.stat().st_size / 1e6:.2f} MB, {len(manifest.labels)} classes, "
         f"{manifest.goldens} goldens"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import errno
 import inspect
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors.torch import save as save_safetensors
@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from convship import _library
 from convship._version import __version__
+from convship.aotinductor import AotInductorFile
 from convship.atomic import write_atomically
 from convship.bundle import (
     GOLDENS,
     MANIFEST,
+    CompiledFor,
     Manifest,
     TensorSpec,
     Tolerances,
@@ -36,15 +38,7 @@ from convship.golden import (
     run_network,
     tensor_golden,
 )
-from convship.scripting import (
-    argument_names,
-    copy_of,
-    first_line,
-    required_ops,
-    script,
-    ship,
-    without_deprecation,
-)
+from convship.scripting import TorchScriptFile, copy_of, first_line, script
 from convship.tolerance import find_tolerances, require_teeth
 
 __all__ = ["export_model", "export_run"]
@@ -64,6 +58,8 @@ def export_model(
     labels: Sequence[str] | None = None,
     method: Literal["script", "trace"] = "script",
     training: Mapping[str, Any] | None = None,
+    format: Literal["pt", "pt2"] = "pt",
+    cpu: Literal["x86-64-v3", "x86-64-v4"] | None = None,
 ) -> Manifest:
     """Write `model` and all that belongs to it as one file that runs without Python.
 
@@ -88,13 +84,19 @@ def export_model(
         method: "script" keeps control flow; "trace" records one run of the first sample, for
             models that cannot be scripted.
         training: A summary for the manifest (JSON values).
+        format: "pt" is TorchScript, which runs wherever LibTorch does. "pt2" is native code that
+            AOTInductor compiles here, for one kind of CPU, with conv_pool2d where the network
+            convolves and pools: no branches on data, and the sizes of the samples only, but for a
+            classifier's batch. Needs a C++ compiler and takes a minute.
+        cpu: What "pt2" is compiled for: CPUs with AVX2 ("x86-64-v3") or AVX-512 ("x86-64-v4"). The
+            best that this machine has where None.
 
     Returns:
         The manifest in the file.
 
     Raises:
-        ExportError: The model cannot be scripted, its answers change by it, the labels do not
-            match the logits, or the samples could not reveal a fault.
+        ExportError: The model cannot be scripted or compiled, its answers change by it, the labels
+            do not match the logits, or the samples could not reveal a fault.
         OSError: The file cannot be written.
 
     Example:
@@ -109,11 +111,13 @@ def export_model(
     path = Path(path)
     _check_target(path)
     _check_arguments(samples, labels, method)
+    _check_format(path, format, method, cpu)
     network = copy_of(model).cpu().eval()
     for parameter in network.parameters():  # requires_grad_ of a scripted module does not exist
         parameter.requires_grad_(False)
     with torch.no_grad():
-        plan = _plan(network, preprocess, labels, samples, method)
+        make = partial(_make_file, network, format, method, cpu)
+        plan = _plan(network, preprocess, labels, samples, make)
         manifest, archive = _build(plan, training)
     _check_native(archive, path)
     write_atomically(path, archive)
@@ -121,7 +125,12 @@ def export_model(
 
 
 def export_run(
-    run: str | Path, path: str | Path, checkpoint: Literal["best", "last"] = "best"
+    run: str | Path,
+    path: str | Path,
+    checkpoint: Literal["best", "last"] = "best",
+    *,
+    format: Literal["pt", "pt2"] = "pt",
+    cpu: Literal["x86-64-v3", "x86-64-v4"] | None = None,
 ) -> Manifest:
     """Write the network that `train` left in folder `run` as one file; see `export_model`.
 
@@ -147,7 +156,30 @@ def export_run(
         preprocess=loaded.preprocess,
         labels=loaded.labels,
         training=loaded.summary,
+        format=format,
+        cpu=cpu,
     )
+
+
+class _File(Protocol):
+    """What is particular to a format."""
+
+    @property
+    def compiled_for(self) -> CompiledFor | None: ...
+    @property
+    def required_ops(self) -> list[str]: ...
+    def argument_names(self) -> list[str]: ...
+    def ship(self, preprocess: torch.jit.ScriptModule | None, inputs: NetworkInput) -> None: ...
+    def answer(self, inputs: NetworkInput) -> dict[str, Tensor]: ...
+    def archive(self, extras: Mapping[str, bytes]) -> bytes: ...
+
+
+def _make_file(
+    network: nn.Module, format: str, method: str, cpu: str | None, example: tuple[Any, ...]
+) -> _File:
+    if format == "pt2":
+        return AotInductorFile(network, cpu)
+    return TorchScriptFile(network, example, method)
 
 
 @dataclass(frozen=True)
@@ -155,7 +187,7 @@ class _Plan:
     """All that goes into the file, before anything is computed from it."""
 
     network: nn.Module
-    shipped: torch.jit.ScriptModule
+    file: _File
     preprocess: nn.Module | None
     labels: list[str]
     goldens: list[Golden]
@@ -177,6 +209,21 @@ def _check_arguments(samples: Any, labels: Any, method: str) -> None:
         raise ExportError("export_model: labels must be a list of strings, one per class")
 
 
+def _check_format(path: Path, format: str, method: str, cpu: str | None) -> None:
+    if format not in ("pt", "pt2"):
+        raise ExportError(f"export_model: format must be 'pt' or 'pt2', got {format!r}")
+    if format == "pt" and cpu is not None:
+        raise ExportError("export_model: cpu is for format 'pt2'; a .pt file runs on any")
+    if format == "pt2" and method != "script":
+        raise ExportError(
+            "export_model: method is for format 'pt'; 'pt2' is traced by torch.export"
+        )
+    if format == "pt2" and path.suffix != ".pt2":
+        raise ExportError(
+            f"export_model: the name of a file of format 'pt2' must end in .pt2, got '{path.name}'"
+        )
+
+
 def _check_target(path: Path) -> None:
     """Find out before the work, not after it, that the file cannot be written."""
     if not path.parent.is_dir():
@@ -190,30 +237,46 @@ def _plan(
     preprocess: nn.Module | None,
     labels: Sequence[str] | None,
     samples: Sequence[Sample],
-    method: str,
+    make: Callable[[tuple[Any, ...]], _File],
 ) -> _Plan:
     if preprocess is None:
         if labels is not None:
             raise ExportError("export_model: labels need preprocess, which was not given")
-        scripted = script(network, _arguments(network, samples[0]), method)
-        names = argument_names(scripted)
+        file = make(_arguments(network, samples[0]))
+        names = file.argument_names()
         goldens = [tensor_golden(_by_name(sample, names)) for sample in samples]
         inputs = [
             TensorSpec(name=name, dtype=_dtype(value), shape=list(value.shape))
             for name, value in goldens[0].inputs.items()
         ]
-        shipped = ship(scripted, None, list(goldens[0].inputs))
-        return _Plan(network, shipped, None, [], goldens, inputs)
+        if file.compiled_for is not None:
+            _check_alike(goldens)
+        file.ship(None, goldens[0].inputs)
+        return _Plan(network, file, None, [], goldens, inputs)
 
     preprocess = copy.deepcopy(preprocess).cpu().eval()
     scripted_preprocess = script(preprocess, (), "script")
     goldens = [image_golden(sample, scripted_preprocess) for sample in samples]  # type: ignore[arg-type]
     example = goldens[0].inputs["input"]
-    scripted = script(network, (example,), method)
+    file = make((example,))
     labels = _find_labels(network, goldens[0], labels)
-    shipped = ship(scripted, scripted_preprocess, ["input"])
+    file.ship(scripted_preprocess, goldens[0].inputs)
     inputs = [TensorSpec(name="input", dtype=_dtype(example), shape=[None, *example.shape[1:]])]
-    return _Plan(network, shipped, preprocess, labels, goldens, inputs)
+    return _Plan(network, file, preprocess, labels, goldens, inputs)
+
+
+def _check_alike(goldens: Sequence[Golden]) -> None:
+    """A compiled network takes one size."""
+
+    def sizes(golden: Golden) -> str:
+        return ", ".join(f"{n} {_dtype(v)} {list(v.shape)}" for n, v in golden.inputs.items())
+
+    for index, golden in enumerate(goldens):
+        if sizes(golden) != sizes(goldens[0]):
+            raise ExportError(
+                f"export_model: samples for format 'pt2' must all have one size, got "
+                f"{sizes(goldens[0])} and, of sample {index}, {sizes(golden)}"
+            )
 
 
 def _find_labels(network: nn.Module, golden: Golden, labels: Sequence[str] | None) -> list[str]:
@@ -263,24 +326,21 @@ def _build(plan: _Plan, training: Mapping[str, Any] | None) -> tuple[Manifest, b
             for name, value in answers[0].items()
         ],
         labels=plan.labels,
-        required_ops=required_ops(plan.shipped),
+        required_ops=plan.file.required_ops,
         tolerances=tolerances,
         goldens=len(plan.goldens),
         teeth=teeth,
         training=dict(training) if training is not None else None,
+        compiled_for=plan.file.compiled_for,
     )
     tensors: dict[str, Tensor] = {}
     for index, (golden, answer) in enumerate(zip(plan.goldens, answers, strict=True)):
         tensors.update(golden.tensors(index, answer))
-    buffer = io.BytesIO()
     extras = {
         MANIFEST: manifest.model_dump_json(indent=1).encode(),
         GOLDENS: save_safetensors(tensors),
     }
-    # To memory and not to a path: LibTorch aborts the process when a disk is full.
-    with without_deprecation():
-        torch.jit.save(plan.shipped, buffer, _extra_files=extras)
-    return manifest, with_digest(buffer.getvalue())
+    return manifest, with_digest(plan.file.archive(extras))
 
 
 def _answers(plan: _Plan) -> list[dict[str, Tensor]]:
@@ -313,14 +373,14 @@ def _answers(plan: _Plan) -> list[dict[str, Tensor]]:
 
 def _check_scripted(plan: _Plan, answers: list[dict[str, Tensor]], tolerances: Tolerances) -> None:
     """Scripting must not have changed the answers (a branch that only Python saw, say)."""
-    classifier = plan.preprocess is not None
+    how = "scripted" if plan.file.compiled_for is None else "traced"
     for index, (golden, expected) in enumerate(zip(plan.goldens, answers, strict=True)):
-        actual = run_network(plan.shipped, golden.inputs, classifier)
+        actual = plan.file.answer(golden.inputs)
         for name, value in expected.items():
             error = largest_difference(actual.get(name), value)
             if error > tolerances.outputs[name]:
                 raise ExportError(
-                    f"export_model: scripted, the model answers differently: output '{name}' of "
+                    f"export_model: {how}, the model answers differently: output '{name}' of "
                     f"sample {index} is off by {error:.3g}, "
                     f"tolerance {tolerances.outputs[name]:.3g}"
                 )

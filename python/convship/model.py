@@ -35,8 +35,8 @@ def load(
 
     Args:
         path: A file that `export_model` wrote.
-        backend: "convship" freezes and optimises at load; "libtorch" runs exactly what
-            `torch.jit.load` runs.
+        backend: "convship" freezes and optimises at load, or packs the weights of a .pt2 file
+            once; "libtorch" runs exactly what `torch.jit.load` or AOTInductor's own loader runs.
         allow_plain: Accept a TorchScript file that convship did not write. A model is a program:
             load only files whose origin you trust.
         public_key: Refuse every file that this key did not sign (`convship.sign`). Path of a PEM
@@ -46,6 +46,7 @@ def load(
         ModelFileNotFoundError: There is no such file.
         ModelFileError: The file is damaged, of another kind, not signed by `public_key`, or needs
             an operator that is missing.
+        OSError: A .pt2 file was compiled for another CPU, or has no temporary folder to load from.
         ValueError: `public_key` is no such key.
 
     Example:

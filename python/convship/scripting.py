@@ -5,14 +5,58 @@ from __future__ import annotations
 import copy
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from convship.errors import ExportError
+from convship.golden import NetworkInput, run_network
+
+
+class TorchScriptFile:
+    """A network on its way into a .pt file.
+
+    Raises:
+        ExportError: It cannot be scripted.
+    """
+
+    compiled_for = None
+
+    def __init__(self, network: nn.Module, example: tuple[Any, ...], method: str) -> None:
+        self._network = script(network, example, method)
+        self._classifier = False
+        self._shipped: torch.jit.ScriptModule | None = None
+
+    @property
+    def required_ops(self) -> list[str]:
+        """Operators beyond ATen, which a program must have registered before it loads the file."""
+        assert self._shipped is not None
+        return required_ops(self._shipped)
+
+    def argument_names(self) -> list[str]:
+        """Return the network's arguments in order."""
+        return argument_names(self._network)
+
+    def ship(self, preprocess: torch.jit.ScriptModule | None, inputs: NetworkInput) -> None:
+        """Make the file's module."""
+        self._classifier = preprocess is not None
+        self._shipped = ship(self._network, preprocess, list(inputs))
+
+    def answer(self, inputs: NetworkInput) -> dict[str, Tensor]:
+        """Return what the file's module answers."""
+        assert self._shipped is not None
+        return run_network(self._shipped, inputs, self._classifier)
+
+    def archive(self, extras: Mapping[str, bytes]) -> bytes:
+        """Return all as an archive without comment."""
+        buffer = io.BytesIO()
+        # To memory and not to a path: LibTorch aborts the process when a disk is full.
+        with without_deprecation():
+            torch.jit.save(self._shipped, buffer, _extra_files=dict(extras))
+        return buffer.getvalue()
 
 
 @contextmanager

@@ -6,12 +6,14 @@ native program `convship-run`.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shutil
 import subprocess
 import sysconfig
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,9 +25,10 @@ from PIL import Image, UnidentifiedImageError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from convship.bundle import GOLDENS, MANIFEST, Manifest, flatten, read_extras
+from convship.aotinductor import PREPROCESS
+from convship.bundle import GOLDENS, MANIFEST, Manifest, flatten, inspect, read_extras
 from convship.errors import ImageError, ModelFileError
-from convship.golden import largest_difference
+from convship.golden import largest_difference, probabilities
 from convship.model import Model, load
 
 __all__ = ["StageResult", "VerifyReport", "as_table", "verify_model"]
@@ -186,6 +189,39 @@ def native_program() -> Path:
     return Path(found)
 
 
+class _Package:
+    """A .pt2 file with the methods of a .pt file, as LibTorch's own loader runs it."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        from torch._inductor import aoti_load_package
+
+        self._network = aoti_load_package(str(path))
+        self._outputs = [spec.name for spec in manifest.outputs]
+        self._classifier = manifest.task == "classification"
+        with zipfile.ZipFile(path) as archive:
+            inside = [name for name in archive.namelist() if name.endswith(f"/{PREPROCESS}")]
+            data = io.BytesIO(archive.read(inside[0])) if inside else None
+        self.preprocess: Any = torch.jit.load(data).eval() if data else None
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        found = self._network(*inputs)
+        if self._classifier:
+            return found
+        values = [found] if isinstance(found, Tensor) else found
+        return dict(zip(self._outputs, values, strict=True))
+
+    def predict(self, images: Tensor) -> Tensor:
+        return probabilities(self(self.preprocess(images)))
+
+
+def open_in_torch(path: Path) -> Any:
+    """Return a shipped file as torch opens it: a function of tensors, with the file's methods."""
+    manifest = inspect(path)
+    if manifest.compiled_for is not None:
+        return _Package(path, manifest)
+    return torch.jit.load(str(path)).eval()
+
+
 @dataclass
 class _Columns:
     """R, P and N for one file."""
@@ -196,7 +232,7 @@ class _Columns:
     threads: int
 
     def __post_init__(self) -> None:
-        self.reference = torch.jit.load(str(self.path)).eval()
+        self.reference = open_in_torch(self.path)
 
     def of_images(
         self, files: list[Path], folder: Path

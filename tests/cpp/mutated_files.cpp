@@ -67,6 +67,7 @@ constexpr std::pair<std::string_view, std::string_view> kReasons[] = {
     {"the manifest cannot be read", "manifest"},
     {"the manifest has format", "manifest format"},
     {"the manifest is missing", "manifest missing"},
+    {"the compiled network is missing", "compiled network missing"},
     {"needs the operator", "operator"},
     {"is no number; export", "torch's version"},
     {"was written by ", "torch's version"},

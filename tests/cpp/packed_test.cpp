@@ -14,6 +14,7 @@
 #include "convship/accuracy.h"
 #include "convship/isa.h"
 #include "convship/ops.h"
+#include "ops/constant_weights.h"
 #include "ops/packed_cache.h"
 #include "ops/packed_conv.h"
 
@@ -58,4 +59,50 @@ TEST_CASE("a cache of packed weights follows its parameters and leaves gradients
     CHECK(at::equal(cache.run(x, w, std::nullopt), convship::ops::conv_pool2d(x, w)));
     w.add_(1);
   }
+}
+
+TEST_CASE("constants are packed once while they are used, and what is computed each time") {
+  using convship::ops::ConstantWeights;
+  using convship::ops::packings;
+  const at::NoGradGuard no_gradients;
+  const at::Tensor x = at::randn({2, 3, 20, 21});
+  const at::Tensor w = at::randn({6, 3, 3, 3});
+  const at::Tensor b = at::randn({6});
+  // As compiled code makes it: another tensor of the same memory in every call.
+  const auto again = [](const at::Tensor& t) { return t.as_strided(t.sizes(), t.strides()); };
+  const auto packs_of = [&](const at::Tensor& weight, const at::Tensor& bias) {
+    const int64_t before = packings().made;
+    const at::Tensor y = convship::ops::conv_pool2d(x, weight, bias);
+    const int64_t made = packings().made - before;
+    CHECK(at::equal(y, convship::ops::conv_pool2d_packed(
+                           x, convship::ops::conv_pool2d_prepack(weight, bias, {}))));
+    return made;
+  };
+  CHECK(packs_of(w, b) == 1);
+  const int64_t kept = packings().kept;
+  {
+    ConstantWeights weights({w, b});
+    CHECK(packs_of(w, b) == 1);  // nobody uses them
+    {
+      const ConstantWeights::Use use(weights);
+      CHECK(packs_of(w, b) == 1);
+      CHECK(packs_of(w, b) == 0);
+      CHECK(packs_of(again(w), again(b)) == 0);
+      CHECK(packs_of(w.transpose(2, 3), b) == 1);  // the same memory as other weights
+      CHECK(packs_of(w.transpose(2, 3), b) == 0);
+      CHECK(packs_of(w + 1, b) == 1);  // no constant
+      CHECK(packs_of(w + 1, b) == 1);
+      CHECK(packs_of(w, b + 1) == 1);
+      convship::set_default_accuracy("direct");
+      CHECK(packs_of(w, b) == 1);
+      convship::set_default_accuracy("fast");
+      CHECK(packs_of(w, b) == 0);
+      bool elsewhere = false;
+      std::thread([&] { elsewhere = packs_of(w, b) == 1; }).join();
+      CHECK(elsewhere);
+    }
+    CHECK(packs_of(w, b) == 1);
+    CHECK(packings().kept == kept + 3);
+  }
+  CHECK(packings().kept == kept);
 }

@@ -110,6 +110,14 @@ std::unique_ptr<NetworkBackend> load_torchscript(const Archive&,
   return std::make_unique<testing::StubBackend>(manifest != nullptr && manifest->classifier);
 }
 
+std::unique_ptr<NetworkBackend> load_aotinductor(const Archive&,
+                                                 const Manifest& manifest,
+                                                 Backend,
+                                                 LoadTimes& times) {
+  times.mark("stub");
+  return std::make_unique<testing::StubBackend>(manifest.classifier);
+}
+
 }  // namespace convship::runtime
 
 // What the runtime asks of the op library, so that it can be tested without: it

@@ -139,8 +139,8 @@ struct Check {
 };
 
 enum class Backend {
-  convship,  // frozen and optimised at load
-  libtorch,  // exactly what torch.jit.load runs
+  convship,  // frozen and optimised at load; of a .pt2 file, weights packed once
+  libtorch,  // exactly what torch.jit.load or AOTInductor's own loader runs
 };
 
 enum class LogLevel {

@@ -42,12 +42,22 @@ constexpr bool kMayRound = !std::is_same_v<T, double>;
 
 constexpr int kFamilies = static_cast<int>(Family::depthwise) + 1;
 
+std::atomic<int64_t> packings_made{0};
+std::atomic<int64_t> packings_kept{0};
+
 }  // namespace
+
+Packings packings() {
+  return {packings_made.load(std::memory_order_relaxed),
+          packings_kept.load(std::memory_order_relaxed)};
+}
 
 // A slot per instruction set and loop. Filled under the lock, read without.
 template <typename T>
 class Convolution<T>::Packs {
  public:
+  ~Packs() { packings_kept.fetch_sub(made_, std::memory_order_relaxed); }
+
   template <typename Make>
   const Pack<T>& get(int isa, Family family, const Make& make) {
     auto& slot = slots_[isa][static_cast<int>(family)];
@@ -56,6 +66,9 @@ class Convolution<T>::Packs {
     auto& owner = owners_[isa][static_cast<int>(family)];
     if (!owner) {
       owner = make();
+      ++made_;
+      packings_made.fetch_add(1, std::memory_order_relaxed);
+      packings_kept.fetch_add(1, std::memory_order_relaxed);
       slot.store(owner.get(), std::memory_order_release);
     }
     return *owner;
@@ -63,6 +76,7 @@ class Convolution<T>::Packs {
 
  private:
   std::mutex mutex_;
+  int64_t made_ = 0;
   std::array<std::array<std::unique_ptr<Pack<T>>, kFamilies>, kMostInstructionSets> owners_;
   std::array<std::array<std::atomic<const Pack<T>*>, kFamilies>, kMostInstructionSets> slots_{};
 };

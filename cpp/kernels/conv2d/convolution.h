@@ -36,6 +36,14 @@ struct WindowIndex {
   explicit operator bool() const { return narrow != nullptr || wide != nullptr; }
 };
 
+// How often the process has packed weights, and how many of these packings
+// still exist.
+struct Packings {
+  int64_t made = 0;
+  int64_t kept = 0;
+};
+Packings packings();
+
 // Packs the weights for the loops that calls need, when they first need them,
 // and keeps them. Thread-safe. T is float, double or BFloat16; BFloat16 is
 // summed in float and rounded once.

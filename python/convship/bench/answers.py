@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convship.bench.network_case import NetworkCase
-from convship.bench.torch_rungs import script_module
+from convship.bench.torch_rungs import open_file, script_module
 from convship.bundle import flatten
 
 __all__ = ["Answers"]
@@ -49,12 +50,11 @@ class Answers:
 
     def __init__(self, case: NetworkCase) -> None:
         tensors = [torch.from_numpy(array) for array in case.arrays()]
-        narrow = _run(script_module(case), tensors)
-        try:
-            wide = _run(script_module(case).double(), [_double(tensor) for tensor in tensors])
-        except RuntimeError:
-            # It insists on float32 somewhere inside.
-            wide = narrow
+        narrow = wide = _run(open_file(case), tensors)
+        if not case.package:  # native code has one precision
+            with contextlib.suppress(RuntimeError):  # it insists on float32 somewhere inside
+                doubled = [_double(tensor) for tensor in tensors]
+                wide = _run(script_module(case).double(), doubled)
         self.exact = wide is not narrow
         self._reference = wide
         self._limits = [self._limit(mine, exact) for mine, exact in zip(narrow, wide, strict=True)]

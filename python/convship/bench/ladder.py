@@ -102,7 +102,9 @@ def bench_model(
         names = [rung for rung in rungs or () if isinstance(rung, str)]
         own = [rung for rung in rungs or () if isinstance(rung, RungSpec)]
         chosen, left_out = (
-            choose_rungs(names or None, bool(network.module)) if names or not own else ([], {})
+            choose_rungs(names or None, bool(network.module), network.package)
+            if names or not own
+            else ([], {})
         )
         for rung, reason in left_out.items():
             say(f"without {rung}: {reason}")

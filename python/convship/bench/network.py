@@ -39,7 +39,7 @@ class Network:
         fused: Whether the nn.Module calls our op itself.
         image: An encoded image, for files that take images; empty for others.
         rows: Inputs by name; the first size is that of as many images as are known.
-        tolerances: Of the manifest; empty for a plain file.
+        package: Whether the file is a .pt2, native code.
     """
 
     title: str
@@ -49,6 +49,7 @@ class Network:
     fused: bool = False
     image: str = ""
     rows: dict[str, NDArray[Any]] = field(default_factory=dict)
+    package: bool = False
 
     def case(self, batch: int, folder: Path) -> NetworkCase:
         """Write the inputs of `batch` images; images that are known are used again in turn."""
@@ -65,6 +66,7 @@ class Network:
             tuple(inputs),
             module=self.module,
             image=self.image,
+            package=self.package,
         )
 
 
@@ -207,6 +209,7 @@ def _read_goldens(network: Network, extras: dict[str, bytes], folder: Path) -> N
     """Feed the network what it was exported with: real inputs, not noise."""
     manifest = Manifest.model_validate_json(extras[MANIFEST])
     goldens = load_safetensors(extras[GOLDENS])
+    network.package = manifest.compiled_for is not None
     classifier = manifest.task == "classification"
     if classifier:
         network.image = str(golden_files(goldens, 1, folder)[0])

@@ -23,6 +23,7 @@ class NetworkCase:
         module: The nn.Module before it was shipped, pickled; empty where there is none.
         onnx: The network as ONNX with fixed shapes; empty where no rung needs it.
         image: An encoded image, where the file takes images; else empty.
+        package: Whether `model` is a .pt2 file.
 
     Example:
         >>> NetworkCase("batch 1", 1, "model.pt", False, ()).arrays()
@@ -37,6 +38,7 @@ class NetworkCase:
     module: str = ""
     onnx: str = ""
     image: str = ""
+    package: bool = False
 
     def arrays(self) -> list[NDArray[np.generic]]:
         """Return the inputs in the order of the network's arguments."""

@@ -19,11 +19,13 @@ class RungSpec(EngineSpec):
         module: Whether it needs the nn.Module, which a shipped file does not hold.
         onnx: Whether it reads the network as ONNX.
         native: Whether its process is convship-run.
+        package: Whether it reads .pt2 files, and whether it reads others; None: it reads both.
     """
 
     module: bool = False
     onnx: bool = False
     native: bool = False
+    package: bool | None = None
 
 
 _TORCH = "convship.bench.torch_rungs:"
@@ -52,9 +54,14 @@ RUNGS = [
         group="python",
         module=True,
     ),
-    RungSpec("python torchscript", "stock", _TORCH + "Script", group="python"),
+    RungSpec("python torchscript", "stock", _TORCH + "Script", group="python", package=False),
     RungSpec(
-        "python torchscript frozen", "stock", _TORCH + "Script", {"prepare": "frozen"}, "python"
+        "python torchscript frozen",
+        "stock",
+        _TORCH + "Script",
+        {"prepare": "frozen"},
+        group="python",
+        package=False,
     ),
     RungSpec(
         "python torchscript channels_last",
@@ -62,6 +69,7 @@ RUNGS = [
         _TORCH + "Script",
         {"prepare": "frozen", "channels_last": True},
         group="python",
+        package=False,
     ),
     RungSpec(
         "python torchscript optimized",
@@ -69,7 +77,9 @@ RUNGS = [
         _TORCH + "Script",
         {"prepare": "optimized"},
         group="python",
+        package=False,
     ),
+    RungSpec("python aotinductor", "stock", _TORCH + "Package", group="python", package=True),
     _native("native libtorch", "stock", "libtorch", "fast"),
     RungSpec(
         "onnxruntime",
@@ -77,6 +87,7 @@ RUNGS = [
         "convship.bench.onnxruntime_engine:OnnxRuntimeNetwork",
         packages=("onnx", "onnxruntime"),
         onnx=True,
+        package=False,
     ),
     RungSpec(
         "openvino",
@@ -84,6 +95,7 @@ RUNGS = [
         "convship.bench.openvino_engine:OpenVinoNetwork",
         packages=("onnx", "openvino"),
         onnx=True,
+        package=False,
     ),
     RungSpec("python convship", "ours", "convship.bench.convship_rung:Loaded", group="convship"),
     _native("native direct", "ours", "convship", "direct"),
@@ -92,7 +104,7 @@ RUNGS = [
 
 
 def choose_rungs(
-    names: Sequence[str] | None, has_module: bool
+    names: Sequence[str] | None, has_module: bool, package: bool = False
 ) -> tuple[list[RungSpec], dict[str, str]]:
     """Return the rungs that take part, and why others do not; see `choose_specs`.
 
@@ -110,6 +122,8 @@ def choose_rungs(
                 "a file holds no nn.Module: give the run's folder or a network's name; "
                 "python torchscript comes closest"
             )
+        if rung.package is not None and rung.package != package:
+            return "reads .pt2 files" if rung.package else "a .pt2 file holds native code only"
         if rung.native:
             # Here, not above: workers read this file, and those of the peers must not load torch.
             from convship.verify import native_program

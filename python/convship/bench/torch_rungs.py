@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from convship import _library
 from convship.bench.grid import Floats
 from convship.bench.network_case import NetworkCase
 from convship.bench.network_engine import NetworkEngine
 from convship.bench.settings import Settings
 from convship.bundle import flatten
+from convship.verify import open_in_torch
 
 
 class TorchRung(NetworkEngine):
@@ -94,7 +96,7 @@ class TorchRung(NetworkEngine):
         """The transforms that torchvision's users write for what the file's preprocessing does."""
         from convship._torchvision import torchvision
 
-        module = script_module(self.case)
+        module = open_file(self.case)
         ours = getattr(module, "preprocessing", None)
         if ours is None or not hasattr(ours, "shorter_side"):
             # Somebody else's preprocessing: it is their pipeline as it is.
@@ -124,6 +126,11 @@ class TorchRung(NetworkEngine):
 def script_module(case: NetworkCase) -> Any:
     """Return the file's module as `torch.jit.load` gives it, in eval mode."""
     return torch.jit.load(case.model).eval()  # type: ignore[no-untyped-call, unused-ignore]
+
+
+def open_file(case: NetworkCase) -> Any:
+    """Return the file as torch opens it: a function of tensors, with the file's methods."""
+    return open_in_torch(Path(case.model)) if case.package else script_module(case)
 
 
 class Eager(TorchRung):
@@ -156,6 +163,17 @@ class Compiled(Eager):
         torch._inductor.config.freezing = True
         options = torch._inductor.list_mode_options("max-autotune")
         return torch.compile(super().build(), options=options)
+
+
+class Package(TorchRung):
+    """A .pt2 file in AOTInductor's own loader."""
+
+    def build(self) -> Callable[..., Any]:
+        """Load the package; its operators must be registered first."""
+        from torch._inductor import aoti_load_package
+
+        _library.load()
+        return aoti_load_package(self.case.model)
 
 
 class Script(TorchRung):
