@@ -41,6 +41,13 @@ std::string text_of(const std::vector<std::byte>& bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+// Throws for a file that was shipped with a digest.
+void check_not_ours(const ZipArchive& zip, const std::string& name) {
+  if (zip.find("extra/manifest.json") != nullptr) {
+    fail(name, "this convship model has lost its digest; fetch or export it again");
+  }
+}
+
 ArchiveKind check_kind(const ZipArchive& zip, const std::string& name, bool plain) {
   const ArchiveContents contents = {
       [&zip](std::string_view path) { return zip.find(path) != nullptr; },
@@ -49,8 +56,9 @@ ArchiveKind check_kind(const ZipArchive& zip, const std::string& name, bool plai
         const ZipArchive::Member* member = zip.find(path);
         return member == nullptr ? std::string() : zip.head(*member, kLookedAt);
       }};
-  const bool package = !plain && !is_torchscript(contents) && is_aotinductor(contents);
-  const std::string other = package ? "" : describe_other_archive(contents);
+  const bool package = !is_torchscript(contents) && is_aotinductor(contents);
+  if (package && plain) check_not_ours(zip, name);
+  const std::string other = package && !plain ? "" : describe_other_archive(contents);
   if (!other.empty()) fail(name, other);
   if (const std::string why = describe_unreadable_version(contents); !why.empty()) fail(name, why);
   return package ? ArchiveKind::aotinductor : ArchiveKind::torchscript;
@@ -105,9 +113,7 @@ void check_signature(const Comment& comment,
 
 // Throws unless the file may be loaded without a digest.
 void check_plain(const ZipArchive& zip, const std::string& name, bool allow_plain) {
-  if (zip.find("extra/manifest.json") != nullptr) {
-    fail(name, "this convship model has lost its digest; fetch or export it again");
-  }
+  check_not_ours(zip, name);
   if (!allow_plain) {
     fail(name,
          "this is a plain TorchScript file without convship's manifest and digest; "

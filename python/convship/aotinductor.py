@@ -113,13 +113,15 @@ class AotInductorFile:
                 f"export_model: {type(self._network).__name__} cannot be compiled: "
                 f"{first_line(error)}; write it so that torch.export takes it, or give format='pt'"
             ) from error
-        if written := program.graph_signature.buffers_to_mutate.values():
+        self._program = program
+        before = {name: buffer.clone() for name, buffer in self._network.named_buffers()}
+        self._outputs = list(run_network(self._network, inputs, preprocess is not None))
+        after = dict(self._network.named_buffers())
+        if written := [name for name in before if not torch.equal(before[name], after[name])]:
             raise ExportError(
                 f"export_model: the network writes to its buffers ({', '.join(written)}), which a "
                 "compiled one cannot; give format='pt'"
             )
-        self._program = program
-        self._outputs = list(run_network(self._network, inputs, preprocess is not None))
 
     def answer(self, inputs: NetworkInput) -> dict[str, Tensor]:
         """Return what the traced network answers, in Python."""
