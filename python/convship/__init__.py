@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from convship.nn import ConvPool2d as ConvPool2d
     from convship.ops import conv_pool2d as conv_pool2d
     from convship.preprocess import Preprocess as Preprocess
+    from convship.profiling.profile import profile_model as profile_model
     from convship.signing import sign as sign
     from convship.verify import verify_model as verify_model
 
@@ -38,6 +39,7 @@ _PUBLIC = {
     "fuse": "fusion",
     "inspect": "bundle",
     "load": "model",
+    "profile_model": "profiling.profile",
     "sign": "signing",
     "verify_model": "verify",
 }
