@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from convship.errors import ExportError as ExportError
     from convship.errors import ImageError as ImageError
     from convship.errors import ModelFileError as ModelFileError
+    from convship.explain.explanation import explain_image as explain_image
     from convship.export import export_model as export_model
     from convship.fusion import fuse as fuse
     from convship.model import Model as Model
@@ -35,6 +36,7 @@ _PUBLIC = {
     "ModelFileError": "errors",
     "Preprocess": "preprocess",
     "conv_pool2d": "ops",
+    "explain_image": "explain.explanation",
     "export_model": "export",
     "fuse": "fusion",
     "inspect": "bundle",
