@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from convship._version import __version__
 
 if TYPE_CHECKING:
+    from convship.batch_predict.collection import predict_collection as predict_collection
+    from convship.batch_predict.predictor import Predictor as Predictor
     from convship.bundle import Manifest as Manifest
     from convship.bundle import inspect as inspect
     from convship.errors import ExportError as ExportError
@@ -34,6 +36,7 @@ _PUBLIC = {
     "Manifest": "bundle",
     "Model": "model",
     "ModelFileError": "errors",
+    "Predictor": "batch_predict.predictor",
     "Preprocess": "preprocess",
     "conv_pool2d": "ops",
     "explain_image": "explain.explanation",
@@ -41,6 +44,7 @@ _PUBLIC = {
     "fuse": "fusion",
     "inspect": "bundle",
     "load": "model",
+    "predict_collection": "batch_predict.collection",
     "profile_model": "profiling.profile",
     "sign": "signing",
     "verify_model": "verify",

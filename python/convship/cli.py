@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from convship.batch_predict.cli import predict
 from convship.bench.cli import bench_app
 from convship.explain.cli import explain
 from convship.profiling.cli import profile
@@ -27,6 +28,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.command()(profile)
 app.command()(explain)
+app.command()(predict)
 
 _DATA_HELP = "digits, mnist, fashion-mnist, cifar10, fake or folder:PATH"
 
