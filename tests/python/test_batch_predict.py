@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -131,6 +133,24 @@ class TestBlocks:
             contents.add((tmp_path / block.name).read_bytes())
         assert len(contents) == 1
 
+    def test_digest_knows_files_and_how_they_are_cut(self, tmp_path):
+        def digest(rows: int, row_group_size: int) -> str:
+            pq.write_table(
+                pa.table({"image": [b""] * rows}), tmp_path / "a.parquet",
+                row_group_size=row_group_size, compression="none",
+            )  # fmt: skip
+            return list_blocks(tmp_path / "a.parquet")[1]
+
+        assert digest(8, 4) == digest(8, 4)
+        assert len({digest(8, 4), digest(8, 2), digest(9, 4)}) == 3
+        # As many blocks, but other ones: the files of one would not fit those of the other.
+        (tmp_path / "images").mkdir()
+        for name in "abc":
+            Image.new("RGB", (9, 9)).save(tmp_path / f"images/{name}.png")
+        two, three = (list_blocks(tmp_path / "images", rows) for rows in (3, 4))
+        assert [block.files for block in two[0]] == [block.files for block in three[0]]
+        assert list_blocks(tmp_path / "images", 1)[1] != two[1] == three[1]
+
     def test_image_that_vanished_is_a_row_with_an_error(self, collection, tmp_path):
         images = tmp_path / "images"
         images.mkdir()
@@ -143,11 +163,11 @@ class TestBlocks:
 
     def test_wrong_inputs_fail(self, tmp_path, collection):
         (tmp_path / "empty").mkdir()
-        with pytest.raises(ValueError, match="it is none of them"):
+        with pytest.raises(ValueError, match="got neither"):
             list_blocks(tmp_path / "empty")
         pq.write_table(pa.table({"image": [b""]}), tmp_path / "a.parquet")
         Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-        with pytest.raises(ValueError, match="none of them and both"):
+        with pytest.raises(ValueError, match="got both"):
             list_blocks(tmp_path)
         with pytest.raises(FileNotFoundError, match="no such folder"):
             list_blocks(tmp_path / "none")
@@ -164,7 +184,7 @@ class Job:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, name: value},
+            env={**os.environ, name: value, "HOME": str(Path(arguments[0]).parent)},  # its token
         )
 
     def end(self) -> str:
@@ -285,13 +305,15 @@ def test_predictor_in_a_pipeline_of_ray_data(collection, tmp_path):
     model, images, expected = collection
     program = f"""
 import ray, ray.data, convship
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 ray.data.read_binary_files({str(images)!r}, include_paths=True).map_batches(
     convship.Predictor, fn_constructor_args=[{str(model)!r}], batch_format="pyarrow",
     compute=ray.data.ActorPoolStrategy(size=1),
 ).drop_columns(["bytes"]).write_parquet({str(tmp_path / "out")!r})
 """
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    variables = {**os.environ, "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, check=True, capture_output=True, env=variables)
     rows = rows_of(tmp_path / "out")
     check_rows(rows, expected, lambda row: row["path"].split("/images/")[1])
 
@@ -299,9 +321,18 @@ ray.data.read_binary_files({str(images)!r}, include_paths=True).map_batches(
 class TestErrors:
     def test_folder_of_other_predictions_fails(self, collection, tmp_path):
         model, images, _ = collection
-        (tmp_path / SETTINGS).write_text('{"model_sha256": "0"}')
-        with pytest.raises(ValueError, match="predictions with another model_sha256, input"):
-            predict_collection(model, images, tmp_path)
+        digest = hashlib.sha256(model.read_bytes()).hexdigest()
+        settings = {
+            "model_sha256": digest,
+            "input_sha256": list_blocks(images, 90)[1],
+            "block_rows": 90,
+            "column": "image",
+            "top_k": 1,
+        }
+        for name, value in {"model_sha256": "0", "block_rows": 91, "top_k": 2}.items():
+            (tmp_path / SETTINGS).write_text(json.dumps({**settings, name: value}))
+            with pytest.raises(ValueError, match=f"predictions with another {name}; choose"):
+                predict_collection(model, images, tmp_path, block_rows=90)
 
     def test_folder_of_other_files_fails(self, collection):
         model, images, _ = collection

@@ -51,7 +51,8 @@ def list_blocks(path: str | Path, block_rows: int = 1000) -> tuple[list[Block], 
         block_rows: Image files per block; Parquet files have their row groups.
 
     Returns:
-        The blocks, the same for the same input, and a digest of names and sizes of all files.
+        The blocks, the same for the same input, and a digest: of names and sizes of all files, and
+        of how they are cut.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
@@ -68,23 +69,13 @@ def list_blocks(path: str | Path, block_rows: int = 1000) -> tuple[list[Block], 
     if block_rows < 1:
         raise ValueError(f"predict: block_rows must be at least 1, got {block_rows}")
     root = path if path.is_dir() else path.parent
-    candidates = sorted(path.rglob("*")) if path.is_dir() else [path]
-    files = {
-        kind: [file for file in candidates if file.suffix.lower() in suffixes and file.is_file()]
-        for kind, suffixes in (("images", IMAGE_SUFFIXES), ("tables", (".parquet",)))
-    }
-    if bool(files["images"]) == bool(files["tables"]) or (path.is_file() and files["images"]):
-        both = " and both" if files["images"] and files["tables"] else ""
-        raise ValueError(
-            f"predict: {path} must be a Parquet file, or a folder of .jpg, .jpeg and .png files or "
-            f"of .parquet files; it is none of them{both}"
-        )
+    images, tables = _files(path)
     digest = hashlib.sha256()
-    for file in files["images"] or files["tables"]:
+    for file in images or tables:
         digest.update(f"{file.relative_to(root)}\0{file.stat().st_size}\n".encode())
-    pieces = (
-        _row_groups(files["tables"]) if files["tables"] else _chunks(files["images"], block_rows)
-    )
+    pieces = list(_row_groups(tables) if tables else _chunks(images, block_rows))
+    for piece, group, first in pieces:
+        digest.update(f"{len(piece)} {group} {first}\n".encode())
     absolute = str(root.resolve())
     blocks = [
         Block(
@@ -97,6 +88,21 @@ def list_blocks(path: str | Path, block_rows: int = 1000) -> tuple[list[Block], 
         for number, (piece, group, first) in enumerate(pieces)
     ]
     return blocks, digest.hexdigest()
+
+
+def _files(path: Path) -> tuple[list[Path], list[Path]]:
+    """Return images and Parquet files, of which one list is empty."""
+    found = sorted(path.rglob("*")) if path.is_dir() else [path]
+    images, tables = (
+        [file for file in found if file.suffix.lower() in suffixes and file.is_file()]
+        for suffixes in (IMAGE_SUFFIXES if path.is_dir() else (), (".parquet",))
+    )
+    if bool(images) == bool(tables):
+        raise ValueError(
+            f"predict: {path} must be a folder of .jpg, .jpeg and .png files, or a folder of "
+            f".parquet files or one of them, got {'both' if images else 'neither'}"
+        )
+    return images, tables
 
 
 _Piece = tuple[list[Path], int | None, int]

@@ -100,7 +100,7 @@ def predict_collection(
         {
             "model_sha256": hashlib.sha256(content).hexdigest(),
             "input_sha256": digest,
-            "blocks": len(blocks),
+            "block_rows": block_rows,
             "column": column,
             "top_k": top_k,
         },
