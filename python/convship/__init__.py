@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from convship._version import __version__
 
 if TYPE_CHECKING:
+    from convship.batch_predict.collection import predict_collection as predict_collection
+    from convship.batch_predict.predictor import Predictor as Predictor
     from convship.bundle import Manifest as Manifest
     from convship.bundle import inspect as inspect
     from convship.errors import ExportError as ExportError
     from convship.errors import ImageError as ImageError
     from convship.errors import ModelFileError as ModelFileError
+    from convship.explain.explanation import explain_image as explain_image
     from convship.export import export_model as export_model
     from convship.fusion import fuse as fuse
     from convship.model import Model as Model
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from convship.nn import ConvPool2d as ConvPool2d
     from convship.ops import conv_pool2d as conv_pool2d
     from convship.preprocess import Preprocess as Preprocess
+    from convship.profiling.profile import profile_model as profile_model
     from convship.signing import sign as sign
     from convship.verify import verify_model as verify_model
 
@@ -32,12 +36,16 @@ _PUBLIC = {
     "Manifest": "bundle",
     "Model": "model",
     "ModelFileError": "errors",
+    "Predictor": "batch_predict.predictor",
     "Preprocess": "preprocess",
     "conv_pool2d": "ops",
+    "explain_image": "explain.explanation",
     "export_model": "export",
     "fuse": "fusion",
     "inspect": "bundle",
     "load": "model",
+    "predict_collection": "batch_predict.collection",
+    "profile_model": "profiling.profile",
     "sign": "signing",
     "verify_model": "verify",
 }

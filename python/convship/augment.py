@@ -2,7 +2,9 @@
 
 Working before normalisation keeps one contract: the network's input always is
 ``preprocess.normalize(uint8)``, in training as in the exported file. All randomness comes from the
-caller's generator, so that an interrupted epoch can be repeated exactly.
+caller's generator, so that an interrupted epoch can be repeated exactly. Processes that divide a
+batch each draw for all of it and take their own part: an image is altered alike, however many
+there are.
 """
 
 from __future__ import annotations
@@ -14,7 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Augment", "flip", "rotate_and_scale", "shift"]
+__all__ = ["ALONE", "Augment", "Share", "flip", "rotate_and_scale", "shift"]
+
+# Rank and number of the processes: images rank, rank + number, ... of a block are ours.
+Share = tuple[int, int]
+ALONE: Share = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -38,29 +44,31 @@ class Augment:
     rotate: float = 0.0
     scale: float = 0.0
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return augmented copies of `images`, uint8 [N, C, H, W]."""
+    def __call__(self, images: Tensor, generator: torch.Generator, share: Share = ALONE) -> Tensor:
+        """Return augmented copies of `images`, uint8 [N, C, H, W], our share of a block."""
         if self.rotate or self.scale:
-            images = rotate_and_scale(images, self.rotate, self.scale, generator)
+            images = rotate_and_scale(images, self.rotate, self.scale, generator, share)
         if self.shift:
-            images = shift(images, self.shift, generator)
+            images = shift(images, self.shift, generator, share)
         if self.flip:
-            images = flip(images, generator)
+            images = flip(images, generator, share)
         return images
 
 
-def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+def flip(images: Tensor, generator: torch.Generator, share: Share = ALONE) -> Tensor:
     """Mirror a random half of `images`, uint8 [N, C, H, W], left to right.
 
     Example:
         >>> flip(torch.arange(4).byte().view(1, 1, 1, 4), torch.Generator().manual_seed(1)).tolist()
         [[[[0, 1, 2, 3]]]]
     """
-    chosen = torch.rand(len(images), generator=generator) < 0.5
+    chosen = _uniform(len(images), generator, share) < 0.5
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
-def shift(images: Tensor, distance: int, generator: torch.Generator) -> Tensor:
+def shift(
+    images: Tensor, distance: int, generator: torch.Generator, share: Share = ALONE
+) -> Tensor:
     """Shift each of `images`, uint8 [N, C, H, W], by up to `distance` pixels each way.
 
     Example:
@@ -70,8 +78,7 @@ def shift(images: Tensor, distance: int, generator: torch.Generator) -> Tensor:
     height, width = images.shape[-2:]
     distance = min(distance, height - 1, width - 1)  # reflection reaches no further
     count = len(images)
-    rows = torch.randint(0, 2 * distance + 1, (count,), generator=generator)
-    columns = torch.randint(0, 2 * distance + 1, (count,), generator=generator)
+    rows, columns = (_below(2 * distance + 1, count, generator, share) for _ in range(2))
     # All images of one shift are copied together, axis by axis: whole rows at memory speed,
     # where one gather for everything would go pixel by pixel.
     for dim, length, starts in ((-2, height, rows), (-1, width, columns)):
@@ -86,7 +93,11 @@ def shift(images: Tensor, distance: int, generator: torch.Generator) -> Tensor:
 
 
 def rotate_and_scale(
-    images: Tensor, degrees: float, scale: float, generator: torch.Generator
+    images: Tensor,
+    degrees: float,
+    scale: float,
+    generator: torch.Generator,
+    share: Share = ALONE,
 ) -> Tensor:
     """Rotate by up to `degrees` and scale by up to `scale`, around the centre.
 
@@ -95,8 +106,8 @@ def rotate_and_scale(
         torch.uint8
     """
     count = len(images)
-    angles = (torch.rand(count, generator=generator) * 2 - 1) * math.radians(degrees)
-    sizes = 1 + (torch.rand(count, generator=generator) * 2 - 1) * scale
+    angles = (_uniform(count, generator, share) * 2 - 1) * math.radians(degrees)
+    sizes = 1 + (_uniform(count, generator, share) * 2 - 1) * scale
     cosine, sine = angles.cos() / sizes, angles.sin() / sizes
     zero = torch.zeros(count)
     matrices = torch.stack([cosine, -sine, zero, sine, cosine, zero], dim=1).view(count, 2, 3)
@@ -105,3 +116,13 @@ def rotate_and_scale(
         images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
     )
     return moved.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _uniform(count: int, generator: torch.Generator, share: Share) -> Tensor:
+    rank, world = share
+    return torch.rand(count * world, generator=generator)[rank::world]
+
+
+def _below(limit: int, count: int, generator: torch.Generator, share: Share) -> Tensor:
+    rank, world = share
+    return torch.randint(0, limit, (count * world,), generator=generator)[rank::world]

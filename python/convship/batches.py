@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from convship.augment import Augment
+from convship.augment import ALONE, Augment, Share
 from convship.data import Images, TensorImages
 from convship.errors import ImageError
 from convship.preprocess import Preprocess
@@ -180,6 +180,7 @@ def batches(
     *,
     augment: Augment | None = None,
     generator: torch.Generator | None = None,
+    share: Share = ALONE,
     device: torch.device | None = None,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -188,10 +189,12 @@ def batches(
     Args:
         images: Where the images are.
         order: int64 indices, in the order wanted.
-        batch_size: B; the last batch may be smaller.
+        batch_size: B; the last batch may be smaller. With `share`, of all processes together.
         preprocess: Its `normalize` makes the network's input; on `device`.
         augment: Applied to blocks of whole batches, with `generator`.
-        generator: Source of all randomness; needed with `augment`.
+        generator: Source of all randomness; needed with `augment`, and alike in all processes.
+        share: Rank and number of the processes that divide each batch; all get equally many
+            images, so up to one less than there are processes is left out.
         device: Where the batches go.
         memory_format: Their layout.
 
@@ -203,10 +206,13 @@ def batches(
         >>> inputs.shape, targets.shape
         (torch.Size([4, 1, 32, 32]), torch.Size([4]))
     """
-    block = batch_size * max(1, _BLOCK_IMAGES // batch_size)
-    for pixels, targets in images.blocks(order, block):
+    rank, world = share
+    order = order[: len(order) // world * world][rank::world]
+    blocks = max(1, _BLOCK_IMAGES // batch_size)
+    batch_size //= world
+    for pixels, targets in images.blocks(order, batch_size * blocks):
         if augment is not None and generator is not None:
-            pixels = augment(pixels, generator)
+            pixels = augment(pixels, generator, share)
         pixels, targets = pixels.to(device), targets.to(device)
         inputs = preprocess.normalize(pixels).contiguous(memory_format=memory_format)
         yield from zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
@@ -214,6 +220,8 @@ def batches(
 
 def available_cpus() -> int:
     """Return how many CPUs this process may use: its affinity, capped by a cgroup quota.
+
+    Under torchrun they are divided among the machine's processes.
 
     Example:
         >>> available_cpus() >= 1
@@ -226,4 +234,4 @@ def available_cpus() -> int:
             count = min(count, max(1, int(quota) // int(period)))
     except (OSError, ValueError):
         pass  # no such quota here
-    return max(1, count)
+    return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

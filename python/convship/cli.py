@@ -8,7 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from convship.batch_predict.cli import predict
 from convship.bench.cli import bench_app
+from convship.explain.cli import explain
+from convship.profiling.cli import profile
 
 # Nothing heavy up here: `convship --help` must be quick.
 
@@ -23,6 +26,9 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.command()(profile)
+app.command()(explain)
+app.command()(predict)
 
 _DATA_HELP = "digits, mnist, fashion-mnist, cifar10, fake or folder:PATH"
 

@@ -42,7 +42,7 @@ class TrainConfig(BaseModel):
         mean: Mean per channel for normalisation; by default the training images'.
         std: Standard deviation, likewise.
         epochs: Passes over the training images.
-        batch_size: Images per step (of each process under torchrun).
+        batch_size: Images per step; under torchrun, of all processes together.
         optimizer: "sgd" or "adamw".
         lr: Highest learning rate.
         momentum: Of SGD.

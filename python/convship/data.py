@@ -9,8 +9,10 @@ Digits" (E. Alpaydin, C. Kaynak, 1998, UCI Machine Learning Repository, CC BY 4.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -301,7 +303,8 @@ def _download(name: str, root: Path, download: bool) -> DataSet:
     parts = []
     for train in (True, False):
         try:
-            stored = getattr(torchvision.datasets, kind)(root, train=train, download=download)
+            with _alone_in(root):
+                stored = getattr(torchvision.datasets, kind)(root, train=train, download=download)
         except (RuntimeError, OSError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise OSError(
@@ -311,6 +314,17 @@ def _download(name: str, root: Path, download: bool) -> DataSet:
         images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)
         parts.append(TensorImages(images.contiguous(), torch.as_tensor(stored.targets)))
     return DataSet(name, list(stored.classes), parts[0], parts[1], is_gray, (size, size))
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep the other processes of torchrun from the folder, which all of them would unpack to."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing needs the lock
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((folder / ".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        yield
 
 
 def _cache_folder() -> Path:

@@ -1,7 +1,8 @@
 """The training loop, and all that happens once per epoch.
 
 Everything random in an epoch (order, augmentation, dropout) follows from the seed and the epoch's
-number, so an epoch that was interrupted can be repeated exactly.
+number, so an epoch that was interrupted can be repeated exactly. Several processes divide each
+batch, so that a run learns the same, however many there are.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ def train_epoch(session: Session, epoch: int) -> tuple[float, float, float]:
     model, optimizer = session.model, session.optimizer
     loss_function = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing or 0.0)
     generator = _epoch_generator(config.seed, epoch)
-    order = _epoch_order(session, generator)
-    steps = math.ceil(len(order) / (config.batch_size or 1))
+    order = torch.randperm(len(session.train_images.targets), generator=generator)
+    world = fabric.world_size
+    steps = math.ceil(len(order) // world * world / (config.batch_size or 1))
     schedule = _schedule(config, steps)
     full_size = (session.preprocess.height, session.preprocess.width)
     size = _input_size(config, full_size, epoch)
@@ -65,7 +67,13 @@ def train_epoch(session: Session, epoch: int) -> tuple[float, float, float]:
     )
     for step, (inputs, targets) in enumerate(
         session_batches(
-            session, session.train_images, order, config.batch_size or 1, augment, generator
+            session,
+            session.train_images,
+            order,
+            config.batch_size or 1,
+            augment=augment,
+            generator=generator,
+            share=(rank(), world),
         )
     ):
         if schedule is not None:
@@ -85,21 +93,14 @@ def train_epoch(session: Session, epoch: int) -> tuple[float, float, float]:
 
 
 def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """Seed all that is random in `epoch`; dropout draws from torch's own generators."""
+    """Seed all that is random in `epoch`.
+
+    Dropout draws from torch's own generators, in every process other numbers; the order of the
+    images and their augmentation are the same in all.
+    """
     mixed = (seed * 1_000_003 + epoch) * 7919
     torch.manual_seed(mixed + rank())
     return torch.Generator().manual_seed(mixed)
-
-
-def _epoch_order(session: Session, generator: torch.Generator) -> Tensor:
-    """Return this process's share of a new order of the training images."""
-    order = torch.randperm(len(session.train_images.targets), generator=generator)
-    world = session.fabric.world_size
-    if world == 1:
-        return order
-    share = order[: len(order) // world * world][rank() :: world]
-    generator.manual_seed(generator.initial_seed() + 1 + rank())  # own augmentation from here
-    return share
 
 
 def _schedule(config: TrainConfig, steps_per_epoch: int) -> Callable[[int], float] | None:
@@ -146,22 +147,16 @@ def test_epoch(session: Session) -> tuple[float, float]:
 
 
 def session_batches(
-    session: Session,
-    images: ImageStore,
-    order: Tensor,
-    batch_size: int,
-    augment: Augment | None = None,
-    generator: torch.Generator | None = None,
+    session: Session, images: ImageStore, order: Tensor, batch_size: int, **options: Any
 ) -> Any:
     return batches(
         images,
         order,
         batch_size,
         session.preprocess,
-        augment=augment,
-        generator=generator,
         device=session.fabric.device,
         memory_format=session.memory_format,
+        **options,
     )
 
 

@@ -12,7 +12,7 @@ from convship.bundle import Manifest, PublicKey, key_text
 from convship.errors import ModelFileNotFoundError
 from convship.golden import read_image_file
 
-__all__ = ["Model", "Plan", "load"]
+__all__ = ["Model", "Plan", "load", "load_bytes"]
 
 _library.load()
 
@@ -64,6 +64,25 @@ def load(
         path, backend=backend, allow_plain=allow_plain, public_key=key_text(public_key)
     )
     return Model(native)
+
+
+def load_bytes(data: bytes, name: str = "model") -> Model:
+    """Load a shipped model from memory, with the checks and the backend of `load`.
+
+    Args:
+        data: The content of a file that `export_model` wrote.
+        name: What messages call it.
+
+    Raises:
+        ModelFileError: It is damaged, of another kind, or needs an operator that is missing.
+
+    Example:
+        >>> load_bytes(b"no model")
+        Traceback (most recent call last):
+            ...
+        convship.errors.ModelFileError: model: this is not a convship model (no ZIP archive)
+    """
+    return Model(_C.Model.from_bytes(data, name))
 
 
 class Plan(TypedDict):

@@ -64,8 +64,8 @@ def train(
         verbose: Whether progress is shown on stderr.
 
     Raises:
-        ValueError: Unknown names, settings that do not fit, a run that exists already, a loss that
-            is not finite.
+        ValueError: Unknown names, settings that do not fit, a batch that the processes cannot
+            divide, a run that exists already, a loss that is not finite.
         FileNotFoundError: The data's folder does not exist.
         ImageError: An image cannot be decoded.
         ModelFileError: The checkpoint to resume from is damaged.
@@ -86,6 +86,7 @@ def train(
         data = load_data(config.data, held_out=config.held_out)
     names = {"data": data.name} | ({} if model is None else {"model": CUSTOM_MODEL})
     config = resolve(config.model_copy(update=names), data)
+    _check_batch(config)
     checkpoint = _find_checkpoint(config, resume)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.threads or 1)
@@ -100,6 +101,15 @@ def train(
             return _finish(session)
     finally:
         torch.set_num_threads(threads_before)
+
+
+def _check_batch(config: TrainConfig) -> None:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if (config.batch_size or 1) % world != 0:
+        raise ValueError(
+            f"train: {world} processes divide a batch, so batch_size must be a multiple of "
+            f"{world}, got {config.batch_size}"
+        )
 
 
 def _find_checkpoint(config: TrainConfig, resume: bool) -> dict[str, Any] | None:
@@ -168,6 +178,7 @@ def _launch_fabric(config: TrainConfig) -> Fabric:
     accelerator = "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise ValueError("train: device cuda was asked for, but torch sees no GPU")
+    _join_after_restart(world, "nccl" if accelerator == "cuda" else "gloo")
     precision: Any = "32-true" if config.precision == "32" else config.precision
     fabric = Fabric(
         accelerator="cpu" if accelerator == "auto" else accelerator,
@@ -178,6 +189,27 @@ def _launch_fabric(config: TrainConfig) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def _join_after_restart(world: int, backend: str) -> None:
+    """Meet the other processes under names of this attempt.
+
+    torchrun keeps one store of names over all restarts (pytorch issue 135712): by the old ones,
+    processes would wait half an hour for those that were killed.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":  # each machine counts on its own
+        raise ValueError(
+            "train: restarts on several machines need TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the "
+            "environment of every torchrun"
+        )
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    distributed: Any = torch.distributed
+    store = distributed.TCPStore(address, port, world, is_master=False)
+    names = distributed.PrefixStore(f"attempt {attempt}", store)
+    distributed.init_process_group(backend, store=names, rank=rank(), world_size=world)
 
 
 def _statistics(images: ImageStore) -> tuple[list[float], list[float]]:

@@ -189,6 +189,18 @@ def native_program() -> Path:
     return Path(found)
 
 
+def run_native(verb: str, *arguments: str | Path) -> str:
+    """Run `convship-run` and return what it printed; its errors become exceptions of their kind."""
+    process = subprocess.run(
+        [native_program(), verb, *arguments], capture_output=True, text=True, check=False
+    )
+    if process.returncode != 0:
+        message = process.stderr.strip().removeprefix("convship-run: ")
+        kind = _ERRORS.get(process.returncode, OSError)
+        raise kind(message or f"convship-run ended with code {process.returncode}")
+    return process.stdout
+
+
 class _Package:
     """A .pt2 file with the methods of a .pt file, as LibTorch's own loader runs it."""
 
@@ -275,23 +287,8 @@ class _Columns:
             }
 
     def _run_native(self, verb: str, *arguments: str | Path) -> str:
-        process = subprocess.run(
-            [
-                native_program(),
-                verb,
-                *("--threads", str(self.threads)),
-                *("--backend", self.backend),
-                *arguments,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if process.returncode != 0:
-            message = process.stderr.strip().removeprefix("convship-run: ")
-            kind = _ERRORS.get(process.returncode, OSError)
-            raise kind(message or f"convship-run ended with code {process.returncode}")
-        return process.stdout
+        settings = ("--threads", str(self.threads), "--backend", self.backend)
+        return run_native(verb, *settings, *arguments)
 
     def _native_images(self, files: list[Path], folder: Path) -> Iterator[Stages]:
         output = folder / "stages"

@@ -23,6 +23,8 @@ import convship
 from convship import _C
 from convship.bundle import with_digest
 from convship.cli import main
+from convship.explain.classifier import open_classifier
+from convship.profiling.profile import profile_model
 
 LIBRARY = "data/aotinductor/model/model.wrapper.so"
 
@@ -312,6 +314,18 @@ def test_many_threads_and_loads_at_once(package):
         assert len(same) == 200 and all(same), sum(same)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
+
+
+def test_profile_tells_the_op_in_both_loaders(package):
+    ops = profile_model(package, calls=2).ops
+    assert set(ops) == {"aoti_load_package", "convship.load"}
+    for found in ops.values():
+        assert "convship::conv_pool2d" in {op.name for op in found}
+
+
+def test_explain_asks_for_the_pt_file(package):
+    with pytest.raises(ValueError, match=r"is compiled, and native code has no gradient"):
+        open_classifier(package)
 
 
 def test_inspect_and_command_line(package, script_file, capsys):

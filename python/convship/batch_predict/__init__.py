@@ -1,0 +1,1 @@
+"""Large image collections through a shipped model, on Ray."""

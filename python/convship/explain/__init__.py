@@ -1,0 +1,1 @@
+"""Why that class: attribution maps of a shipped classifier, by Captum."""
