@@ -64,7 +64,8 @@ struct RandomTensor {
     static constexpr const char* kNames[] = {"x", "y", "input", "sum", "logits", "", nullptr};
     name = kNames[in.byte() % std::size(kNames)];
     dtype = static_cast<convship_dtype>(in.byte() % 12) - 1;
-    rank = static_cast<std::int32_t>(in.byte() % 6) - (in.byte() == 7 ? 6 : 0);
+    rank = static_cast<std::int32_t>(in.byte() % 6);
+    if (in.byte() == 7) rank -= 6;
     for (auto& size : shape) size = in.size();
     has_strides = in.bit();
     for (auto& stride : strides) stride = has_strides ? in.byte() % 4 : 0;
@@ -140,10 +141,12 @@ class Machine {
     options.backend = in_.byte() == 5 ? 7 : static_cast<convship_backend>(in_.byte() % 2);
     options.threads = static_cast<std::int32_t>(in_.byte() % 4) - 1;
     if (in_.byte() == 5) options.public_key = "no key";
+    // A statement each: arguments are evaluated in an order of the compiler's.
+    const char* name = in_.bit() ? "name" : nullptr;
+    const convship_options* given = in_.bit() ? &options : nullptr;
     convship_model*& handle = place(models_, convship_model_free);
-    const bool loaded = succeeded(
-        convship_model_load_memory(bytes.data(), bytes.size(), in_.bit() ? "name" : nullptr,
-                                   in_.bit() ? &options : nullptr, &handle));
+    const bool loaded =
+        succeeded(convship_model_load_memory(bytes.data(), bytes.size(), name, given, &handle));
     require(loaded == (handle != nullptr));
   }
 
@@ -260,10 +263,10 @@ class Machine {
     image.row_stride = in_.bit() ? static_cast<std::int64_t>(in_.byte() % 65) - 32 : 0;
     const std::size_t middle = memory.size() / 2;
     image.data = in_.byte() == 9 ? nullptr : memory.data() + (image.row_stride < 0 ? middle : 0);
+    const std::size_t count = in_.byte() == 9 ? 0 : 1;
+    const auto top_k = static_cast<std::int32_t>(in_.size() % 8);
     convship_predictions*& handle = place(predictions_, convship_predictions_free);
-    const bool done =
-        succeeded(convship_predict_pixels(model(), &image, in_.byte() == 9 ? 0 : 1,
-                                          static_cast<std::int32_t>(in_.size() % 8), &handle));
+    const bool done = succeeded(convship_predict_pixels(model(), &image, count, top_k, &handle));
     require(done == (handle != nullptr));
   }
 
@@ -299,7 +302,10 @@ class Machine {
   }
 
   // What the stub throws at its next steps.
-  void fail() { fail_at(static_cast<Step>(in_.byte() % 6), static_cast<Thrown>(in_.byte() % 2)); }
+  void fail() {
+    const auto step = static_cast<Step>(in_.byte() % 6);
+    fail_at(step, static_cast<Thrown>(in_.byte() % 2));
+  }
 
   Input& in_;
   std::array<convship_model*, kHandles> models_{};
