@@ -143,10 +143,13 @@ T read_element(const T* array, std::size_t index, const T& init, const char* typ
   return known;
 }
 
+// No CPU gives a process more bytes than that.
+inline constexpr std::size_t kAddressSpace = std::size_t{1} << 56;
+
 // An array of so many elements of `size` bytes cannot be: somebody's arithmetic
 // went below zero.
 inline void check_count(std::size_t count, std::size_t size, const char* name) {
-  if (count <= PTRDIFF_MAX / size) return;
+  if (count <= kAddressSpace / size) return;
   fail_usage(std::string(name) + ": there is no array of " + std::to_string(count) + " elements");
 }
 

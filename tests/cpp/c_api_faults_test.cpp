@@ -298,7 +298,7 @@ TEST_CASE("counts and sizes that no memory has are refused before they are used"
   convship_outputs* outputs = nullptr;
   convship_predictions* predictions = nullptr;
   convship_model* model = nullptr;
-  for (const std::size_t count : {kMost, kMost / 2 + 1, kMost / 16}) {
+  for (const std::size_t count : {kMost, kMost / 2 + 1, kMost / 16, kMost / 512}) {
     CAPTURE(count);
     check_refused(convship_run(world.general, &world.input, count, &outputs));
     check_refused(convship_run_into(world.general, &world.input, 1, &world.buffer, count));
