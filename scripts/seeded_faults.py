@@ -142,7 +142,7 @@ FAULTS = [
 
 def copy_sources() -> None:
     """Bring the copy to the state of the checkout, keeping the times of what is equal."""
-    for name in ("CMakeLists.txt", "cpp", "tests/cpp"):
+    for name in ("CMakeLists.txt", "cpp", "tests/cpp", "tests/fuzz"):
         source, copy = ROOT / name, COPY / name
         files = [source] if source.is_file() else [f for f in source.rglob("*") if f.is_file()]
         for file in files:
