@@ -71,6 +71,9 @@ ordered_json shapes(const std::vector<TensorInfo>& infos) {
 ServedModel::ServedModel(const ServedFile& file, const convship::Options& load, int max_batch)
     : name_(file.name), path_(file.path.string()), model_(Model::load(file.path, load)) {
   require_described(model_, path_);
+  const ordered_json manifest = ordered_json::parse(model_.manifest());
+  const bool compiled = manifest.contains("compiled_for") && !manifest["compiled_for"].is_null();
+  platform_ = compiled ? "convship_aotinductor" : "convship_torchscript";
   has_rows_ = all_vary_first(model_.inputs()) && all_vary_first(model_.outputs());
   why_alone_ = try_batches(max_batch);
 }
@@ -117,7 +120,7 @@ std::string ServedModel::try_batches(int max_batch) const {
 ordered_json ServedModel::metadata() const {
   return {{"name", name_},
           {"versions", {kVersion}},
-          {"platform", "convship_torchscript"},
+          {"platform", platform_},
           {"inputs", shapes(model_.inputs())},
           {"outputs", shapes(model_.outputs())}};
 }

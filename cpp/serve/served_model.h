@@ -43,6 +43,7 @@ class ServedModel {
   std::string name_;
   std::string path_;
   Model model_;
+  std::string platform_;
   bool has_rows_ = false;
   std::string why_alone_;
 };

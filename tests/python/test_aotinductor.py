@@ -16,6 +16,7 @@ import pytest
 import torch
 from models_for_tests import LABELS, LoopAndBranch, write_images
 from native_for_tests import run
+from serve_for_tests import Server
 from torch import nn
 from torch.export.pt2_archive import PT2ArchiveWriter
 
@@ -179,6 +180,17 @@ def test_native_program_runs_every_verb(package, images, tmp_path):
         result = run(verb, package, *arguments, env=environment)
         assert result.returncode == 0, (verb, result.stderr)
     assert not list(tmp_path.iterdir())
+
+
+def test_server_answers_as_the_model_does(package, images):
+    best = convship.load(package).predict(images[0])[0]
+    with Server(package) as server:
+        name = package.stem
+        assert server.get(f"/v2/models/{name}").json["platform"] == "convship_aotinductor"
+        headers = {"Content-Type": "image/png"}
+        found = server.post("/predict", images[0].read_bytes(), headers=headers).json["predictions"]
+    assert found[0]["label"] == best.label
+    assert found[0]["probability"] == pytest.approx(best.probability, abs=1e-7)
 
 
 def test_temporary_folder_is_private_and_gone(package, tmp_path, monkeypatch):
