@@ -24,6 +24,7 @@ from convship.config import TrainConfig, make_preprocess, resolve, write_config
 from convship.data import DataSet, load_data
 from convship.errors import ModelFileError
 from convship.evaluate import check_outputs, evaluate
+from convship.extras import import_extra
 from convship.history import best_epoch, has_stalled, overfitting, write_report
 from convship.loop import Session, rank, session_batches, test_epoch, train_epoch
 from convship.models import check_name, create_model
@@ -385,10 +386,7 @@ def _cpu_copy(model: nn.Module | None) -> nn.Module | None:
 
 
 def _import_tensorboard() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "train: TensorBoard is not installed; pip install 'convship[tensorboard]'"
-        ) from error
-    return SummaryWriter
+    module = import_extra(
+        "torch.utils.tensorboard", name="TensorBoard", extra="tensorboard", verb="train"
+    )
+    return module.SummaryWriter

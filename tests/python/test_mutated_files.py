@@ -40,26 +40,23 @@ def files(tmp_path_factory) -> tuple[Path, Path]:
     return shipped, plain
 
 
-def test_every_mutated_file_is_refused(files):
+def output_of(program: str, *arguments: str | Path) -> str:
     result = subprocess.run(
-        [PROGRAMS / "mutated_files", *files, "--random", RANDOM_BITS, "--seed", SEED],
+        [PROGRAMS / program, *arguments, "--seed", SEED],
         capture_output=True,
         text=True,
         check=False,
     )
     print(result.stdout)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "0 reached LibTorch" in result.stdout
+    return result.stdout
+
+
+def test_every_mutated_file_is_refused(files):
+    assert "0 reached LibTorch" in output_of("mutated_files", *files, "--random", RANDOM_BITS)
 
 
 def test_a_program_that_harms_its_process_harms_no_other(files):
     """Behind a digest that fits, which anybody can write: LibTorch reads these, in a child."""
-    result = subprocess.run(
-        [PROGRAMS / "hostile_programs", files[0], "--count", HOSTILE_PROGRAMS, "--seed", SEED],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    print(result.stdout)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "the parent lives" in result.stdout
+    output = output_of("hostile_programs", files[0], "--count", HOSTILE_PROGRAMS)
+    assert "the parent lives" in output

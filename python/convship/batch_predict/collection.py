@@ -20,6 +20,7 @@ from convship.atomic import remove_leftovers, write_atomically
 from convship.batch_predict.blocks import Block, list_blocks, predict_block
 from convship.batch_predict.predictor import ERROR, Predictor, import_pyarrow
 from convship.errors import ModelFileNotFoundError
+from convship.extras import import_extra
 from convship.runs import make_folder
 
 __all__ = ["SETTINGS", "CollectionReport", "predict_collection"]
@@ -117,13 +118,8 @@ def predict_collection(
 
 
 def _import_ray() -> Any:
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "predict: Ray is not installed; pip install 'convship[ray]'"
-        ) from error
+    ray = import_extra("ray", name="Ray", extra="ray", verb="predict")
+    import_extra("ray.data", name="Ray", extra="ray", verb="predict")
     import_pyarrow()
     return ray
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convship.errors import ImageError
+from convship.extras import import_extra
 from convship.model import Model, load, load_bytes
 
 if TYPE_CHECKING:
@@ -113,10 +114,4 @@ def import_pyarrow() -> Any:
         >>> import_pyarrow().__name__  # doctest: +SKIP
         'pyarrow'
     """
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "predict: pyarrow is not installed; pip install 'convship[ray]'"
-        ) from error
-    return pyarrow
+    return import_extra("pyarrow", name="pyarrow", extra="ray", verb="predict")

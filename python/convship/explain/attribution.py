@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from convship.explain.feature_map import Observed
+from convship.extras import import_extra
 
 __all__ = ["grad_cam", "import_captum", "integrated_gradients", "occlusion"]
 
@@ -24,13 +25,7 @@ def import_captum() -> Any:
         >>> import_captum().__name__
         'captum.attr'
     """
-    try:
-        import captum.attr
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "explain: Captum is not installed; pip install 'convship[explain]'"
-        ) from error
-    return captum.attr
+    return import_extra("captum.attr", name="Captum", extra="explain", verb="explain")
 
 
 def integrated_gradients(
