@@ -38,6 +38,13 @@ struct WinogradLoops {
   void (*output)(const conv2d::WinogradOutput<A>&);
 };
 
+// Products of words of `channels_in_word` channels; see WordsCopy.
+struct WordLoops {
+  int channels_in_word;
+  void (*copy)(const conv2d::WordsCopy&, float* to);
+  void (*channels)(const conv2d::ChannelsTask<float>&);
+};
+
 struct InstructionSet {
   const char* name;
   Loops<float> single;
@@ -68,7 +75,14 @@ constexpr int kMostInstructionSets = 3;
 int active_instruction_set();
 const InstructionSet& instruction_set(int number);
 
+// Loops that round, where the active instruction set and the CPU have them;
+// else null.
+const WordLoops* bfloat16_loops(const InstructionSet& isa);
+const WordLoops* int8_loops(const InstructionSet& isa);
+
 // One per file of conv2d/isa.
+extern const WordLoops kAvx512Bfloat16;
+extern const WordLoops kAvx512Int8;
 extern const InstructionSet kAvx2;
 extern const InstructionSet kAvx512;
 extern const InstructionSet kNeon;

@@ -77,5 +77,18 @@ int active_instruction_set() { return active().load(std::memory_order_relaxed); 
 
 const InstructionSet& instruction_set(int number) { return *kCandidates[number].set; }
 
+#ifdef CONVSHIP_HAVE_AVX512
+const WordLoops* bfloat16_loops(const InstructionSet& isa) {
+  return &isa == &kAvx512 && __builtin_cpu_supports("avx512bf16") ? &kAvx512Bfloat16 : nullptr;
+}
+
+const WordLoops* int8_loops(const InstructionSet& isa) {
+  return &isa == &kAvx512 && __builtin_cpu_supports("avx512vnni") ? &kAvx512Int8 : nullptr;
+}
+#else
+const WordLoops* bfloat16_loops(const InstructionSet&) { return nullptr; }
+const WordLoops* int8_loops(const InstructionSet&) { return nullptr; }
+#endif
+
 }  // namespace kernels
 }  // namespace convship

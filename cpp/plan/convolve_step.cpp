@@ -63,7 +63,7 @@ Step convolve_step(const Convolve& layer, const Operand& x, const Operand* resid
   Operand from = x;
   Operand also = residual ? *residual : Operand{};
   if (in_memory && is_pointwise(g) && g.groups == 1) {
-    if (x.size.pixels() == 1 && !residual) {
+    if (x.size.pixels() == 1 && !residual && !layer.weights->rounding()) {
       Operand row = x, result = y;
       row.size.matrix = result.size.matrix = true;
       Step step =

@@ -1,5 +1,6 @@
 // Steps over the loops of kernels/layers.
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "kernels/layers/tasks.h"
@@ -119,6 +120,17 @@ Step linear_step(const Linear& layer, const Operand& x, const Operand& y) {
             base.x = x.data(frame);
             base.x_step = x.place.n_step;
             base.weight = layer.weight;
+            std::vector<float> rounded;
+            if (layer.rounded) {
+              layer.rounded->fill(base);
+              for (int64_t n = 0; n < x.size.n; ++n) {
+                const float* row = base.x + n * base.x_step;
+                std::transform(row, row + layer.in, std::back_inserter(rounded),
+                               [&](float value) { return layer.rounded->input(value); });
+              }
+              base.x = rounded.data();
+              base.x_step = layer.in;
+            }
             base.bias = layer.bias;
             const bool out = y.place.where == Place::Where::output;
             base.y = out ? frame.outputs[y.place.offset] : y.data(frame);
@@ -165,6 +177,16 @@ Step activate_step(const Activate& layer, const Operand& x, const Operand& y) {
                   [activation = layer.activation](const Frame&, int64_t, int64_t, MapTask& task) {
                     task.activation = activation;
                   });
+}
+
+Step round_step(const Round& layer, const Operand& x, const Operand& y) {
+  return {"round, " + describe(y.size), [layer, x, y](const Frame& frame) {
+            for_blocks(frame, y, y.block_step(), [&](int64_t n, int64_t block) {
+              const float* from = block_of(frame, x, n, block);
+              std::transform(from, from + y.block_step(), block_of(frame, y, n, block),
+                             layer.rounding);
+            });
+          }};
 }
 
 Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operand& y) {

@@ -10,11 +10,13 @@
 #include <vector>
 
 #include "kernels/conv2d/convolution.h"
+#include "kernels/layers/rounded_matrix.h"
 
 namespace convship::plan {
 
 using kernels::conv2d::Activation;
 using kernels::conv2d::Pair;
+using kernels::conv2d::Rounding;
 
 struct Size {
   int64_t n = 0;
@@ -54,6 +56,8 @@ struct Linear {
   const float* bias;  // or null
   int64_t in, out;
   Activation activation = Activation::none;
+  // In place of weight, where the input is rounded.
+  std::shared_ptr<const kernels::RoundedMatrix> rounded = nullptr;
 };
 
 struct MaxPool {
@@ -72,6 +76,12 @@ struct AdaptiveAverage {
 
 struct Activate {
   Activation activation;
+};
+
+// The nearest numbers of a narrower kind, as float32. Layers of weights behind it
+// multiply such numbers (their `rounding`, `rounded`) and need no such step.
+struct Round {
+  Rounding rounding;
 };
 
 // activation(a + b), of equal sizes.
@@ -112,6 +122,7 @@ using Layer = std::variant<Convolve,
                            AveragePool,
                            AdaptiveAverage,
                            Activate,
+                           Round,
                            Add,
                            Multiply,
                            Affine,

@@ -19,7 +19,7 @@ class Finder {
   Finder(const Network& network, const std::vector<Size>& sizes)
       : network_(network),
         sizes_(sizes),
-        part_(network.values(), Part{-1}),
+        part_(network.values() + network.inputs(), Part{-1}),
         readers_(network.values(), 0),
         maker_(network.values(), -1) {
     const auto& instructions = network.instructions();
@@ -33,7 +33,7 @@ class Finder {
     for (auto i = network_.instructions().rbegin(); i != network_.instructions().rend(); ++i) {
       if (std::holds_alternative<Concatenate>(i->layer)) share(*i);
     }
-    for (Value v = 0; v < network_.values(); ++v) {
+    for (int v = 0; v < static_cast<int>(part_.size()); ++v) {
       if (part_[v].root < 0) part_[v] = {v};
     }
     for (const Instruction& i : network_.instructions()) {
@@ -93,9 +93,7 @@ class Finder {
   };
 
   void find_lives() {
-    lives_.assign(network_.values() + network_.inputs(), {});
-    part_.resize(lives_.size());
-    for (int v = network_.values(); v < static_cast<int>(part_.size()); ++v) part_[v] = {v};
+    lives_.assign(part_.size(), {});
     const auto& instructions = network_.instructions();
     const int end = static_cast<int>(instructions.size());
     for (int i = 0; i < end; ++i) {

@@ -52,6 +52,8 @@ class Builder {
       steps_.push_back(adaptive_average_step(*adaptive, x(0), y));
     } else if (const auto* activate = std::get_if<Activate>(&i.layer)) {
       steps_.push_back(activate_step(*activate, x(0), y));
+    } else if (const auto* round = std::get_if<Round>(&i.layer)) {
+      steps_.push_back(round_step(*round, x(0), y));
     } else if (const auto* sum = std::get_if<Add>(&i.layer)) {
       steps_.push_back(add_step(*sum, x(0), x(1), y));
     } else if (std::holds_alternative<Multiply>(i.layer)) {

@@ -59,6 +59,7 @@ class Infer {
     return with_image(layer_, in_[0], pool.size);
   }
   Size operator()(const Activate&) const { return in_[0]; }
+  Size operator()(const Round&) const { return in_[0]; }
   Size operator()(const Add&) const {
     if (!(in_[0] == in_[1])) refuse(layer_, "the sum's operands differ in size");
     return in_[0];

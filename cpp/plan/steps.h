@@ -52,6 +52,7 @@ Step max_pool_step(const MaxPool& layer, const Operand& x, const Operand& y);
 Step average_pool_step(const AveragePool& layer, const Operand& x, const Operand& y);
 Step adaptive_average_step(const AdaptiveAverage& layer, const Operand& x, const Operand& y);
 Step activate_step(const Activate& layer, const Operand& x, const Operand& y);
+Step round_step(const Round& layer, const Operand& x, const Operand& y);
 Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operand& y);
 Step multiply_step(const Operand& a, const Operand& b, const Operand& y);
 Step affine_step(const Affine& layer, const Operand& x, const Operand& y);

@@ -70,13 +70,27 @@ class CompiledFor(_Strict):
     features: list[str]
 
 
+class PrecisionTest(_Strict):
+    """How a network of narrower numbers compares with the float32 network that it was made of.
+
+    Shares, 0..1, of `images`: where both name the same class, and where each names the right one
+    (None where the right ones are not known).
+    """
+
+    images: int
+    agreement: float
+    top1: float | None = None
+    top1_float32: float | None = None
+
+
 class Manifest(_Strict):
     """What a shipped file says about itself (``extra/manifest.json``).
 
     `labels` are the class names of a classifier in the order of its logits, empty otherwise.
     `required_ops` are operators that stock LibTorch does not have. `teeth` tells, per deliberate
     fault, how many times over the tolerance the goldens saw it at export. `compiled_for` is there
-    where the network is native code, in a .pt2 file.
+    where the network is native code, in a .pt2 file. `precision` tells what layers of weights
+    multiply, `precision_test` (of a classifier) what that cost.
     """
 
     format: int = FORMAT
@@ -88,6 +102,8 @@ class Manifest(_Strict):
     labels: list[str]
     required_ops: list[str]
     accuracy: Literal["default", "direct", "fast"] = "default"
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"
+    precision_test: PrecisionTest | None = None
     tolerances: Tolerances
     goldens: int
     teeth: dict[str, float | str]
@@ -150,6 +166,7 @@ def describe(manifest: Manifest) -> str:
         "labels": f"{len(manifest.labels)}: {', '.join(labels)}" if labels else "",
         "ops": ", ".join(manifest.required_ops) or "LibTorch's own",
         "accuracy": manifest.accuracy,
+        "precision": precision_line(manifest),
         "tolerance": ", ".join(f"{name} {value:.3g}" for name, value in tolerances.items()),
         "goldens": str(manifest.goldens),
         "teeth": ", ".join(
@@ -159,6 +176,17 @@ def describe(manifest: Manifest) -> str:
         "training": ", ".join(f"{k} {v}" for k, v in (manifest.training or {}).items()),
     }
     return "\n".join(f"{name:<9} {text}" for name, text in rows.items() if text)
+
+
+def precision_line(manifest: Manifest) -> str:
+    """Return in one line what the network multiplies and what that cost."""
+    test = manifest.precision_test
+    if manifest.precision == "float32" or test is None:
+        return manifest.precision
+    text = f"{manifest.precision}; on {test.images} images "
+    if test.top1 is not None and test.top1_float32 is not None:
+        text += f"top-1 {100 * test.top1:.2f} % (float32 {100 * test.top1_float32:.2f} %), "
+    return text + f"{100 * test.agreement:.2f} % as float32"
 
 
 def read_extras(path: str | Path, public_key: PublicKey | None = None) -> dict[str, bytes]:

@@ -133,15 +133,32 @@ def export(
     checkpoint: Annotated[str, typer.Option(help="best or last")] = "best",
     format: Annotated[str, typer.Option(help="pt (TorchScript) or pt2 (native code)")] = "pt",
     cpu: Annotated[str | None, typer.Option(help="of a pt2: x86-64-v3 or x86-64-v4")] = None,
+    precision: Annotated[
+        str, typer.Option(help="what layers multiply: float32, bfloat16 or int8")
+    ] = "float32",
+    max_accuracy_drop: Annotated[
+        float, typer.Option(help="refuse when top-1 falls by more than this share of the images")
+    ] = 0.01,
 ) -> None:
     """Ship a trained network as one file that runs without Python."""
+    from convship.bundle import precision_line
     from convship.export import export_run
 
-    manifest = export_run(run, out, checkpoint, format=format, cpu=cpu)  # type: ignore[arg-type]
+    manifest = export_run(
+        run,
+        out,
+        checkpoint,  # type: ignore[arg-type]
+        format=format,  # type: ignore[arg-type]
+        cpu=cpu,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        max_accuracy_drop=max_accuracy_drop,
+    )
     print(
         f"{out}: {out.stat().st_size / 1e6:.2f} MB, {len(manifest.labels)} classes, "
         f"{manifest.goldens} goldens"
     )
+    if manifest.precision != "float32":
+        print(precision_line(manifest))
 
 
 @app.command()

@@ -6,7 +6,7 @@ import copy
 import errno
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -24,10 +24,12 @@ from convship.bundle import (
     MANIFEST,
     CompiledFor,
     Manifest,
+    PrecisionTest,
     TensorSpec,
     Tolerances,
     with_digest,
 )
+from convship.data import Images
 from convship.errors import ExportError
 from convship.golden import (
     Golden,
@@ -38,13 +40,17 @@ from convship.golden import (
     run_network,
     tensor_golden,
 )
+from convship.precision import PRECISIONS, Precision, narrow
+from convship.precision.accuracy import check_accuracy, compare, compare_on
 from convship.scripting import TorchScriptFile, copy_of, first_line, script
-from convship.tolerance import find_tolerances, require_teeth
+from convship.tolerance import find_rounded_tolerances, find_tolerances, require_teeth
 
 __all__ = ["export_model", "export_run"]
 
 # Of a run's samples; each stores every stage, which for photographs is a megabyte.
 _GOLDENS = 4
+# Of a run's training images, which tell the range of every layer's input.
+_CALIBRATION = 128
 
 Sample = Image | Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -60,6 +66,10 @@ def export_model(
     training: Mapping[str, Any] | None = None,
     format: Literal["pt", "pt2"] = "pt",
     cpu: Literal["x86-64-v3", "x86-64-v4"] | None = None,
+    precision: Precision = "float32",
+    calibration: Sequence[Sample] | None = None,
+    test: Images | None = None,
+    max_accuracy_drop: float = 0.01,
 ) -> Manifest:
     """Write `model` and all that belongs to it as one file that runs without Python.
 
@@ -90,6 +100,16 @@ def export_model(
             classifier's batch. Needs a C++ compiler and takes a minute.
         cpu: What "pt2" is compiled for: CPUs with AVX2 ("x86-64-v3") or AVX-512 ("x86-64-v4"). The
             best that this machine has where None.
+        precision: What convolutions and linear layers multiply, in a .pt file: "bfloat16" or
+            "int8" are faster where the CPU has instructions for them (AVX512_BF16, AVX512_VNNI),
+            as fast as float32 elsewhere, and make the file smaller. Sums and results are float32.
+        calibration: For "int8": inputs that show what range each layer's input has, a hundred or
+            so. The samples where None.
+        test: For "bfloat16" and "int8": labelled images on which the file is compared with the
+            float32 network, the result of which goes into the manifest. Without them, only the
+            classes that the two name for the samples are compared.
+        max_accuracy_drop: Refuse where top-1 accuracy on `test` falls by more than this share of
+            the images (or, without `test`, where more of the samples get another class).
 
     Returns:
         The manifest in the file.
@@ -112,12 +132,27 @@ def export_model(
     _check_target(path)
     _check_arguments(samples, labels, method)
     _check_format(path, format, method, cpu)
+    _check_precision(model, precision, format, max_accuracy_drop)
     network = copy_of(model).cpu().eval()
     for parameter in network.parameters():  # requires_grad_ of a scripted module does not exist
         parameter.requires_grad_(False)
     with torch.no_grad():
-        make = partial(_make_file, network, format, method, cpu)
-        plan = _plan(network, preprocess, labels, samples, make)
+        make = partial(_make_file, format, method, cpu)
+        if precision == "float32":
+            plan = _plan(network, preprocess, labels, samples, make)
+        else:
+            inputs = _goldens(network, preprocess, calibration or samples)
+            narrowed = narrow(network, precision, inputs)
+            plan = _plan(narrowed, preprocess, labels, samples, make)
+            plan = replace(plan, precision=precision, wide=network)
+            if preprocess is not None:
+                result = (
+                    compare(network, narrowed, plan.goldens)
+                    if test is None
+                    else compare_on(network, narrowed, test, preprocess)
+                )
+                check_accuracy(precision, result, max_accuracy_drop)
+                plan = replace(plan, precision_test=result)
         manifest, archive = _build(plan, training)
     _check_native(archive, path)
     write_atomically(path, archive)
@@ -131,8 +166,13 @@ def export_run(
     *,
     format: Literal["pt", "pt2"] = "pt",
     cpu: Literal["x86-64-v3", "x86-64-v4"] | None = None,
+    precision: Precision = "float32",
+    max_accuracy_drop: float = 0.01,
 ) -> Manifest:
     """Write the network that `train` left in folder `run` as one file; see `export_model`.
+
+    With another precision than float32, the file is calibrated on images that the run was trained
+    with, and measured on all of its test images.
 
     Raises:
         ModelFileNotFoundError: There is no such run.
@@ -146,9 +186,16 @@ def export_run(
         ...     export_run(run.path, f"{folder}/model.pt").labels == run.labels
         True
     """
+    from convship.data import load_data
     from convship.runs import load_run
 
     loaded = load_run(run, checkpoint)
+    calibration, test = None, None
+    if precision != "float32":
+        data = load_data(loaded.config.data, held_out=loaded.config.held_out)
+        step = max(1, len(data.train) // _CALIBRATION)
+        calibration = [data.train.read(i) for i in range(0, len(data.train), step)][:_CALIBRATION]
+        test = data.test
     return export_model(
         loaded.model,
         path,
@@ -158,6 +205,10 @@ def export_run(
         training=loaded.summary,
         format=format,
         cpu=cpu,
+        precision=precision,
+        calibration=calibration,
+        test=test,
+        max_accuracy_drop=max_accuracy_drop,
     )
 
 
@@ -175,7 +226,7 @@ class _File(Protocol):
 
 
 def _make_file(
-    network: nn.Module, format: str, method: str, cpu: str | None, example: tuple[Any, ...]
+    format: str, method: str, cpu: str | None, network: nn.Module, example: tuple[Any, ...]
 ) -> _File:
     if format == "pt2":
         return AotInductorFile(network, cpu)
@@ -192,6 +243,9 @@ class _Plan:
     labels: list[str]
     goldens: list[Golden]
     inputs: list[TensorSpec]
+    precision: Precision = "float32"
+    wide: nn.Module | None = None  # the network before it was narrowed
+    precision_test: PrecisionTest | None = None
 
 
 def _check_arguments(samples: Any, labels: Any, method: str) -> None:
@@ -224,6 +278,40 @@ def _check_format(path: Path, format: str, method: str, cpu: str | None) -> None
         )
 
 
+def _check_precision(
+    model: nn.Module, precision: str, format: str, max_accuracy_drop: float
+) -> None:
+    if precision not in PRECISIONS:
+        raise ExportError(
+            f"export_model: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+        )
+    if precision != "float32" and format == "pt2":
+        raise ExportError(
+            f"export_model: precision {precision!r} is for format 'pt', whose plan multiplies such "
+            "numbers"
+        )
+    if precision != "float32" and isinstance(model, torch.jit.ScriptModule):
+        raise ExportError(
+            f"export_model: precision {precision!r} needs the nn.Module, got a scripted module"
+        )
+    if not 0 <= max_accuracy_drop <= 1:
+        raise ExportError(
+            "export_model: max_accuracy_drop must be a share of the images, 0 to 1, got "
+            f"{max_accuracy_drop}"
+        )
+
+
+def _goldens(
+    network: nn.Module, preprocess: nn.Module | None, samples: Sequence[Sample]
+) -> list[Golden]:
+    """Return samples as calls of the network, for calibration."""
+    if preprocess is not None:
+        preprocess = copy.deepcopy(preprocess).cpu().eval()
+        return [image_golden(sample, preprocess) for sample in samples]  # type: ignore[arg-type]
+    names = list(inspect.signature(network.forward).parameters)
+    return [tensor_golden(_by_name(sample, names)) for sample in samples]
+
+
 def _check_target(path: Path) -> None:
     """Find out before the work, not after it, that the file cannot be written."""
     if not path.parent.is_dir():
@@ -237,12 +325,12 @@ def _plan(
     preprocess: nn.Module | None,
     labels: Sequence[str] | None,
     samples: Sequence[Sample],
-    make: Callable[[tuple[Any, ...]], _File],
+    make: Callable[[nn.Module, tuple[Any, ...]], _File],
 ) -> _Plan:
     if preprocess is None:
         if labels is not None:
             raise ExportError("export_model: labels need preprocess, which was not given")
-        file = make(_arguments(network, samples[0]))
+        file = make(network, _arguments(network, samples[0]))
         names = file.argument_names()
         goldens = [tensor_golden(_by_name(sample, names)) for sample in samples]
         inputs = [
@@ -258,7 +346,7 @@ def _plan(
     scripted_preprocess = script(preprocess, (), "script")
     goldens = [image_golden(sample, scripted_preprocess) for sample in samples]  # type: ignore[arg-type]
     example = goldens[0].inputs["input"]
-    file = make((example,))
+    file = make(network, (example,))
     labels = _find_labels(network, goldens[0], labels)
     file.ship(scripted_preprocess, goldens[0].inputs)
     inputs = [TensorSpec(name="input", dtype=_dtype(example), shape=[None, *example.shape[1:]])]
@@ -309,8 +397,20 @@ def _find_labels(network: nn.Module, golden: Golden, labels: Sequence[str] | Non
 def _build(plan: _Plan, training: Mapping[str, Any] | None) -> tuple[Manifest, bytes]:
     classifier = plan.preprocess is not None
     answers = _answers(plan)
-    tolerances = find_tolerances(plan.network, plan.goldens, answers, classifier)
-    teeth = require_teeth(plan.network, plan.preprocess, plan.goldens, answers, tolerances)
+    if plan.wide is None:
+        tolerances = find_tolerances(plan.network, plan.goldens, answers, classifier)
+    else:
+        tolerances = find_rounded_tolerances(
+            plan.wide, plan.goldens, answers, classifier, plan.precision
+        )
+    teeth = require_teeth(
+        plan.network,
+        plan.preprocess,
+        plan.goldens,
+        answers,
+        tolerances,
+        rounded=plan.wide is not None,
+    )
     _check_scripted(plan, answers, tolerances)
     manifest = Manifest(
         convship=__version__,
@@ -327,6 +427,8 @@ def _build(plan: _Plan, training: Mapping[str, Any] | None) -> tuple[Manifest, b
         ],
         labels=plan.labels,
         required_ops=plan.file.required_ops,
+        precision=plan.precision,
+        precision_test=plan.precision_test,
         tolerances=tolerances,
         goldens=len(plan.goldens),
         teeth=teeth,

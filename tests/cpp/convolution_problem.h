@@ -125,11 +125,12 @@ class Problem {
 
   const Tensors<T>& tensors() const { return t_; }
 
-  std::unique_ptr<Convolution<T>> convolution(Accuracy accuracy) const {
+  std::unique_ptr<Convolution<T>> convolution(Accuracy accuracy,
+                                              const Rounding& rounding = {}) const {
     const Geometry& g = case_.g;
     const WeightShape shape{g.c_out, g.c_in / g.groups, g.kernel, g.groups};
     return std::make_unique<Convolution<T>>(w_.data(), case_.bias ? b_.data() : nullptr, shape,
-                                            accuracy);
+                                            accuracy, rounding);
   }
 
   // With the active instruction set.

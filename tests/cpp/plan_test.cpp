@@ -69,7 +69,8 @@ class Reference {
             const double value = at(n, o / per_group * channels + c,
                                     p * conv.stride.h + i * conv.dilation.h - conv.padding.h,
                                     q * conv.stride.w + j * conv.dilation.w - conv.padding.w);
-            sum += value * conv.weight[((o * channels + c) * k.h + i) * k.w + j];
+            const double rounded = conv.weights->rounding()(static_cast<float>(value));
+            sum += (conv.weights->rounding() ? rounded : value) * conv.weight[((o * channels + c) * k.h + i) * k.w + j];
           }
         }
       }
@@ -135,6 +136,11 @@ class Reference {
   void operator()(const Activate& layer) {
     for (std::size_t i = 0; i < out_.size(); ++i) {
       out_[i] = activated(layer.activation, (*in_[0])[i]);
+    }
+  }
+  void operator()(const Round& layer) {
+    for (std::size_t i = 0; i < out_.size(); ++i) {
+      out_[i] = layer.rounding(static_cast<float>((*in_[0])[i]));
     }
   }
   void operator()(const Add&) {
@@ -223,9 +229,15 @@ class RandomNetwork {
     const int64_t n = pick(1, 3);
     for (int64_t i = pick(1, 2); i > 0; --i) {
       network_.add_input();
-      sizes_.push_back({n, pick(1, 40), {pick(5, 14), pick(5, 19)}, false});
+      // One pixel: flattened, it stays where it is.
+      const bool pixel = pick(0, 5) == 0;
+      const Pair image = pixel ? Pair{1, 1} : Pair{pick(5, 14), pick(5, 19)};
+      sizes_.push_back({n, pick(1, 40), image, false});
     }
     inputs_ = sizes_;
+    for (Value v = 0; v < network_.inputs(); ++v) {
+      if (size_of(v).pixels() == 1 && pick(0, 1) == 0) add(Flatten{}, {v});
+    }
     for (int64_t wanted = pick(3, 10); wanted > 0;) wanted -= add_one();
     outputs();
   }
@@ -242,6 +254,9 @@ class RandomNetwork {
   bool add_one() {
     const Value x = static_cast<Value>(pick(std::max<int64_t>(0, count() - 4), count() - 1));
     const Size& size = sizes_[static_cast<std::size_t>(x)];
+    // Of inputs alone: other values differ from the reference's by rounding errors, and
+    // so may their levels.
+    if (x < network_.inputs() && pick(0, 3) == 0) return add_rounded(x);
     if (size.matrix) return pick(0, 1) == 0 ? add(activate(), {x}) : add(linear(size), {x});
     switch (pick(0, 13)) {
       case 0:
@@ -281,6 +296,24 @@ class RandomNetwork {
     }
     network_ = std::move(tried);
     return true;
+  }
+
+  bool add_rounded(Value x) {
+    const Rounding rounding{Rounding::Kind::int8, 1.0f / 64, static_cast<int32_t>(pick(0, 255))};
+    if (pick(0, 2) == 0) return add(Round{rounding}, {x});
+    Convolve conv = convolution(size_of(x));
+    const int64_t count = conv.shape.channels * conv.shape.kernel.h * conv.shape.kernel.w;
+    std::vector<float> levels(conv.weight, conv.weight + conv.shape.c_out * count);
+    for (std::size_t i = 0; i < levels.size(); ++i) {
+      const float* row = conv.weight + static_cast<int64_t>(i) / count * count;
+      const float step = conv2d::weight_step(row, count);
+      levels[i] = std::nearbyint(levels[i] / step) * step;
+    }
+    memory_.push_back(std::move(levels));
+    conv.weight = memory_.back().data();
+    conv.weights = std::make_shared<conv2d::Convolution<float>>(
+        conv.weight, conv.bias, conv.shape, conv2d::Accuracy::direct, rounding);
+    return add(conv, {x});
   }
 
   bool add_to_like(Value x) {

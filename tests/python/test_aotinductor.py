@@ -407,9 +407,7 @@ def test_without_a_compiler_export_says_so_in_one_line(tmp_path):
     # Not monkeypatch: it "deletes" the setting at the end, for every later test of the process.
     with (
         torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}),
-        pytest.raises(
-            convship.ExportError, match=r"needs a C\+\+ compiler.*install g\+\+"
-        ) as info,
+        pytest.raises(convship.ExportError, match=r"needs a C\+\+ compiler.*install g\+\+") as info,
     ):
         convship.export_model(
             nn.Linear(3, 2), tmp_path / "m.pt2", samples=[torch.rand(1, 3)], format="pt2"

@@ -6,6 +6,7 @@
 #include "kernels/conv2d/cut.h"
 #include "kernels/conv2d/destination.h"
 #include "kernels/conv2d/taps.h"
+#include "kernels/conv2d/words_input.h"
 
 namespace convship::kernels::conv2d {
 namespace {
@@ -20,18 +21,16 @@ int64_t taps_at_once(int64_t taps, int64_t tap_bytes) {
 
 }  // namespace
 
-template <typename T>
-int64_t ChannelsPack<T>::vectors_in_group() const {
-  return ceil_div(shape_.c_out / shape_.groups, loops_.lanes);
-}
+ChannelBlocks::ChannelBlocks(const WeightShape& shape, int lanes)
+    : lanes_(lanes),
+      out_(shape.c_out / shape.groups),
+      vectors_(ceil_div(out_, lanes_)),
+      count_(std::max<int64_t>(1, vectors_ / 2)) {}
 
-template <typename T>
-typename ChannelsPack<T>::Block ChannelsPack<T>::block(int64_t number) const {
-  const int64_t vectors = vectors_in_group();
-  const int64_t first = 2 * number * loops_.lanes;
-  const int64_t mine = number + 1 == blocks_ ? vectors - 2 * number : 2;
-  const int64_t left = shape_.c_out / shape_.groups - first;
-  return {first, std::min(left, mine * loops_.lanes), static_cast<int>(mine)};
+ChannelBlocks::Block ChannelBlocks::operator[](int64_t number) const {
+  const int64_t first = 2 * number * lanes_;
+  const int64_t mine = number + 1 == count_ ? vectors_ - 2 * number : 2;
+  return {first, std::min(out_ - first, mine * lanes_), static_cast<int>(mine)};
 }
 
 template <typename T>
@@ -39,37 +38,42 @@ ChannelsPack<T>::ChannelsPack(const Loops<A>& loops,
                               const WeightShape& shape,
                               const T* weight,
                               const T* bias)
-    : loops_(loops), shape_(shape), blocks_(std::max<int64_t>(1, vectors_in_group() / 2)) {
+    : loops_(loops), packed_(shape, loops.lanes) {
+  const ChannelBlocks& blocks = packed_.blocks;
   const int64_t taps = shape.channels * shape.kernel.h * shape.kernel.w;
-  const int64_t out = shape.c_out / shape.groups;
-  const int64_t padded = vectors_in_group() * loops.lanes;
-  weight_ = make_aligned<A>(shape.groups * padded * taps);
-  bias_ = make_aligned<A>(shape.groups * padded);
+  const int64_t out = blocks.out(), padded = blocks.padded();
+  packed_.loop = loops.channels;
+  packed_.weight = make_aligned<A>(shape.groups * padded * taps);
+  packed_.bias = make_aligned<A>(shape.groups * padded);
   for (int64_t group = 0; group < shape.groups; ++group) {
-    for (int64_t i = 0; i < blocks_; ++i) {
-      const Block b = block(i);
+    for (int64_t i = 0; i < blocks.count(); ++i) {
+      const ChannelBlocks::Block b = blocks[i];
       pack_taps(shape, weight + (group * out + b.first) * taps, b.exist, b.vectors * loops.lanes,
-                weight_.get() + (group * padded + b.first) * taps);
+                packed_.weight.get() + (group * padded + b.first) * taps);
     }
     for (int64_t o = 0; o < padded; ++o) {
       const A value = bias && o < out ? Accumulator<T>::widen(bias[group * out + o]) : A(0);
-      bias_[group * padded + o] = value + A(0);  // never -0.0
+      packed_.bias[group * padded + o] = value + A(0);  // never -0.0
     }
   }
 }
 
-template <typename T>
-std::vector<int64_t> ChannelsPack<T>::run(const Call<T>& call, const Parallel& parallel) const {
+template <typename T, typename Input>
+void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
+                  Input& input,
+                  const Call<T>& call,
+                  const Parallel& parallel) {
+  using A = AccumulatorOf<T>;
   const Geometry& g = call.geometry;
-  const int64_t out = g.c_out / g.groups;
-  ChannelsInput<T> input(loops_, g, call.input);
-  const int64_t padded = vectors_in_group() * loops_.lanes;
-  const int64_t most = kMaxVectors * loops_.lanes;
-  const Cut c = cut(g, blocks_, ceil_div(padded, blocks_), input.row_bytes(), parallel.width());
+  const ChannelBlocks& blocks = packed.blocks;
+  const int64_t out = blocks.out(), padded = blocks.padded(), lanes = blocks.lanes();
+  const int64_t most = kMaxVectors * lanes;
+  const Cut c = cut(g, blocks.count(), ceil_div(padded, blocks.count()), input.row_bytes(),
+                    parallel.width());
   input.set_rows(rows_under(conv_rows_of(c.band_rows, g), g));
   const View<const void>& steps = input.steps();
   const std::vector<int32_t> offsets = input.offsets();
-  const Destination<T> destination(call, loops_.lanes);
+  const Destination<T> destination(call, lanes);
 
   ChannelsTask<A> base{};
   base.source = {nullptr,
@@ -79,17 +83,17 @@ std::vector<int64_t> ChannelsPack<T>::run(const Call<T>& call, const Parallel& p
                  offsets.data(),
                  static_cast<int64_t>(offsets.size())};
   base.pool = {g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding, 0, 0};
-  base.taps_at_once = taps_at_once(base.source.taps, 2 * loops_.lanes * sizeof(A));
+  base.taps_at_once = taps_at_once(base.source.taps, 2 * lanes * sizeof(A));
   base.pool.end = c.band_rows;
   const bool in_steps = base.taps_at_once < base.source.taps;
-  const int64_t scratch = ceil_div(channels_scratch(base.pool, in_steps, loops_.lanes), 16) * 16;
+  const int64_t scratch = ceil_div(channels_scratch(base.pool, in_steps, lanes), 16) * 16;
   const int64_t buffer = ceil_div(destination.buffer_size(most, c.band_rows), 16) * 16;
 
   parallel.run(g.n * g.groups * c.bands * c.parts, 1, [&](int64_t begin, int64_t end) {
     const auto memory = make_aligned<A>(scratch + buffer + input.size());
     A* const rows = memory.get() + scratch + buffer;
     const A* x = nullptr;
-    int64_t place = -1;
+    int64_t band = -1;
     for (int64_t item = begin; item < end; ++item) {
       const Item i = c.item(item, g);
       ChannelsTask<A> task = base;
@@ -97,23 +101,35 @@ std::vector<int64_t> ChannelsPack<T>::run(const Call<T>& call, const Parallel& p
       task.pool.begin = i.band * c.band_rows;
       task.pool.end = std::min(g.pooled.h, task.pool.begin + c.band_rows);
       task.source.first_row = first_conv_row(task.pool.begin, g);
-      if (place != item / c.parts) {
-        place = item / c.parts;
+      if (band != item / c.parts) {
+        band = item / c.parts;
         x = input.band(i.n, i.group, task.source.first_row * g.stride.h, rows);
       }
       task.source.x = x;
       for (int64_t number = i.part * c.part_blocks;
-           number < std::min(blocks_, (i.part + 1) * c.part_blocks); ++number) {
-        const Block b = block(number);
-        const int64_t packed = i.group * padded + b.first;
+           number < std::min(blocks.count(), (i.part + 1) * c.part_blocks); ++number) {
+        const ChannelBlocks::Block b = blocks[number];
+        const int64_t place = i.group * padded + b.first;
         task.vectors = b.vectors;
-        task.weight = weight_.get() + packed * base.source.taps;
-        task.bias = bias_.get() + packed;
+        task.weight = packed.weight.get() + place * base.source.taps;
+        task.bias = packed.bias.get() + place;
+        task.scale = packed.scale ? packed.scale.get() + place : nullptr;
         destination.run(task, i.n, i.group * out + b.first, b.exist, memory.get() + scratch,
-                        loops_.channels);
+                        packed.loop);
       }
     }
   });
+}
+
+template void run_channels(const PackedChannels<float>&,
+                           WordsInput&,
+                           const Call<float>&,
+                           const Parallel&);
+
+template <typename T>
+std::vector<int64_t> ChannelsPack<T>::run(const Call<T>& call, const Parallel& parallel) const {
+  ChannelsInput<T> input(loops_, call.geometry, call.input);
+  run_channels<T>(packed_, input, call, parallel);
   return {};
 }
 

@@ -8,6 +8,49 @@
 
 namespace convship::kernels::conv2d {
 
+// How the output channels of a group fall into blocks: two vectors each; an odd
+// one joins the last.
+class ChannelBlocks {
+ public:
+  ChannelBlocks(const WeightShape& shape, int lanes);
+
+  struct Block {
+    int64_t first;  // output channel of the group
+    int64_t exist;
+    int vectors;
+  };
+  Block operator[](int64_t number) const;
+  int64_t count() const { return count_; }
+  int64_t lanes() const { return lanes_; }
+  int64_t out() const { return out_; }  // channels of a group
+  int64_t padded() const { return vectors_ * lanes_; }
+
+ private:
+  int64_t lanes_;
+  int64_t out_;
+  int64_t vectors_;
+  int64_t count_;
+};
+
+// What the loop reads, ordered by group and block.
+template <typename A>
+struct PackedChannels {
+  PackedChannels(const WeightShape& shape, int lanes) : blocks(shape, lanes) {}
+
+  ChannelBlocks blocks;
+  AlignedArray<A> weight;  // [group][block][tap][vectors * lanes]
+  AlignedArray<A> bias;    // [group][vectors * lanes]
+  AlignedArray<A> scale;   // as bias; null where sums need none
+  void (*loop)(const ChannelsTask<A>&) = nullptr;
+};
+
+// Input: as ChannelsInput.
+template <typename T, typename Input>
+void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
+                  Input& input,
+                  const Call<T>& call,
+                  const Parallel& parallel);
+
 template <typename T>
 class ChannelsPack final : public Pack<T> {
  public:
@@ -17,20 +60,8 @@ class ChannelsPack final : public Pack<T> {
   std::vector<int64_t> run(const Call<T>& call, const Parallel& parallel) const override;
 
  private:
-  // Two vectors of output channels make a block; an odd one joins the last.
-  struct Block {
-    int64_t first;  // output channel of the group
-    int64_t exist;
-    int vectors;
-  };
-  Block block(int64_t number) const;
-  int64_t vectors_in_group() const;
-
   const Loops<A>& loops_;
-  WeightShape shape_;
-  int64_t blocks_;          // in one group
-  AlignedArray<A> weight_;  // [group][block][tap][vectors * lanes]
-  AlignedArray<A> bias_;    // [group][vectors * lanes]
+  PackedChannels<A> packed_;
 };
 
 }  // namespace convship::kernels::conv2d

@@ -13,6 +13,7 @@
 #include "kernels/conv2d/last_run.h"
 #include "kernels/conv2d/plain_pack.h"
 #include "kernels/conv2d/winograd.h"
+#include "kernels/conv2d/words.h"
 #include "kernels/instruction_set.h"
 
 namespace convship::kernels::conv2d {
@@ -40,7 +41,7 @@ bool all_finite(const T* values, int64_t count) {
 template <typename T>
 constexpr bool kMayRound = !std::is_same_v<T, double>;
 
-constexpr int kFamilies = static_cast<int>(Family::depthwise) + 1;
+constexpr int kFamilies = static_cast<int>(Family::words_int8) + 1;
 
 std::atomic<int64_t> packings_made{0};
 std::atomic<int64_t> packings_kept{0};
@@ -85,13 +86,17 @@ template <typename T>
 Convolution<T>::Convolution(const T* weight,
                             const T* bias,
                             const WeightShape& shape,
-                            Accuracy accuracy)
+                            Accuracy accuracy,
+                            const Rounding& rounding)
     : weight_(weight),
       bias_(bias),
       shape_(shape),
       accuracy_(accuracy),
+      rounding_(rounding),
       finite_(all_finite(weight, shape.c_out * shape.channels * shape.kernel.h * shape.kernel.w)),
-      packs_(std::make_unique<Packs>()) {}
+      packs_(std::make_unique<Packs>()) {
+  if (rounding && !std::is_same_v<T, float>) throw std::logic_error("only float32 is rounded");
+}
 
 template <typename T>
 Convolution<T>::~Convolution() = default;
@@ -102,15 +107,27 @@ bool Convolution<T>::may_round() const {
 }
 
 template <typename T>
+const WordLoops* Convolution<T>::words(const InstructionSet& isa,
+                                       const Geometry& geometry,
+                                       int64_t block) const {
+  if (!finite_ || !WordsPack::serves(geometry, block, rounding_.kind)) return nullptr;
+  if (rounding_.kind == Rounding::Kind::bfloat16) return bfloat16_loops(isa);
+  return rounding_.kind == Rounding::Kind::int8 ? int8_loops(isa) : nullptr;
+}
+
+template <typename T>
 Family Convolution<T>::loop(const Geometry& geometry,
                             bool may_round,
                             bool channels_adjoin,
-                            bool depthwise) const {
+                            bool depthwise,
+                            bool words) const {
   const InstructionSet& isa = instruction_set(active_instruction_set());
-  const Family family = choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
-                                          .may_round = may_round,
-                                          .may_expand = finite_,
-                                          .channels_adjoin = channels_adjoin});
+  const Family family =
+      choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
+                        .may_round = may_round,
+                        .may_expand = finite_,
+                        .channels_adjoin = channels_adjoin,
+                        .words = words ? rounding_.kind : Rounding::Kind::none});
   return depthwise && family != Family::plain ? Family::depthwise : family;
 }
 
@@ -118,7 +135,9 @@ template <typename T>
 Family Convolution<T>::family(const Geometry& geometry, bool channels_adjoin) const {
   const bool depthwise =
       std::is_same_v<T, float> && channels_adjoin && DepthwisePack::serves(geometry);
-  return loop(geometry, may_round(), channels_adjoin, depthwise);
+  const InstructionSet& isa = instruction_set(active_instruction_set());
+  const bool rounded = words(isa, geometry, channels_adjoin ? kChannelBlock : 1) != nullptr;
+  return loop(geometry, may_round(), channels_adjoin, depthwise, rounded);
 }
 
 template <typename T>
@@ -130,13 +149,36 @@ void Convolution<T>::run(const Geometry& geometry,
                          const WindowIndex& index,
                          const Parallel& parallel) const {
   if (geometry.n == 0) return;
+  if constexpr (std::is_same_v<T, float>) {
+    const InstructionSet& isa = instruction_set(active_instruction_set());
+    if (rounding_.kind == Rounding::Kind::int8 && !words(isa, geometry, input.block)) {
+      const auto rounded = rounded_planes(input, geometry, rounding_, parallel);
+      const View<float> copy = nchw(rounded.get(), geometry.c_in, geometry.image);
+      return run_rounded(geometry, activation,
+                         {copy.data, copy.n_step, copy.c_step, copy.h_step, copy.w_step}, output,
+                         residual, index, parallel);
+    }
+  }
+  run_rounded(geometry, activation, input, output, residual, index, parallel);
+}
+
+// The input is as the loops want it.
+template <typename T>
+void Convolution<T>::run_rounded(const Geometry& geometry,
+                                 Activation activation,
+                                 const View<const T>& input,
+                                 const View<T>& output,
+                                 const View<const T>& residual,
+                                 const WindowIndex& index,
+                                 const Parallel& parallel) const {
   const int number = active_instruction_set();
   const InstructionSet& isa = instruction_set(number);
   const Call<T> call{geometry, activation, input, output, residual, index};
   bool depthwise = false;
   if constexpr (std::is_same_v<T, float>) depthwise = DepthwisePack::serves(call);
+  const bool rounded = !index && words(isa, geometry, input.block) != nullptr;
   const auto pack = [&](bool may_round) -> const Pack<T>& {
-    const Family family = loop(geometry, may_round, output.channels_adjoin(), depthwise);
+    const Family family = loop(geometry, may_round, output.channels_adjoin(), depthwise, rounded);
     note_run(isa, family);
     return packs_->get(number, family, [&] { return make_pack(isa, family); });
   };
@@ -166,6 +208,11 @@ std::unique_ptr<Pack<T>> Convolution<T>::make_pack(const InstructionSet& isa, Fa
   if constexpr (std::is_same_v<T, float>) {
     if (family == Family::depthwise) {
       return std::make_unique<DepthwisePack>(isa, shape_, weight_, bias_);
+    }
+    if (family == Family::words_bfloat16 || family == Family::words_int8) {
+      const WordLoops* loops =
+          family == Family::words_int8 ? int8_loops(isa) : bfloat16_loops(isa);
+      return std::make_unique<WordsPack>(*loops, rounding_, shape_, weight_, bias_);
     }
   }
   if constexpr (std::is_same_v<AccumulatorOf<T>, float>) {

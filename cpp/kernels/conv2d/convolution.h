@@ -14,11 +14,13 @@
 #include "kernels/bfloat16.h"
 #include "kernels/conv2d/family.h"
 #include "kernels/conv2d/geometry.h"
+#include "kernels/conv2d/rounding.h"
 #include "kernels/conv2d/view.h"
 #include "kernels/parallel.h"
 
 namespace convship::kernels {
 struct InstructionSet;
+struct WordLoops;
 }
 
 namespace convship::kernels::conv2d {
@@ -52,7 +54,16 @@ class Convolution {
  public:
   // weight [c_out, c_in / groups, kernel] dense, bias [c_out] or null. Referred
   // to, not copied: they must outlive the object and keep their values.
-  Convolution(const T* weight, const T* bias, const WeightShape& shape, Accuracy accuracy);
+  //
+  // rounding (float alone; weights are rounded already, see are_rounded): the
+  // input is rounded to these numbers, and where the CPU multiplies them faster,
+  // they are what is multiplied. To bfloat16 inputs are not rounded where float32
+  // is as fast: nearer to the truth, and not the same bits.
+  Convolution(const T* weight,
+              const T* bias,
+              const WeightShape& shape,
+              Accuracy accuracy,
+              const Rounding& rounding = {});
   ~Convolution();
   Convolution(const Convolution&) = delete;
   Convolution& operator=(const Convolution&) = delete;
@@ -78,18 +89,33 @@ class Convolution {
   // Which loop serves this geometry, with the active instruction set.
   // channels_adjoin: in memory, those of the input and of the output.
   Family family(const Geometry& geometry, bool channels_adjoin = false) const;
+  const Rounding& rounding() const { return rounding_; }
 
  private:
   class Packs;
   bool may_round() const;
+  // The loops over words that serve such calls, or null.
+  const WordLoops* words(const InstructionSet& isa, const Geometry& geometry, int64_t block) const;
   // depthwise: that loop serves, if any over vectors does.
-  Family loop(const Geometry& geometry, bool may_round, bool channels_adjoin, bool depthwise) const;
+  Family loop(const Geometry& geometry,
+              bool may_round,
+              bool channels_adjoin,
+              bool depthwise,
+              bool words) const;
+  void run_rounded(const Geometry& geometry,
+                   Activation activation,
+                   const View<const T>& input,
+                   const View<T>& output,
+                   const View<const T>& residual,
+                   const WindowIndex& index,
+                   const Parallel& parallel) const;
   std::unique_ptr<Pack<T>> make_pack(const InstructionSet& isa, Family family) const;
 
   const T* weight_;
   const T* bias_;
   WeightShape shape_;
   Accuracy accuracy_;
+  Rounding rounding_;
   bool finite_;  // all weights are
   std::unique_ptr<Packs> packs_;
 };

@@ -18,6 +18,10 @@ const char* family_name(Family family) {
       return "winograd 2x2, 5x5";
     case Family::depthwise:
       return "depthwise";
+    case Family::words_bfloat16:
+      return "channels, bfloat16";
+    case Family::words_int8:
+      return "channels, int8";
   }
   return "unknown";
 }
@@ -117,6 +121,17 @@ bool fits_strips(const Geometry& g) {
   return static_cast<double>(g.c_in / g.groups + 16) * rows * columns < kMost;
 }
 
+// Two bfloat16 are multiplied and added in the time of one float; Winograd's
+// 4x4 still needs less (measured), as do columns where lanes would idle.
+Family choose_bfloat16(const Geometry& g, int lanes, Family other) {
+  if (other == Family::winograd_4x4_3x3) return other;
+  const int64_t channels = g.c_in / g.groups;
+  const double pairs = static_cast<double>(channels) / static_cast<double>((channels + 1) / 2);
+  const bool columns = other == Family::columns;
+  return columns && columns_use(g, lanes) > pairs * channels_use(g, lanes) ? other
+                                                                           : Family::words_bfloat16;
+}
+
 }  // namespace
 
 Family choose(const Geometry& g, const Choice& choice) {
@@ -124,6 +139,12 @@ Family choose(const Geometry& g, const Choice& choice) {
   if (choice.lanes == 0 || (padded && !choice.may_expand) ||
       std::max(g.pool_size.h, g.pool_size.w) > kLargestWindow || !fits_strips(g)) {
     return Family::plain;
+  }
+  if (choice.words == Rounding::Kind::int8) return Family::words_int8;
+  if (choice.words == Rounding::Kind::bfloat16) {
+    Choice floats = choice;
+    floats.words = Rounding::Kind::none;
+    return choose_bfloat16(g, choice.lanes, choose(g, floats));
   }
   // A transform of infinite weights is NaN, where their sum may be infinite.
   if (choice.may_round && choice.may_expand) {

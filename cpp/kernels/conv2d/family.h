@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/conv2d/geometry.h"
+#include "kernels/conv2d/rounding.h"
 
 namespace convship::kernels::conv2d {
 
@@ -14,6 +15,8 @@ enum class Family {
   winograd_4x4_3x3,
   winograd_2x2_5x5,
   depthwise,  // instead of another direct loop, where channels adjoin in memory
+  words_bfloat16,
+  words_int8,
 };
 
 const char* family_name(Family family);
@@ -28,6 +31,8 @@ struct Choice {
   bool may_expand;  // zeros may meet every weight: all are finite
   // Output channels lie side by side in memory.
   bool channels_adjoin = false;
+  // What loops over words there are for this call's numbers.
+  Rounding::Kind words = Rounding::Kind::none;
 };
 
 // Whether sums are transformed depends on weights, image size and instruction

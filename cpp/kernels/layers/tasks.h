@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/bfloat16.h"
 #include "kernels/conv2d/geometry.h"
 
 namespace convship::kernels {
@@ -48,7 +49,11 @@ struct LinearTask {
   const float* x;
   int64_t x_step;
   const float* weight;  // [rows, features]
-  const float* bias;    // or null
+  // In place of weight, if not null; a row of integers has a factor.
+  const BFloat16* weight_bfloat16;
+  const int8_t* weight_int8;
+  const float* scale;  // [rows]
+  const float* bias;   // or null
   float* y;
   int64_t y_step;
   int64_t features;

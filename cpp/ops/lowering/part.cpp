@@ -83,6 +83,7 @@ std::optional<plan::Value> Part::tensor(Value* value, int64_t dimensions) {
     return found->second;
   }
   if (!value->type()->isSubtypeOf(*c10::TensorType::get()) || constant(value)) return {};
+  if (known_.count(value)) return {};  // made here, and no plan has it
   // Of what LibTorch computes nothing is known; of the caller's tensors the
   // first layer tells, and another kind is answered by LibTorch.
   if (dimensions != 4 && value->node()->kind() != c10::prim::Param) return {};

@@ -59,7 +59,11 @@ class Part {
     int64_t groups;
     bool swapped;  // [N, C / groups, groups, H, W]
   };
-  using Known = std::variant<int64_t, BatchSize, Side, SizesOf, Numbers, Tensors, Pieces, Grouped>;
+  struct Narrowed {                         // a tensor as bfloat16
+    plan::Value value;
+  };
+  using Known = std::
+      variant<int64_t, BatchSize, Side, SizesOf, Numbers, Tensors, Pieces, Grouped, Narrowed>;
 
   bool translate(Node* node);
   bool convolution(Node* node, std::size_t groups, bool may_transpose);
@@ -67,6 +71,8 @@ class Part {
   bool linear(Node* node);
   bool activation(Node* node, kernels::conv2d::Activation activation, bool in_place);
   bool clamp(Node* node, bool in_place);
+  bool convert(Node* node);
+  bool fake_quantize(Node* node);
   bool max_pool(Node* node);
   bool average_pool(Node* node);
   bool adaptive_average(Node* node);
@@ -101,6 +107,15 @@ class Part {
   // A tensor of the part, or one that becomes an input; nothing where it cannot
   // have that many dimensions.
   std::optional<plan::Value> tensor(Value* value, int64_t dimensions);
+  // Of a value with as many dimensions as what is behind it wants.
+  std::optional<plan::Value> tensor_to_round(Value* value);
+  // What a layer of weights multiplies: these weights, [rows, count], and the
+  // input before it is rounded, or as it is where nothing rounds it.
+  struct Multiplied {
+    plan::Value input;
+    plan::Rounding rounding;
+  };
+  Multiplied multiplied(plan::Value input, const at::Tensor& weight) const;
   bool inside(const Value* value) const { return tensors_.count(value) > 0; }
   // Of a tensor of the part, where weights tell.
   std::optional<int64_t> channels(plan::Value value) const;

@@ -37,6 +37,8 @@ bool Part::translate(Node* node) {
   if (kind == "aten::hardsigmoid_") return activation(node, Activation::hardsigmoid, true);
   if (kind == "aten::hardtanh" || kind == "aten::clamp") return clamp(node, false);
   if (kind == "aten::hardtanh_" || kind == "aten::clamp_") return clamp(node, true);
+  if (kind == "aten::to") return convert(node);
+  if (kind == "aten::fake_quantize_per_tensor_affine") return fake_quantize(node);
   if (kind == "aten::max_pool2d") return max_pool(node);
   if (kind == "aten::avg_pool2d") return average_pool(node);
   if (kind == "aten::adaptive_avg_pool2d") return adaptive_average(node);
@@ -91,16 +93,17 @@ bool Part::convolution(Node* node, std::size_t groups, bool may_transpose) {
   if (may_transpose && constant_int(node->input(6)).value_or(1) != 0) return false;
   const auto x = tensor(node->input(0), 4);
   if (!x) return false;
+  const Multiplied what = multiplied(*x, *weight);
   plan::Convolve layer;
   layer.weight = keep(*weight).const_data_ptr<float>();
   layer.bias = bias ? keep(*bias).const_data_ptr<float>() : nullptr;
   layer.shape = weight_shape(*weight, *group_count);
   layer.weights = std::make_shared<const kernels::conv2d::Convolution<float>>(
-      layer.weight, layer.bias, layer.shape, resolve(Accuracy::standard));
+      layer.weight, layer.bias, layer.shape, resolve(Accuracy::standard), what.rounding);
   layer.stride = *stride;
   layer.padding = *padding;
   layer.dilation = *dilation;
-  finish(node, std::move(layer), {*x}, 4);
+  finish(node, std::move(layer), {what.input}, 4);
   return true;
 }
 
@@ -135,7 +138,12 @@ bool Part::linear(Node* node) {
   layer.bias = bias ? keep(*bias).const_data_ptr<float>() : nullptr;
   layer.in = weight->size(1);
   layer.out = weight->size(0);
-  finish(node, layer, {*x}, 2);
+  const Multiplied what = multiplied(*x, *weight);
+  if (what.rounding) {
+    layer.rounded = std::make_shared<const kernels::RoundedMatrix>(layer.weight, layer.out,
+                                                                   layer.in, what.rounding);
+  }
+  finish(node, std::move(layer), {what.input}, 2);
   return true;
 }
 

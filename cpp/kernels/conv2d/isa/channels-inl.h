@@ -8,7 +8,19 @@ enum class RowPool {
   any,
 };
 
-template <class D, int kVectors>
+// What a tap's weights and one value of the input make of a sum: here, float
+// times float. Others in dots-inl.h.
+template <class D>
+struct OneProduct {
+  using A = hn::TFromD<D>;
+  using V = hn::Vec<D>;
+  using Sum = V;
+  static HWY_INLINE Sum begin(const A* start) { return hn::Load(D(), start); }
+  static HWY_INLINE Sum add(Sum sum, V value, V weight) { return hn::MulAdd(value, weight, sum); }
+  static HWY_INLINE V end(Sum sum, const A* /*start*/, const A* /*scale*/) { return sum; }
+};
+
+template <class D, int kVectors, class Product = OneProduct<D>>
 struct Channels {
   using P = Pooling<D, kVectors>;
   using A = typename P::A;
@@ -164,12 +176,14 @@ struct Channels {
     constexpr int kColumns = kPairs ? 2 * kSize : kSize;
     const D d;
     const int64_t step = kStep ? kStep : t.source.column_step;
-    V sum[kColumns][kVectors];
+    const auto start = [&](int j, int v) HWY_ATTR {
+      return taps.start + j * taps.start_step + v * kLanes;
+    };
+    typename Product::Sum sums[kColumns][kVectors];
     CONVSHIP_UNROLL
     for (int j = 0; j < kColumns; ++j) {
       CONVSHIP_UNROLL
-      for (int v = 0; v < kVectors; ++v)
-        sum[j][v] = hn::Load(d, taps.start + j * taps.start_step + v * kLanes);
+      for (int v = 0; v < kVectors; ++v) sums[j][v] = Product::begin(start(j, v));
     }
     const A* w = taps.weight;
     for (const int32_t* offset = taps.begin; offset != taps.end; ++offset) {
@@ -183,8 +197,16 @@ struct Channels {
         const V value = hn::Set(d, from[j * step]);
         CONVSHIP_UNROLL
         for (int v = 0; v < kVectors; ++v) {
-          sum[j][v] = hn::MulAdd(value, weight[v], sum[j][v]);
+          sums[j][v] = Product::add(sums[j][v], value, weight[v]);
         }
+      }
+    }
+    V sum[kColumns][kVectors];
+    CONVSHIP_UNROLL
+    for (int j = 0; j < kColumns; ++j) {
+      CONVSHIP_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        sum[j][v] = Product::end(sums[j][v], start(j, v), t.scale + v * kLanes);
       }
     }
     if constexpr (kFinal) return pooling.template finish<kSize>(sum, to);
@@ -199,14 +221,19 @@ struct Channels {
   }
 };
 
-template <typename A>
-void channels(const ChannelsTask<A>& task) {
+template <class Product, typename A>
+void channels_with(const ChannelsTask<A>& task) {
   using D = hn::ScalableTag<A>;
   if (task.vectors == 1) {
-    Channels<D, 1>(task).run();
+    Channels<D, 1, Product>(task).run();
   } else if (task.vectors == 2) {
-    Channels<D, 2>(task).run();
+    Channels<D, 2, Product>(task).run();
   } else {
-    Channels<D, kMaxVectors>(task).run();
+    Channels<D, kMaxVectors, Product>(task).run();
   }
+}
+
+template <typename A>
+void channels(const ChannelsTask<A>& task) {
+  channels_with<OneProduct<hn::ScalableTag<A>>>(task);
 }

@@ -87,12 +87,32 @@ void map_layer(const MapTask& t) {
   }
 }
 
+// Weights of a linear layer as floats, whatever they are in memory.
+HWY_INLINE FV load_weights(const float* from) { return hn::LoadU(F(), from); }
+HWY_INLINE FV load_weights(const BFloat16* from) {
+  const hn::Rebind<uint16_t, F> half;
+  const hn::Rebind<uint32_t, F> bits;
+  const auto* values = reinterpret_cast<const uint16_t*>(from);
+  return hn::BitCast(F(), hn::ShiftLeft<16>(hn::PromoteTo(bits, hn::LoadU(half, values))));
+}
+HWY_INLINE FV load_weights(const int8_t* from) {
+  const hn::Rebind<int32_t, F> wide;
+  return hn::ConvertTo(F(), hn::PromoteTo(wide, hn::LoadU(hn::Rebind<int8_t, F>(), from)));
+}
+HWY_INLINE FV load_some_weights(const float* from, int64_t exist) { return load_some(from, exist); }
+template <typename W>
+HWY_INLINE FV load_some_weights(const W* from, int64_t exist) {
+  W values[kF] = {};
+  for (int64_t i = 0; i < exist; ++i) values[i] = from[i];
+  return load_weights(values);
+}
+
 // kRows outputs of kImages images: features in the lanes. Whatever the tile, an
 // output is one chain of vectors, the lanes' sum and the bias, in this order.
-template <int kRows, int kImages>
-HWY_NOINLINE void linear_tile(const LinearTask& t, int64_t row, int64_t image) {
+template <int kRows, int kImages, typename W>
+HWY_NOINLINE void linear_tile(const LinearTask& t, const W* weight, int64_t row, int64_t image) {
   const F d;
-  const float* w = t.weight + row * t.features;
+  const W* w = weight + row * t.features;
   const float* x = t.x + image * t.x_step;
   FV sum[kRows][kImages];
   CONVSHIP_UNROLL
@@ -100,30 +120,34 @@ HWY_NOINLINE void linear_tile(const LinearTask& t, int64_t row, int64_t image) {
     CONVSHIP_UNROLL
     for (int i = 0; i < kImages; ++i) sum[r][i] = hn::Zero(d);
   }
-  const auto step = [&](const auto& load, int64_t f) HWY_ATTR {
+  const auto step = [&](const auto& load, const auto& load_row, int64_t f) HWY_ATTR {
     FV value[kImages];
     CONVSHIP_UNROLL
     for (int i = 0; i < kImages; ++i) value[i] = load(x + i * t.x_step + f);
     CONVSHIP_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const FV weight = load(w + r * t.features + f);
+      const FV row_weights = load_row(w + r * t.features + f);
       CONVSHIP_UNROLL
-      for (int i = 0; i < kImages; ++i) sum[r][i] = hn::MulAdd(weight, value[i], sum[r][i]);
+      for (int i = 0; i < kImages; ++i) sum[r][i] = hn::MulAdd(row_weights, value[i], sum[r][i]);
     }
   };
   int64_t f = 0;
   for (; f + kF <= t.features; f += kF) {
-    step([&](const float* from) HWY_ATTR { return hn::LoadU(d, from); }, f);
+    step([&](const float* from) HWY_ATTR { return hn::LoadU(d, from); },
+         [&](const W* from) HWY_ATTR { return load_weights(from); }, f);
   }
   if (f < t.features) {
     const int64_t exist = t.features - f;
-    step([&](const float* from) HWY_ATTR { return load_some(from, exist); }, f);
+    step([&](const float* from) HWY_ATTR { return load_some(from, exist); },
+         [&](const W* from) HWY_ATTR { return load_some_weights(from, exist); }, f);
   }
   for (int i = 0; i < kImages; ++i) {
     HWY_ALIGN float results[kRows < kF ? kF : kRows] = {};
     CONVSHIP_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      results[r] = hn::GetLane(hn::SumOfLanes(d, sum[r][i])) + (t.bias ? t.bias[row + r] : 0.0f);
+      const float total = hn::GetLane(hn::SumOfLanes(d, sum[r][i]));
+      const float scaled = sizeof(W) == 1 ? total * t.scale[row + r] : total;
+      results[r] = scaled + (t.bias ? t.bias[row + r] : 0.0f);
     }
     float* const y = t.y + (image + i) * t.y_step + row;
     for (int r = 0; r < kRows; r += kF) {
@@ -132,24 +156,31 @@ HWY_NOINLINE void linear_tile(const LinearTask& t, int64_t row, int64_t image) {
   }
 }
 
-template <int kRows>
-void linear_rows(const LinearTask& t, int64_t row) {
+template <int kRows, typename W>
+void linear_rows(const LinearTask& t, const W* weight, int64_t row) {
   constexpr int kImages = kRegisters >= 32 ? 4 : 2;
   int64_t image = 0;
   for (; image + kImages <= t.images; image += kImages) {
-    linear_tile<kRows, kImages>(t, row, image);
+    linear_tile<kRows, kImages>(t, weight, row, image);
   }
-  for (; image < t.images; ++image) linear_tile<kRows, 1>(t, row, image);
+  for (; image < t.images; ++image) linear_tile<kRows, 1>(t, weight, row, image);
 }
 
-void linear_layer(const LinearTask& t) {
+template <typename W>
+void linear_with(const LinearTask& t, const W* weight) {
   int64_t row = t.begin;
   // One image: as many chains as hide a multiply-add's latency.
   if (t.images == 1) {
-    for (; row + 8 <= t.end; row += 8) linear_tile<8, 1>(t, row, 0);
+    for (; row + 8 <= t.end; row += 8) linear_tile<8, 1>(t, weight, row, 0);
   }
-  for (; row + 4 <= t.end; row += 4) linear_rows<4>(t, row);
-  for (; row < t.end; ++row) linear_rows<1>(t, row);
+  for (; row + 4 <= t.end; row += 4) linear_rows<4>(t, weight, row);
+  for (; row < t.end; ++row) linear_rows<1>(t, weight, row);
+}
+
+void linear_layer(const LinearTask& t) {
+  if (t.weight_bfloat16) return linear_with(t, t.weight_bfloat16);
+  if (t.weight_int8) return linear_with(t, t.weight_int8);
+  linear_with(t, t.weight);
 }
 
 // The rows and columns under a result, side by side and with zeros for what is

@@ -1,0 +1,71 @@
+#include "kernels/conv2d/words_input.h"
+
+#include "kernels/conv2d/cut.h"
+
+namespace convship::kernels::conv2d {
+
+WordsInput::WordsInput(const WordLoops& loops,
+                       const Geometry& geometry,
+                       const View<const float>& input,
+                       const Rounding& rounding)
+    : loops_(loops),
+      g_(geometry),
+      input_(input),
+      rounding_(rounding),
+      channels_(g_.c_in / g_.groups),
+      words_(ceil_div(channels_, loops.channels_in_word)),
+      columns_((g_.conv.w - 1) * g_.stride.w + (g_.kernel.w - 1) * g_.dilation.w + 1) {
+  // Whole chunks of 16 channels are copied where channels adjoin.
+  if (input_.channels_adjoin()) {
+    words_ = ceil_div(channels_, kTapChunk) * kTapChunk / loops.channels_in_word;
+  }
+}
+
+int64_t WordsInput::row_bytes() const {
+  return words_ * columns_ * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t WordsInput::size() const { return rows_ * columns_ * words_; }
+
+void WordsInput::set_rows(int64_t rows) {
+  rows_ = rows;
+  const int64_t plane = rows * columns_;
+  if (input_.channels_adjoin()) {
+    const int64_t pixel = kTapChunk / loops_.channels_in_word;
+    steps_ = {nullptr, 0, plane * pixel, columns_ * pixel, pixel, pixel};
+  } else {
+    steps_ = {nullptr, 0, plane, columns_, 1};
+  }
+}
+
+std::vector<int32_t> WordsInput::offsets() const {
+  std::vector<int32_t> offsets;
+  for_each_word(channels_, loops_.channels_in_word, g_.kernel,
+                [&](int64_t word, int64_t, int64_t i, int64_t j) {
+                  offsets.push_back(static_cast<int32_t>(steps_.channel(word) +
+                                                         i * g_.dilation.h * steps_.h_step +
+                                                         j * g_.dilation.w * steps_.w_step));
+                });
+  return offsets;
+}
+
+const float* WordsInput::band(int64_t n, int64_t group, int64_t y, float* memory) const {
+  WordsCopy copy{};
+  copy.x = input_.at(n, group * channels_, 0, 0);
+  copy.c_step = input_.c_step;
+  copy.h_step = input_.h_step;
+  copy.w_step = input_.w_step;
+  copy.block = input_.block;
+  copy.image = g_.image;
+  copy.channels = channels_;
+  copy.top = y - g_.padding.h;
+  copy.left = -g_.padding.w;
+  copy.rows = rows_;
+  copy.columns = columns_;
+  copy.inverse_scale = 1 / rounding_.scale;
+  copy.zero_point = rounding_.zero_point;
+  loops_.copy(copy, memory);
+  return memory;
+}
+
+}  // namespace convship::kernels::conv2d

@@ -1,0 +1,75 @@
+// Narrower numbers in a graph of float32: values that are rounded on the way to
+// a layer of weights.
+#include <utility>
+
+#include "kernels/conv2d/rounding.h"
+#include "ops/lowering/constants.h"
+#include "ops/lowering/part.h"
+
+namespace convship::ops::lowering {
+
+using torch::jit::Node;
+using torch::jit::Value;
+
+Part::Multiplied Part::multiplied(plan::Value input, const at::Tensor& weight) const {
+  if (input < 0) return {input, {}};
+  const auto* round = std::get_if<plan::Round>(&layers_[input].layer);
+  const int64_t rows = weight.size(0);
+  if (!round || !kernels::conv2d::are_rounded(weight.const_data_ptr<float>(), rows,
+                                              weight.numel() / rows, round->rounding.kind)) {
+    return {input, {}};
+  }
+  return {layers_[input].inputs[0], round->rounding};
+}
+
+std::optional<plan::Value> Part::tensor_to_round(Value* value) {
+  if (inside(value)) return tensors_.at(value);
+  // Conversions, then the layer.
+  const Value* end = value;
+  while (end->uses().size() == 1 && end->uses()[0].user->kind() != c10::aten::linear &&
+         (end->uses()[0].user->kind() == c10::aten::to ||
+          end->uses()[0].user->kind() == c10::aten::fake_quantize_per_tensor_affine)) {
+    end = end->uses()[0].user->output();
+  }
+  const bool matrix = end->uses().size() == 1 && end->uses()[0].user->kind() == c10::aten::linear;
+  return tensor(value, matrix ? 2 : 4);
+}
+
+// input, dtype, non blocking, copy, memory format: to bfloat16 and back is
+// rounding.
+bool Part::convert(Node* node) {
+  if (node->inputs().size() != 5 || !is_none(node->input(4)) ||
+      constant_int(node->input(3)) != 0) {
+    return false;
+  }
+  const auto dtype = constant_int(node->input(1));
+  if (dtype == static_cast<int64_t>(at::kBFloat16)) {
+    const auto x = tensor_to_round(node->input(0));
+    if (x) known_[node->output()] = Narrowed{*x};
+    return x.has_value();
+  }
+  if (dtype != static_cast<int64_t>(at::kFloat)) return false;
+  const auto* narrowed = known<Narrowed>(node->input(0));
+  if (!narrowed) return identity(node, 0);
+  const plan::Value x = narrowed->value;
+  finish(node, plan::Round{{plan::Rounding::Kind::bfloat16}}, {x}, dimensions_.at(x));
+  return true;
+}
+
+// input, scale, zero point, lowest and highest level
+bool Part::fake_quantize(Node* node) {
+  const auto scale = constant_number(node->input(1));
+  const auto zero_point = constant_int(node->input(2));
+  if (!scale || !(*scale > 0) || !zero_point || *zero_point < 0 || *zero_point > 255 ||
+      constant_int(node->input(3)) != 0 || constant_int(node->input(4)) != 255) {
+    return false;
+  }
+  const auto x = tensor_to_round(node->input(0));
+  if (!x) return false;
+  const plan::Rounding rounding{plan::Rounding::Kind::int8, static_cast<float>(*scale),
+                                static_cast<int32_t>(*zero_point)};
+  finish(node, plan::Round{rounding}, {*x}, dimensions_.at(*x));
+  return true;
+}
+
+}  // namespace convship::ops::lowering

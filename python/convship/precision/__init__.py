@@ -1,0 +1,114 @@
+"""Narrower numbers for what a network multiplies: bfloat16 or 8-bit integers. Part of export.
+
+Layers of weights get their inputs and weights rounded; sums, results and everything else stay
+float32. What comes out is a network of torch's own operators, which any runtime of theirs answers
+alike; ours sees the roundings and multiplies the narrow numbers themselves.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+from convship.errors import ExportError
+from convship.golden import Golden
+from convship.nn import ConvPool2d
+from convship.precision.calibration import observe
+from convship.precision.folding import fold_batch_norms
+from convship.precision.layers import (
+    Bfloat16Operands,
+    Int8Operands,
+    Operands,
+    RoundedConv2d,
+    RoundedLinear,
+)
+
+__all__ = ["PRECISIONS", "Precision", "narrow"]
+
+Precision = Literal["float32", "bfloat16", "int8"]
+PRECISIONS = ("float32", "bfloat16", "int8")
+
+# Fewer input channels a group do not fill the words that the kernels multiply.
+_FEWEST_GROUPED = 4
+
+_Layer = nn.Conv2d | ConvPool2d | nn.Linear
+
+
+def narrow(network: nn.Module, precision: Precision, calibration: Sequence[Golden]) -> nn.Module:
+    """Return a copy of `network` whose convolutions and linear layers multiply narrow numbers.
+
+    Batch norm behind a convolution is folded into it first, as far as torch.fx can follow the
+    network. Depthwise convolutions stay as they are: their time is not in multiplications.
+
+    Args:
+        network: In evaluation mode, not scripted.
+        precision: "bfloat16": to the nearest, 8 bits of mantissa. "int8": inputs to 256 levels
+            between limits that `calibration` shows (torch.ao's HistogramObserver), weights to 255
+            levels up to each output channel's largest.
+        calibration: Inputs as they will come.
+
+    Raises:
+        ExportError: There is nothing to round.
+    """
+    narrowed = copy.deepcopy(network)
+    fold_batch_norms(narrowed)
+    layers = {
+        name: module
+        for name, module in narrowed.named_modules()
+        if name and isinstance(module, _Layer) and _is_rounded(module)
+    }
+    if not layers:
+        raise ExportError(
+            f"export_model: precision {precision!r} needs a network with a Conv2d or Linear layer "
+            "of one group, and there is none"
+        )
+    observed = observe(narrowed, layers, calibration) if precision == "int8" else {}
+    for name, layer in layers.items():
+        bias = None if layer.bias is None else layer.bias.detach()
+        if precision == "bfloat16":
+            operands: Operands = Bfloat16Operands(layer.weight.detach(), bias)
+        elif name in observed:
+            operands = Int8Operands(layer.weight.detach(), bias, *observed[name])
+        else:  # no input has reached it
+            continue
+        parent, _, attribute = name.rpartition(".")
+        narrowed.get_submodule(parent).register_module(attribute, _rounded(layer, operands).eval())
+    return narrowed
+
+
+def _is_rounded(layer: _Layer) -> bool:
+    # Subclasses may compute something else.
+    if type(layer) not in (nn.Conv2d, ConvPool2d, nn.Linear):
+        return False
+    if isinstance(layer, nn.Linear):
+        return True
+    if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or _padding(layer) is None):
+        return False
+    return layer.groups == 1 or layer.in_channels // layer.groups >= _FEWEST_GROUPED
+
+
+def _padding(layer: nn.Conv2d | ConvPool2d) -> list[int] | None:
+    """Zeros on each side, or None where one side gets more than the other."""
+    if not isinstance(layer.padding, str):
+        return list(layer.padding)
+    total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+    if layer.padding == "valid":
+        return [0, 0]
+    return None if any(each % 2 for each in total) else [each // 2 for each in total]
+
+
+def _rounded(layer: _Layer, operands: Operands) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return RoundedLinear(operands)
+    padding = _padding(layer)
+    assert padding is not None
+    conv = RoundedConv2d(operands, list(layer.stride), padding, list(layer.dilation), layer.groups)
+    if not isinstance(layer, ConvPool2d):
+        return conv
+    pool = nn.MaxPool2d(
+        layer.pool_size, layer.pool_stride, layer.pool_padding, ceil_mode=layer.ceil_mode
+    )
+    return nn.Sequential(conv, nn.ReLU() if layer.activation == "relu" else nn.Identity(), pool)

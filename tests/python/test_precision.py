@@ -1,0 +1,273 @@
+"""bfloat16 and int8 files: narrow numbers are multiplied, and torch gives the same answers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from models_for_tests import LABELS
+from native_for_tests import run
+from torch import Tensor, nn
+
+import convship
+from convship import _C
+from convship.bundle import describe
+from convship.cli import main
+from convship.data import TensorImages
+from convship.precision import narrow
+from convship.precision.layers import Bfloat16Operands, Int8Operands
+from convship.verify import verify_model
+
+NARROW = ("bfloat16", "int8")
+
+
+class Block(nn.Module):
+    """Batch norms, a residual, a depthwise and a grouped convolution, pooling of both kinds."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, 24, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(24),
+            nn.ReLU(),
+        )
+        self.pooled = convship.ConvPool2d(24, 32, 3, padding=1)
+        self.one = nn.Conv2d(32, 32, 3, padding="same")
+        self.norm = nn.BatchNorm2d(32)
+        self.depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+        self.grouped = nn.Conv2d(32, 40, 1, groups=2)
+        self.linear = nn.Linear(40, len(LABELS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pooled(self.stem(x))
+        x = torch.relu(self.norm(self.one(x)) + x)
+        x = torch.relu(self.grouped(torch.relu(self.depthwise(x))))
+        return self.linear(torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1))
+
+
+def settled(network: nn.Module) -> nn.Module:
+    """Give batch norms the statistics of some inputs, as training does."""
+    network.train()
+    with torch.no_grad():
+        for _ in range(40):
+            network(torch.randn(8, 3, 32, 32))
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return settled(Block())
+
+
+def export(network: nn.Module, path, precision: str, **options) -> convship.Manifest:
+    return convship.export_model(
+        network,
+        path,
+        samples=[torch.randn(2, 3, 32, 32) for _ in range(4)],
+        precision=precision,
+        **options,
+    )
+
+
+def operands(network: nn.Module, kind: type) -> list[nn.Module]:
+    return [module for module in network.modules() if isinstance(module, kind)]
+
+
+@pytest.mark.parametrize("precision", NARROW)
+def test_a_narrow_file_answers_as_torch_does_with_it(network, tmp_path, precision):
+    manifest = export(network, tmp_path / "narrow.pt", precision)
+    export(network, tmp_path / "wide.pt", "float32")
+    assert manifest.precision == precision
+    model = convship.load(tmp_path / "narrow.pt")
+    stock = torch.jit.load(str(tmp_path / "narrow.pt"))
+    scale = float(network(torch.randn(64, 3, 32, 32)).abs().max())
+    for batch in (1, 3):
+        x = torch.randn(batch, 3, 32, 32)
+        with torch.no_grad():
+            expected, wide = stock(x), network(x)
+        got = model.run(x=x)["output"]
+        # Twice what rounding itself costs is far below what a wrong layer does.
+        noise = float((expected - wide).abs().max())
+        assert 0 < noise < 0.05 * scale
+        assert float((got - expected).abs().max()) <= 2 * noise
+    report = verify_model(tmp_path / "narrow.pt")
+    assert report.passed, report
+
+
+@pytest.mark.parametrize("precision", NARROW)
+def test_every_layer_of_weights_runs_by_its_plan(network, tmp_path, precision):
+    export(network, tmp_path / "narrow.pt", precision)
+    plan = convship.load(tmp_path / "narrow.pt").plan(x=torch.randn(1, 3, 32, 32))
+    steps = [name for name, _ in plan["steps"]]
+    assert plan["whole"]
+    assert not any(step.startswith("round") for step in steps), steps
+    if precision == "int8" and "avx512_vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        assert sum("channels, int8" in step for step in steps) >= 4, steps
+
+
+@pytest.mark.parametrize("isa", _C.available_isas())
+@pytest.mark.parametrize("precision", NARROW)
+def test_goldens_hold_on_every_instruction_set(network, tmp_path, precision, isa):
+    export(network, tmp_path / "narrow.pt", precision)
+    done = run("selftest", tmp_path / "narrow.pt", env={**os.environ, "CONVSHIP_ISA": isa})
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_weights_are_as_narrow_in_the_file_as_they_are_multiplied(tmp_path):
+    network = nn.Sequential(nn.Conv2d(64, 128, 3), nn.ReLU(), nn.Conv2d(128, 128, 3)).eval()
+    sizes = []
+    for precision in ("float32", *NARROW):
+        path = tmp_path / f"{precision}.pt"
+        convship.export_model(
+            network, path, samples=[torch.randn(1, 64, 6, 6)], precision=precision
+        )
+        sizes.append(path.stat().st_size)
+    weights = 4 * 64 * 128 * 9 * 3
+    assert sizes[0] - sizes[1] == pytest.approx(weights / 2, rel=0.05)
+    assert sizes[0] - sizes[2] == pytest.approx(weights * 3 / 4, rel=0.05)
+
+
+def test_which_layers_are_rounded(network):
+    golden = convship.golden.tensor_golden({"x": torch.randn(2, 3, 32, 32)})
+    for precision, kind in zip(NARROW, (Bfloat16Operands, Int8Operands), strict=True):
+        narrowed = narrow(network, precision, [golden])
+        # Not the depthwise one.
+        assert len(operands(narrowed, kind)) == 5
+        assert type(narrowed.depthwise) is nn.Conv2d
+        # Folded, so that weights are rounded once.
+        assert not operands(narrowed, nn.BatchNorm2d)
+    assert len(operands(network, nn.BatchNorm2d)) == 2
+
+
+class Branches(nn.Module):
+    """No tracer follows it: its batch norm is folded when the file is loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 20, 3, padding=1)
+        self.norm = nn.BatchNorm2d(20)
+        self.again = nn.Conv2d(20, 20, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        if float(x.sum()) > 0:
+            x = torch.relu(self.again(x))
+        return x
+
+
+@pytest.mark.parametrize("precision", NARROW)
+def test_networks_with_branches_are_narrowed_too(tmp_path, precision):
+    branches = settled(Branches())
+    samples = [torch.randn(1, 3, 9, 9) + shift for shift in (-3, 3)]
+    convship.export_model(branches, tmp_path / "b.pt", samples=samples, precision=precision)
+    model, stock = convship.load(tmp_path / "b.pt"), torch.jit.load(str(tmp_path / "b.pt"))
+    for x in samples:
+        assert torch.allclose(model.run(x=x)["output"], stock(x), rtol=0.02, atol=0.02)
+
+
+def test_first_layers_that_are_linear(tmp_path):
+    network = nn.Sequential(nn.Linear(37, 50), nn.ReLU(), nn.Linear(50, 9)).eval()
+    for precision in NARROW:
+        path = tmp_path / f"{precision}.pt"
+        convship.export_model(network, path, samples=[torch.randn(3, 37)], precision=precision)
+        model, stock = convship.load(path), torch.jit.load(str(path))
+        for batch in (1, 2, 7):
+            x = torch.randn(batch, 37)
+            expected = stock(x)
+            got = model.run(input=x)["output"]
+            assert float((got - expected).abs().max()) < 1e-4 * float(expected.abs().max())
+
+
+def images(count: int) -> TensorImages:
+    """Images of a class each: its channel is the bright one."""
+    targets = torch.arange(count) % 2
+    pixels = torch.randint(140, 170, (count, 3, 32, 32), dtype=torch.uint8)
+    pixels[torch.arange(count), targets] += 60
+    return TensorImages(pixels, targets)
+
+
+def classifier() -> nn.Module:
+    """Tells whether red or green is brighter."""
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with torch.no_grad():
+        network[0].weight.copy_(torch.eye(2, 3).reshape(2, 3, 1, 1))
+        network[0].bias.fill_(1.0)
+    return network.eval()
+
+
+def export_classifier(path, **options) -> convship.Manifest:
+    return convship.export_model(
+        classifier(),
+        path,
+        samples=[images(4).images[i] for i in range(4)],
+        preprocess=convship.Preprocess(32, mean=[0.5] * 3, std=[0.25] * 3),
+        labels=["red", "green"],
+        **options,
+    )
+
+
+@pytest.mark.parametrize("precision", NARROW)
+def test_the_file_tells_what_the_precision_cost(tmp_path, precision):
+    manifest = export_classifier(tmp_path / "m.pt", precision=precision, test=images(50))
+    assert manifest.precision_test is not None
+    assert manifest.precision_test.images == 50
+    assert manifest.precision_test.top1_float32 == 1
+    assert manifest.precision_test.top1 == manifest.precision_test.agreement == 1
+    assert "top-1 100.00 % (float32 100.00 %)" in describe(manifest)
+    # Without labels, only whether both name the same.
+    manifest = export_classifier(tmp_path / "m.pt", precision=precision)
+    assert manifest.precision_test is not None
+    assert (manifest.precision_test.images, manifest.precision_test.top1) == (4, None)
+
+
+def test_a_loss_of_accuracy_is_refused_and_the_older_file_stays(tmp_path):
+    path = tmp_path / "m.pt"
+    path.write_bytes(b"older")
+    # Calibrated on black images, a layer takes whatever is bright for equally bright.
+    black = [torch.zeros(3, 32, 32, dtype=torch.uint8)]
+    with pytest.raises(convship.ExportError, match=r"loss of top-1 accuracy in int8 .* 1 points"):
+        export_classifier(path, precision="int8", calibration=black, test=images(50))
+    assert path.read_bytes() == b"older"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int4"}, "precision must be one of float32, bfloat16, int8, got 'int4'"),
+        ({"precision": "int8", "max_accuracy_drop": 2}, "a share of the images, 0 to 1, got 2"),
+    ],
+)
+def test_wrong_settings_are_told(network, tmp_path, options, message):
+    with pytest.raises(convship.ExportError, match=message):
+        export(network, tmp_path / "m.pt", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_narrowed_is_told(network, tmp_path):
+    for model, message in (
+        (nn.Sequential(nn.ReLU()), "needs a network with a Conv2d or Linear"),
+        (torch.jit.script(network), "needs the nn.Module, got a scripted module"),
+    ):
+        with pytest.raises(convship.ExportError, match=message):
+            export(model, tmp_path / "m.pt", "int8")
+    with pytest.raises(convship.ExportError, match="is for format 'pt'"):
+        export(network, tmp_path / "m.pt2", "int8", format="pt2")
+
+
+def test_export_of_a_run_by_command(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", "--data", "digits", "--epochs", "1", "--out", str(out)]) == 0
+    for precision in NARROW:
+        path = tmp_path / f"{precision}.pt"
+        arguments = ["export", str(out), "--out", str(path), "--precision", precision]
+        assert main([*arguments, "--max-accuracy-drop", "0.05"]) == 0
+        assert f"{precision}; on 359 images top-1" in capsys.readouterr().out
+        manifest = convship.inspect(path)
+        assert manifest.precision_test is not None
+        assert manifest.precision_test.agreement > 0.95
+        shown = run("info", path, "--json")
+        assert json.loads(shown.stdout)
