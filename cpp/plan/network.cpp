@@ -21,9 +21,9 @@ bool is_run_of_blocks(const std::vector<int64_t>& from) {
 
 const char* layer_name(const Layer& layer) {
   constexpr std::array kNames = {
-      "convolution",     "linear", "max pool", "average pool", "adaptive average pool",
-      "activation",      "round",  "add",      "multiply",     "batch norm",
-      "concatenate",     "select channels",    "flatten"};
+      "convolution", "linear",          "max pool", "average pool", "adaptive average pool",
+      "activation",  "round",           "add",      "multiply",     "batch norm",
+      "concatenate", "select channels", "flatten"};
   static_assert(kNames.size() == std::variant_size_v<Layer>);
   return kNames[layer.index()];
 }

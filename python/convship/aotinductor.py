@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convship.bundle import GOLDENS, MANIFEST, CompiledFor, flatten
+from convship.bundle import GOLDENS, MANIFEST, OWN_FOLDER, PREPROCESS, CompiledFor, flatten
 from convship.errors import ExportError
 from convship.fusion import fuse
 from convship.golden import NetworkInput, run_network
@@ -25,9 +25,6 @@ from convship.scripting import first_line, required_ops, without_deprecation
 CPUS = {"x86-64-v3": 256, "x86-64-v4": 512}
 
 _FOLDER = "data/aotinductor/model/"
-# Where torch.export's reader looks at nothing: under extra/ it expects text.
-_OWN = "convship/"
-PREPROCESS = f"{_OWN}preprocess.pt"
 
 # What compilers define for an instruction set that they may use, and how
 # /proc/cpuinfo calls it. No matrix tiles: compilers do not use them by themselves,
@@ -137,7 +134,7 @@ class AotInductorFile:
         from torch.export.pt2_archive import PT2ArchiveWriter
 
         members = {_FOLDER + name: data for name, data in self._compile().items()}
-        members |= {f"extra/{MANIFEST}": extras[MANIFEST], _OWN + GOLDENS: extras[GOLDENS]}
+        members |= {f"extra/{MANIFEST}": extras[MANIFEST], OWN_FOLDER + GOLDENS: extras[GOLDENS]}
         if self._preprocess is not None:
             buffer = io.BytesIO()
             with without_deprecation():

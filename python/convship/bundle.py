@@ -31,6 +31,9 @@ PublicKey = str | Path | bytes
 FORMAT = 1
 MANIFEST = "manifest.json"
 GOLDENS = "goldens.safetensors"
+# Of a .pt2 file. Where torch.export's reader looks at nothing: under extra/ it expects text.
+OWN_FOLDER = "convship/"
+PREPROCESS = f"{OWN_FOLDER}preprocess.pt"
 
 # The ZIP comment: this, then 64 hexadecimal digits over all bytes before it. `sign` adds to it.
 _DIGEST_PREFIX = b"convship1 sha256="

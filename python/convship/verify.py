@@ -25,8 +25,7 @@ from PIL import Image, UnidentifiedImageError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from convship.aotinductor import PREPROCESS
-from convship.bundle import GOLDENS, MANIFEST, Manifest, flatten, inspect, read_extras
+from convship.bundle import GOLDENS, MANIFEST, PREPROCESS, Manifest, flatten, inspect, read_extras
 from convship.errors import ImageError, ModelFileError
 from convship.golden import largest_difference, probabilities
 from convship.model import Model, load

@@ -70,7 +70,8 @@ class Reference {
                                     p * conv.stride.h + i * conv.dilation.h - conv.padding.h,
                                     q * conv.stride.w + j * conv.dilation.w - conv.padding.w);
             const double rounded = conv.weights->rounding()(static_cast<float>(value));
-            sum += (conv.weights->rounding() ? rounded : value) * conv.weight[((o * channels + c) * k.h + i) * k.w + j];
+            sum += (conv.weights->rounding() ? rounded : value) *
+                   conv.weight[((o * channels + c) * k.h + i) * k.w + j];
           }
         }
       }
@@ -311,8 +312,8 @@ class RandomNetwork {
     }
     memory_.push_back(std::move(levels));
     conv.weight = memory_.back().data();
-    conv.weights = std::make_shared<conv2d::Convolution<float>>(
-        conv.weight, conv.bias, conv.shape, conv2d::Accuracy::direct, rounding);
+    conv.weights = std::make_shared<conv2d::Convolution<float>>(conv.weight, conv.bias, conv.shape,
+                                                                conv2d::Accuracy::direct, rounding);
     return add(conv, {x});
   }
 

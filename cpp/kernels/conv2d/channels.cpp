@@ -68,8 +68,8 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
   const ChannelBlocks& blocks = packed.blocks;
   const int64_t out = blocks.out(), padded = blocks.padded(), lanes = blocks.lanes();
   const int64_t most = kMaxVectors * lanes;
-  const Cut c = cut(g, blocks.count(), ceil_div(padded, blocks.count()), input.row_bytes(),
-                    parallel.width());
+  const Cut c =
+      cut(g, blocks.count(), ceil_div(padded, blocks.count()), input.row_bytes(), parallel.width());
   input.set_rows(rows_under(conv_rows_of(c.band_rows, g), g));
   const View<const void>& steps = input.steps();
   const std::vector<int32_t> offsets = input.offsets();
@@ -98,8 +98,9 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
       const Item i = c.item(item, g);
       ChannelsTask<A> task = base;
       task.scratch = memory.get();
-      task.pool.begin = i.band * c.band_rows;
-      task.pool.end = std::min(g.pooled.h, task.pool.begin + c.band_rows);
+      const Range pooled = c.rows(i.band, g);
+      task.pool.begin = pooled.begin;
+      task.pool.end = pooled.end;
       task.source.first_row = first_conv_row(task.pool.begin, g);
       if (band != item / c.parts) {
         band = item / c.parts;

@@ -189,8 +189,9 @@ std::vector<int64_t> ColumnsPack<T>::run(const Call<T>& call, const Parallel& pa
       ColumnsTask<A> task = base;
       task.x = strip;
       task.scratch = memory.get();
-      task.pool.begin = i.band * c.band_rows;
-      task.pool.end = std::min(g.pooled.h, task.pool.begin + c.band_rows);
+      const Range pooled = c.rows(i.band, g);
+      task.pool.begin = pooled.begin;
+      task.pool.end = pooled.end;
       task.first_row = first_conv_row(task.pool.begin, g);
       if (staged != item / c.parts) {
         strips.split(i.n, i.group, task.first_row * g.stride.h - g.padding.h, rows, strip);

@@ -122,12 +122,11 @@ Family Convolution<T>::loop(const Geometry& geometry,
                             bool depthwise,
                             bool words) const {
   const InstructionSet& isa = instruction_set(active_instruction_set());
-  const Family family =
-      choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
-                        .may_round = may_round,
-                        .may_expand = finite_,
-                        .channels_adjoin = channels_adjoin,
-                        .words = words ? rounding_.kind : Rounding::Kind::none});
+  const Family family = choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
+                                          .may_round = may_round,
+                                          .may_expand = finite_,
+                                          .channels_adjoin = channels_adjoin,
+                                          .words = words ? rounding_.kind : Rounding::Kind::none});
   return depthwise && family != Family::plain ? Family::depthwise : family;
 }
 
@@ -210,8 +209,7 @@ std::unique_ptr<Pack<T>> Convolution<T>::make_pack(const InstructionSet& isa, Fa
       return std::make_unique<DepthwisePack>(isa, shape_, weight_, bias_);
     }
     if (family == Family::words_bfloat16 || family == Family::words_int8) {
-      const WordLoops* loops =
-          family == Family::words_int8 ? int8_loops(isa) : bfloat16_loops(isa);
+      const WordLoops* loops = family == Family::words_int8 ? int8_loops(isa) : bfloat16_loops(isa);
       return std::make_unique<WordsPack>(*loops, rounding_, shape_, weight_, bias_);
     }
   }

@@ -21,7 +21,7 @@
 namespace convship::kernels {
 struct InstructionSet;
 struct WordLoops;
-}
+}  // namespace convship::kernels
 
 namespace convship::kernels::conv2d {
 

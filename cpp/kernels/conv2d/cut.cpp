@@ -27,34 +27,60 @@ int64_t second_level_cache() {
   return bytes;
 }
 
-Cut cut(const Geometry& g, int64_t blocks, int64_t block_size, int64_t strip_row_bytes, int width) {
-  Cut c{};
-  c.band_rows = g.pooled.h;
-  const bool overlap = g.pool_size.h > g.pool_stride.h;
-  while (c.band_rows > 1 &&
-         rows_under(conv_rows_of(c.band_rows, g), g) * strip_row_bytes > strip_bytes(overlap)) {
-    c.band_rows = ceil_div(c.band_rows, 2);
-  }
-  c.part_blocks = blocks;
-  const double taps = static_cast<double>(g.c_in / g.groups * g.kernel.h * g.kernel.w);
-  const double total = 2 * taps * static_cast<double>(g.n * g.groups * blocks * block_size) *
-                       static_cast<double>(g.conv.h * g.conv.w);
-  const auto items = [&] {
-    return g.n * g.groups * ceil_div(g.pooled.h, c.band_rows) * ceil_div(blocks, c.part_blocks);
+namespace {
+
+// How long the busiest thread works, as a multiple of its share of the whole.
+double busiest(const Geometry& g, int64_t bands, int64_t parts, int64_t blocks, int width) {
+  const int64_t items = g.n * g.groups * bands * parts;
+  const auto share = [](int64_t count, int64_t ways) {
+    return static_cast<double>(ceil_div(count, ways) * ways) / static_cast<double>(count);
   };
-  // Some items more than threads, as long as they are worth it. Bands first,
-  // unless conv rows would be computed twice at the cuts.
-  const int64_t wanted = width > 1 ? 2 * width : 1;
-  while (items() < wanted && total / static_cast<double>(2 * items()) > kOperationsPerItem) {
-    if (c.part_blocks > 1 && (overlap || c.band_rows < 8)) {
-      c.part_blocks = ceil_div(c.part_blocks, 2);
-    } else if (c.band_rows > 1) {
-      c.band_rows = ceil_div(c.band_rows, 2);
-    } else {
-      break;
+  // Conv rows between bands of overlapping windows are summed twice; input rows
+  // between bands, and all of them in each part, are copied again.
+  const double cuts = static_cast<double>(bands - 1);
+  const auto twice = static_cast<double>(std::max<int64_t>(0, g.pool_size.h - g.pool_stride.h));
+  const double summed = 1 + cuts * twice / static_cast<double>(g.conv.h);
+  const double halo = static_cast<double>(std::max<int64_t>(0, rows_under(1, g) - g.stride.h));
+  constexpr double kCopy = 0.05;  // of the time
+  const double copied =
+      kCopy * (cuts * halo / static_cast<double>(g.image.h) + static_cast<double>(parts - 1));
+  return share(items, width) * share(g.pooled.h, bands) * share(blocks, parts) * (summed + copied);
+}
+
+}  // namespace
+
+Cut cut(const Geometry& g, int64_t blocks, int64_t block_size, int64_t strip_row_bytes, int width) {
+  const bool overlap = g.pool_size.h > g.pool_stride.h;
+  int64_t bands = 1;
+  const auto band_rows = [&] { return ceil_div(g.pooled.h, bands); };
+  while (band_rows() > 1 &&
+         rows_under(conv_rows_of(band_rows(), g), g) * strip_row_bytes > strip_bytes(overlap)) {
+    bands = std::min(2 * bands, g.pooled.h);
+  }
+  int64_t parts = 1;
+  if (width > 1) {
+    const double taps = static_cast<double>(g.c_in / g.groups * g.kernel.h * g.kernel.w);
+    const double total = 2 * taps * static_cast<double>(g.n * g.groups * blocks * block_size) *
+                         static_cast<double>(g.conv.h * g.conv.w);
+    const auto most = static_cast<int64_t>(total / kOperationsPerItem);
+    const int64_t least_bands = bands;
+    double best = busiest(g, bands, 1, blocks, width);
+    for (int64_t b = least_bands; b <= std::min(g.pooled.h, least_bands + 4 * width); ++b) {
+      for (int64_t p = 1; p <= std::min<int64_t>(blocks, 2 * width); ++p) {
+        if (g.n * g.groups * b * p > most || ceil_div(blocks, ceil_div(blocks, p)) != p) continue;
+        const double time = busiest(g, b, p, blocks, width);
+        if (time < best - 1e-9) {
+          best = time;
+          bands = b;
+          parts = p;
+        }
+      }
     }
   }
-  c.bands = ceil_div(g.pooled.h, c.band_rows);
+  Cut c{};
+  c.bands = bands;
+  c.band_rows = band_rows();
+  c.part_blocks = ceil_div(blocks, parts);
   c.parts = ceil_div(blocks, c.part_blocks);
   return c;
 }

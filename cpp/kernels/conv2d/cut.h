@@ -19,10 +19,15 @@ struct Item {
 };
 
 struct Cut {
-  int64_t bands;
-  int64_t band_rows;  // pooled rows
+  int64_t bands;      // of nearly equal height
+  int64_t band_rows;  // pooled rows of the highest
   int64_t parts;
   int64_t part_blocks;
+
+  // Pooled rows of a band.
+  Range rows(int64_t band, const Geometry& g) const {
+    return {band * g.pooled.h / bands, (band + 1) * g.pooled.h / bands};
+  }
 
   // Parts of one band follow each other: they read the same input.
   Item item(int64_t number, const Geometry& g) const {

@@ -59,22 +59,22 @@ void WordsPack::pack_group(const WeightShape& shape,
       const float* from = weight + o * count;
       const float step = integers ? weight_step(from, count) : 0;
       int64_t tap = 0, sum = 0;
-      for_each_word(shape.channels, in_word, shape.kernel, [&](int64_t, int64_t c, int64_t i,
-                                                               int64_t j) {
-        unsigned char* word = words + 4 * (tap++ * width + k);
-        for (int64_t l = 0; l < std::min(in_word, shape.channels - c); ++l) {
-          const float value = from[(c + l) * kernel + i * shape.kernel.w + j];
-          if (integers) {
-            const auto level =
-                static_cast<int8_t>(step > 0 ? std::nearbyint(value / step) : 0.0f);
-            std::memcpy(word + l, &level, 1);
-            sum += level;
-          } else {
-            const BFloat16 rounded = to_bfloat16(value);
-            std::memcpy(word + 2 * l, &rounded, 2);
-          }
-        }
-      });
+      for_each_word(shape.channels, in_word, shape.kernel,
+                    [&](int64_t, int64_t c, int64_t i, int64_t j) {
+                      unsigned char* word = words + 4 * (tap++ * width + k);
+                      for (int64_t l = 0; l < std::min(in_word, shape.channels - c); ++l) {
+                        const float value = from[(c + l) * kernel + i * shape.kernel.w + j];
+                        if (integers) {
+                          const auto level =
+                              static_cast<int8_t>(step > 0 ? std::nearbyint(value / step) : 0.0f);
+                          std::memcpy(word + l, &level, 1);
+                          sum += level;
+                        } else {
+                          const BFloat16 rounded = to_bfloat16(value);
+                          std::memcpy(word + 2 * l, &rounded, 2);
+                        }
+                      }
+                    });
       const float scale = rounding_.scale * step;
       packed_.scale[place + k] = scale;
       // The sum of (level - zero point) * weight, from that of level * weight.
@@ -104,7 +104,8 @@ AlignedArray<float> rounded_planes(const View<const float>& input,
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = i / g.c_in, c = i % g.c_in;
       for (int64_t y = 0; y < g.image.h; ++y) {
-        for (int64_t x = 0; x < g.image.w; ++x) *to.at(n, c, y, x) = rounding(*input.at(n, c, y, x));
+        for (int64_t x = 0; x < g.image.w; ++x)
+          *to.at(n, c, y, x) = rounding(*input.at(n, c, y, x));
       }
     }
   });

@@ -59,11 +59,11 @@ class Part {
     int64_t groups;
     bool swapped;  // [N, C / groups, groups, H, W]
   };
-  struct Narrowed {                         // a tensor as bfloat16
+  struct Narrowed {  // a tensor as bfloat16
     plan::Value value;
   };
-  using Known = std::
-      variant<int64_t, BatchSize, Side, SizesOf, Numbers, Tensors, Pieces, Grouped, Narrowed>;
+  using Known =
+      std::variant<int64_t, BatchSize, Side, SizesOf, Numbers, Tensors, Pieces, Grouped, Narrowed>;
 
   bool translate(Node* node);
   bool convolution(Node* node, std::size_t groups, bool may_transpose);

@@ -1,8 +1,9 @@
 // Narrower numbers in a graph of float32: values that are rounded on the way to
 // a layer of weights.
+#include "kernels/conv2d/rounding.h"
+
 #include <utility>
 
-#include "kernels/conv2d/rounding.h"
 #include "ops/lowering/constants.h"
 #include "ops/lowering/part.h"
 
@@ -38,8 +39,7 @@ std::optional<plan::Value> Part::tensor_to_round(Value* value) {
 // input, dtype, non blocking, copy, memory format: to bfloat16 and back is
 // rounding.
 bool Part::convert(Node* node) {
-  if (node->inputs().size() != 5 || !is_none(node->input(4)) ||
-      constant_int(node->input(3)) != 0) {
+  if (node->inputs().size() != 5 || !is_none(node->input(4)) || constant_int(node->input(3)) != 0) {
     return false;
   }
   const auto dtype = constant_int(node->input(1));

@@ -176,9 +176,8 @@ struct Channels {
     constexpr int kColumns = kPairs ? 2 * kSize : kSize;
     const D d;
     const int64_t step = kStep ? kStep : t.source.column_step;
-    const auto start = [&](int j, int v) HWY_ATTR {
-      return taps.start + j * taps.start_step + v * kLanes;
-    };
+    const auto start = [&](int j, int v)
+                           HWY_ATTR { return taps.start + j * taps.start_step + v * kLanes; };
     typename Product::Sum sums[kColumns][kVectors];
     CONVSHIP_UNROLL
     for (int j = 0; j < kColumns; ++j) {
