@@ -28,6 +28,7 @@ from torch import Tensor, nn
 import convship
 from convship import _C
 from convship.evaluate import evaluate_run
+from convship.export import export_run
 from convship.models import create_model
 from convship.runs import load_run
 
@@ -63,8 +64,8 @@ def main() -> None:
         compare(subject, arguments)
     if arguments.run:
         run = load_run(arguments.run)
-        image = (run.preprocess.channels, run.config.size, run.config.size)
-        export = partial(convship.export_run, arguments.run)
+        image = (run.preprocess.channels, run.preprocess.height, run.preprocess.width)
+        export = partial(export_run, arguments.run)
         accuracy = 100 * evaluate_run(run).top1
         compare(Subject(run.summary["model"], run.model, image, export, accuracy), arguments)
 

@@ -62,6 +62,11 @@ Picture decode(const Model& model, std::span<const char> encoded) {
   return picture;
 }
 
+// What the file's layers multiply.
+std::string precision_of(const std::string& manifest) {
+  return manifest.empty() ? "float32" : json::parse(manifest).value("precision", "float32");
+}
+
 json write_outputs(const std::vector<NamedTensor>& outputs, const std::filesystem::path& folder) {
   json list = json::array();
   for (const auto& [name, tensor] : outputs) {
@@ -113,6 +118,7 @@ int serve(ModelArguments& arguments, const BenchInput& input, const std::filesys
       answer = {{"us", measure(calls.at(what), seconds)}};
     } else if (verb == "write") {
       answer = write_outputs(model.run(views), what);
+      answer["precision"] = precision_of(model.manifest());
     } else {
       throw Error(ErrorCode::usage,
                   "bench: a worker is asked to measure or write, got '" + line + "'");

@@ -121,6 +121,7 @@ void print(const json& described) {
               << (manifest["required_ops"].empty() ? "LibTorch's own"
                                                    : manifest["required_ops"].dump())
               << '\n'
+              << "precision " << manifest.value("precision", "float32") << '\n'
               << "goldens   " << manifest["goldens"] << '\n';
   }
   const json& runtime = described["runtime"];

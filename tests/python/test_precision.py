@@ -109,6 +109,14 @@ def test_every_layer_of_weights_runs_by_its_plan(network, tmp_path, precision):
         assert sum("channels, int8" in step for step in steps) >= 4, steps
 
 
+@pytest.mark.parametrize("precision", NARROW)
+def test_benchmarks_take_them_for_what_they_are(network, tmp_path, precision):
+    export(network, tmp_path / "narrow.pt", precision)
+    done = run("bench", tmp_path / "narrow.pt", "--seconds", "0.05", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert main(["bench", str(tmp_path / "narrow.pt"), "--rounds", "1", "--engines", "native"]) == 0
+
+
 @pytest.mark.parametrize("isa", _C.available_isas())
 @pytest.mark.parametrize("precision", NARROW)
 def test_goldens_hold_on_every_instruction_set(network, tmp_path, precision, isa):
