@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from subprocess import CompletedProcess
 
 import pytest
+
+from convship.cli import main
 
 
 def assert_fails(result, code: int, message: str) -> None:
@@ -47,10 +50,14 @@ def test_train_eval_and_show(convship, tmp_path):
         (["train", "--data", "fake", "--out", "/proc/a"], 5, "/proc/a: cannot be created"),
     ],
 )
-def test_wrong_arguments_fail(convship, tmp_path, arguments, code, message):
+def test_wrong_arguments_fail(tmp_path, monkeypatch, capsys, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
     if arguments[0] == "train" and "--out" not in arguments:
-        arguments = [*arguments, "--out", tmp_path / "a"]
-    assert_fails(convship(*arguments, cwd=tmp_path), code, message)
+        arguments = [*arguments, "--out", str(tmp_path / "a")]
+    # In this process: starting one for each would take most of a minute.
+    returned = main(arguments)
+    printed = capsys.readouterr()
+    assert_fails(CompletedProcess(arguments, returned, printed.out, printed.err), code, message)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -193,3 +193,13 @@ def test_cpp_is_formatted():
         check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_every_seeded_fault_has_one_place():
+    # The script itself runs for an hour; a place that moved would be noticed only then.
+    spec = util.spec_from_file_location("seeded_faults", ROOT / "scripts/seeded_faults.py")
+    script = util.module_from_spec(spec)
+    sys.modules["seeded_faults"] = script
+    spec.loader.exec_module(script)
+    for fault in script.FAULTS:
+        assert (ROOT / fault.file).read_text(encoding="utf-8").count(fault.right) == 1, fault.what

@@ -149,7 +149,12 @@ def test_killed_worker_of_one_of_two_machines_restarts(two_processes, tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+            # One thread, as torchrun gives each of two processes: sums run in one order.
+            env={
+                **os.environ,
+                "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+                "OMP_NUM_THREADS": "1",
+            },
         )
         for _ in range(2)
     ]
@@ -158,9 +163,7 @@ def test_killed_worker_of_one_of_two_machines_restarts(two_processes, tmp_path):
     os.kill(ranks[1], signal.SIGKILL)
     errors = "".join(end_of(machine)[1] for machine in machines)
     assert "resumed after epoch" in errors
-    # One process per agent has other settings of OpenMP than two: the last bit may differ.
-    for name, values in curves(out).items():
-        assert values == pytest.approx(curves(undisturbed)[name], abs=1e-6)
+    assert curves(out) == curves(undisturbed)
 
 
 def test_processes_divide_what_one_would_draw():
