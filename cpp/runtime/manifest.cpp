@@ -132,6 +132,7 @@ Manifest read(const json& parsed) {
   manifest.goldens = static_cast<int>(integer_of(parsed.at("goldens"), 0, kMostGoldens, "goldens"));
   manifest.compiled_for = compiled_for(parsed);
   manifest.torch = text(parsed, "torch");
+  if (parsed.contains("precision")) manifest.precision = text(parsed, "precision");
   text(parsed, "convship");
   if (manifest.classifier) check_classifier(manifest);
   return manifest;

@@ -27,6 +27,7 @@ struct Manifest {
   int goldens = 0;
   std::optional<CompiledFor> compiled_for;  // of a .pt2 file; a .pt file holds no native code
   std::string torch;                        // the version that wrote the file
+  std::string precision = "float32";        // of what layers of weights multiply
 };
 
 // Throws Error(model) for anything but a manifest of a version this build reads.

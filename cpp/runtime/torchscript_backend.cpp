@@ -180,7 +180,8 @@ std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
   times.mark("freeze");
   ops::Lowered lowered;
   if (backend == Backend::convship) {
-    lowered = ops::lower(frozen);
+    const bool bfloat16 = manifest != nullptr && manifest->precision == "bfloat16";
+    lowered = ops::lower(frozen, bfloat16);
     module = std::move(frozen);
     times.mark("plan");
   }

@@ -41,7 +41,7 @@ from convship.golden import (
     tensor_golden,
 )
 from convship.precision import PRECISIONS, Precision, narrow
-from convship.precision.accuracy import check_accuracy, compare, compare_on
+from convship.precision.accuracy import check_accuracy, check_change, compare, compare_on
 from convship.scripting import TorchScriptFile, copy_of, first_line, script
 from convship.tolerance import find_rounded_tolerances, find_tolerances, require_teeth
 
@@ -109,7 +109,8 @@ def export_model(
             float32 network, the result of which goes into the manifest. Without them, only the
             classes that the two name for the samples are compared.
         max_accuracy_drop: Refuse where top-1 accuracy on `test` falls by more than this share of
-            the images (or, without `test`, where more of the samples get another class).
+            the images (or, without `test`, where more of the samples get another class). A network
+            without `preprocess` is refused where an output changes by a fifth of its largest value.
 
     Returns:
         The manifest in the file.
@@ -132,7 +133,7 @@ def export_model(
     _check_target(path)
     _check_arguments(samples, labels, method)
     _check_format(path, format, method, cpu)
-    _check_precision(model, precision, format, max_accuracy_drop)
+    _check_precision(model, precision, format, preprocess, test, max_accuracy_drop)
     network = copy_of(model).cpu().eval()
     for parameter in network.parameters():  # requires_grad_ of a scripted module does not exist
         parameter.requires_grad_(False)
@@ -145,7 +146,9 @@ def export_model(
             narrowed = narrow(network, precision, inputs)
             plan = _plan(narrowed, preprocess, labels, samples, make)
             plan = replace(plan, precision=precision, wide=network)
-            if preprocess is not None:
+            if preprocess is None:
+                check_change(network, narrowed, plan.goldens)
+            else:
                 result = (
                     compare(network, narrowed, plan.goldens)
                     if test is None
@@ -279,7 +282,12 @@ def _check_format(path: Path, format: str, method: str, cpu: str | None) -> None
 
 
 def _check_precision(
-    model: nn.Module, precision: str, format: str, max_accuracy_drop: float
+    model: nn.Module,
+    precision: str,
+    format: str,
+    preprocess: nn.Module | None,
+    test: Images | None,
+    max_accuracy_drop: float,
 ) -> None:
     if precision not in PRECISIONS:
         raise ExportError(
@@ -293,6 +301,11 @@ def _check_precision(
     if precision != "float32" and isinstance(model, torch.jit.ScriptModule):
         raise ExportError(
             f"export_model: precision {precision!r} needs the nn.Module, got a scripted module"
+        )
+    if test is not None and (preprocess is None or precision == "float32"):
+        raise ExportError(
+            "export_model: test is for a classifier with preprocess, and for precision 'bfloat16' "
+            "or 'int8'"
         )
     if not 0 <= max_accuracy_drop <= 1:
         raise ExportError(

@@ -545,6 +545,32 @@ TEST_CASE("networks of chance answer as their layers do in float64, on every ins
   convship::set_isa(convship::available_isas().front());
 }
 
+TEST_CASE("activations pass NaN on, wherever in a vector it is") {
+  constexpr int64_t kChannels = 37;
+  for (const std::string& isa : convship::available_isas()) {
+    convship::set_isa(isa);
+    if (!has_loops()) continue;
+    for (int kind = 0; kind <= static_cast<int>(Activation::hardswish); ++kind) {
+      const auto activation = static_cast<Activation>(kind);
+      Network network;
+      const Value x = network.add_input();
+      network.set_outputs({network.add(Activate{activation}, {x})});
+      Call call(network, {{1, kChannels, {1, 1}}});
+      for (int64_t at = 0; at < kChannels; ++at) {
+        std::vector<float> values(kChannels, 0.5f);
+        values[static_cast<std::size_t>(at)] = std::numeric_limits<float>::quiet_NaN();
+        const auto y = call.run({values}, convship::kernels::Serial())[0];
+        for (int64_t i = 0; i < kChannels; ++i) {
+          CAPTURE(isa);
+          CAPTURE(kind);
+          CHECK(std::isnan(y[static_cast<std::size_t>(i)]) == (i == at));
+        }
+      }
+    }
+  }
+  convship::set_isa(convship::available_isas().front());
+}
+
 TEST_CASE("networks whose sizes do not fit are refused") {
   Network network;
   const Value x = network.add_input();

@@ -151,6 +151,114 @@ def test_which_layers_are_rounded(network):
     assert len(operands(network, nn.BatchNorm2d)) == 2
 
 
+def test_a_users_own_roundings_are_kept(tmp_path):
+    """A float32 file may be off by nothing but float32's roundings."""
+
+    class Rounds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Conv2d(64, 64, 3, padding=1) for _ in range(2)])
+            for layer in self.layers:
+                layer.weight.data = layer.weight.data.bfloat16().float()
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = layer(x.to(torch.bfloat16).to(torch.float32))
+            return x
+
+    network = Rounds().eval().requires_grad_(False)
+    path = tmp_path / "m.pt"
+    convship.export_model(network, path, samples=[torch.randn(1, 64, 12, 12)])
+    plan = convship.load(path).plan(x=torch.randn(1, 64, 12, 12))
+    assert sum(name.startswith("round") for name, _ in plan["steps"]) >= 1, plan
+
+
+class Skips(nn.Module):
+    """Tracing takes `skip` for given; without it, the convolution's result is used again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 20, 3, padding=1)
+        self.norm = nn.BatchNorm2d(20)
+        self.again = nn.Conv2d(20, 20, 3, padding=1)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        y = self.conv(x)
+        x = self.norm(y)
+        x = x + y if skip is None else x + skip
+        return self.again(torch.relu(x))
+
+
+class Hooked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 20, 3)
+        self.hooked = nn.Conv2d(20, 20, 3)
+        self.hooked.register_forward_hook(triple)
+        self.norm = nn.BatchNorm2d(20)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.hooked(self.first(x)))
+
+
+def triple(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    return 3 * output
+
+
+class Tied(nn.Module):
+    """One layer under two names, called by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(20, 20, 3, padding=1)
+        self.alias = self.conv
+        self.first = nn.Conv2d(3, 20, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.alias(torch.relu(self.conv(input=torch.relu(self.first(x)))))
+
+
+@pytest.mark.parametrize("precision", NARROW)
+@pytest.mark.parametrize("kind", [Skips, Hooked, Tied])
+def test_unusual_networks_keep_their_answers(tmp_path, kind, precision):
+    unusual = settled(kind())
+    x = torch.randn(2, 3, 9, 9)
+    path = tmp_path / "m.pt"
+    convship.export_model(unusual, path, samples=[x], precision=precision)
+    expected = unusual(x)
+    got = convship.load(path).run(x=x)["output"]
+    assert float((got - expected).abs().max()) < 0.06 * float(expected.abs().max())
+    if kind is Tied:
+        names = {name for name, _ in torch.jit.load(str(path)).named_parameters()}
+        assert not any(name.endswith("alias.weight") for name in names), names
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e-3, 1e4])
+def test_int8_does_not_depend_on_the_size_of_numbers(tmp_path, scale):
+    layers = (nn.Conv2d(3, 16, 3, bias=False), nn.ReLU(), nn.Conv2d(16, 16, 3, bias=False))
+    network = nn.Sequential(*layers).eval()
+    with torch.no_grad():
+        network[0].weight.mul_(scale)
+    x = torch.randn(1, 3, 12, 12)
+    convship.export_model(network, tmp_path / "m.pt", samples=[x], precision="int8")
+    got = convship.load(tmp_path / "m.pt").run(input=x)["output"]
+    expected = network(x).detach()
+    assert float((got - expected).abs().max()) < 0.05 * float(expected.abs().max())
+
+
+def test_nan_is_the_lowest_level_on_every_path(tmp_path):
+    network = nn.Sequential(nn.Linear(40, 50), nn.ReLU(), nn.Linear(50, 9)).eval()
+    convship.export_model(
+        network, tmp_path / "m.pt", samples=[torch.randn(2, 40)], precision="int8"
+    )
+    x = torch.randn(2, 40)
+    x[0, 3] = torch.nan
+    expected = torch.jit.load(str(tmp_path / "m.pt"))(x)
+    assert torch.allclose(
+        convship.load(tmp_path / "m.pt").run(input=x)["output"], expected, atol=1e-4
+    )
+
+
 class Branches(nn.Module):
     """No tracer follows it: its batch norm is folded when the file is loaded."""
 
@@ -247,6 +355,7 @@ def test_a_loss_of_accuracy_is_refused_and_the_older_file_stays(tmp_path):
     [
         ({"precision": "int4"}, "precision must be one of float32, bfloat16, int8, got 'int4'"),
         ({"precision": "int8", "max_accuracy_drop": 2}, "a share of the images, 0 to 1, got 2"),
+        ({"precision": "int8", "test": []}, "test is for a classifier with preprocess"),
     ],
 )
 def test_wrong_settings_are_told(network, tmp_path, options, message):
@@ -257,7 +366,8 @@ def test_wrong_settings_are_told(network, tmp_path, options, message):
 
 def test_what_cannot_be_narrowed_is_told(network, tmp_path):
     for model, message in (
-        (nn.Sequential(nn.ReLU()), "needs a network with a Conv2d or Linear"),
+        (nn.Sequential(nn.ReLU()), "needs a float32 Conv2d or Linear"),
+        (nn.Conv2d(3, 4, 3).double(), "needs a float32 Conv2d or Linear"),
         (torch.jit.script(network), "needs the nn.Module, got a scripted module"),
     ):
         with pytest.raises(convship.ExportError, match=message):

@@ -150,7 +150,7 @@ void Convolution<T>::run(const Geometry& geometry,
   if (geometry.n == 0) return;
   if constexpr (std::is_same_v<T, float>) {
     const InstructionSet& isa = instruction_set(active_instruction_set());
-    if (rounding_.kind == Rounding::Kind::int8 && !words(isa, geometry, input.block)) {
+    if (rounding_.kind == Rounding::Kind::int8 && (index || !words(isa, geometry, input.block))) {
       const auto rounded = rounded_planes(input, geometry, rounding_, parallel);
       const View<float> copy = nchw(rounded.get(), geometry.c_in, geometry.image);
       return run_rounded(geometry, activation,

@@ -25,10 +25,10 @@ struct Rounding {
 
   explicit operator bool() const { return kind != Kind::none; }
 
-  // As torch.fake_quantize_per_tensor_affine numbers levels.
+  // As torch.fake_quantize_per_tensor_affine numbers levels; NaN has the lowest.
   int32_t level(float value) const {
     const float k = std::nearbyint(value * (1 / scale)) + static_cast<float>(zero_point);
-    return static_cast<int32_t>(std::clamp(k, 0.0f, 255.0f));
+    return k > 0 ? static_cast<int32_t>(std::min(k, 255.0f)) : 0;
   }
   float operator()(float value) const {
     switch (kind) {
@@ -59,8 +59,8 @@ inline float weight_step(const float* weight, int64_t count) {
 inline bool are_rounded(const float* weight, int64_t rows, int64_t count, Rounding::Kind kind) {
   for (int64_t row = 0; row < rows; ++row, weight += count) {
     const float step = weight_step(weight, count);
-    if (!std::isfinite(step)) return false;
     for (int64_t i = 0; i < count; ++i) {
+      if (!std::isfinite(weight[i])) return false;
       if (kind == Rounding::Kind::bfloat16 && to_float(to_bfloat16(weight[i])) != weight[i]) {
         return false;
       }

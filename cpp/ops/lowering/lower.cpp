@@ -45,8 +45,10 @@ std::shared_ptr<Graph> copy_of(const Part& part, const std::vector<Value*>& outp
 
 class Lowering {
  public:
-  explicit Lowering(torch::jit::Module& module)
-      : module_(module), graph_(module.get_method("forward").graph()) {}
+  Lowering(torch::jit::Module& module, bool rounds_freely)
+      : module_(module),
+        graph_(module.get_method("forward").graph()),
+        rounds_freely_(rounds_freely) {}
 
   Lowered run() {
     const std::vector<Node*> nodes(graph_->nodes().begin(), graph_->nodes().end());
@@ -61,7 +63,7 @@ class Lowering {
   // for the nodes behind it. Returns where to go on.
   std::size_t lower_from(const std::vector<Node*>& nodes, std::size_t begin) {
     for (std::size_t limit = nodes.size(); limit > begin;) {
-      Part part;
+      Part part(rounds_freely_);
       std::size_t end = begin;
       while (end < limit && part.accept(nodes[end])) ++end;
       if (!part.worthwhile()) return std::max(end, begin + 1);
@@ -125,11 +127,14 @@ class Lowering {
 
   torch::jit::Module& module_;
   std::shared_ptr<Graph> graph_;
+  bool rounds_freely_;
   Lowered lowered_;
 };
 
 }  // namespace
 
-Lowered lower(torch::jit::Module& frozen) { return Lowering(frozen).run(); }
+Lowered lower(torch::jit::Module& frozen, bool rounds_freely) {
+  return Lowering(frozen, rounds_freely).run();
+}
 
 }  // namespace convship::ops

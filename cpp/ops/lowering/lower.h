@@ -22,6 +22,8 @@ struct Lowered {
 
 // Rewrites forward of a frozen module: parts that plans serve become calls of
 // them. Anything else stays as it is, and so do the answers but for rounding.
-CONVSHIP_API Lowered lower(torch::jit::Module& frozen);
+// rounds_freely: to bfloat16, where that is as fast as not to. Else, what the
+// graph rounds to bfloat16 is rounded.
+CONVSHIP_API Lowered lower(torch::jit::Module& frozen, bool rounds_freely);
 
 }  // namespace convship::ops

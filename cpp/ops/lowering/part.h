@@ -20,6 +20,9 @@ namespace convship::ops::lowering {
 // A run of neighbouring nodes that a plan serves.
 class Part {
  public:
+  // rounds_freely: see lower.h.
+  explicit Part(bool rounds_freely) : rounds_freely_(rounds_freely) {}
+
   // Takes the node into the part; false, and nothing has changed, where no
   // layer means the same. Constants may be offered or left out.
   bool accept(torch::jit::Node* node);
@@ -146,6 +149,7 @@ class Part {
   bool may_overwrite(const Value* value) const;
   const at::Tensor& keep(at::Tensor weight);
 
+  bool rounds_freely_;
   // Values of the part: what its layers make from 0 on, inputs from -1 down.
   std::vector<plan::Instruction> layers_;
   std::unordered_map<plan::Value, int64_t> dimensions_;

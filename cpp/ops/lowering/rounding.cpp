@@ -16,6 +16,8 @@ Part::Multiplied Part::multiplied(plan::Value input, const at::Tensor& weight) c
   if (input < 0) return {input, {}};
   const auto* round = std::get_if<plan::Round>(&layers_[input].layer);
   const int64_t rows = weight.size(0);
+  const bool bfloat16 = round && round->rounding.kind == plan::Rounding::Kind::bfloat16;
+  if (bfloat16 && !rounds_freely_) return {input, {}};  // a step of its own
   if (!round || !kernels::conv2d::are_rounded(weight.const_data_ptr<float>(), rows,
                                               weight.numel() / rows, round->rounding.kind)) {
     return {input, {}};

@@ -11,13 +11,14 @@ import copy
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import nn
 
 from convship.errors import ExportError
-from convship.golden import Golden
+from convship.golden import Golden, largest_difference, run_network
 from convship.nn import ConvPool2d
 from convship.precision.calibration import observe
-from convship.precision.folding import fold_batch_norms
+from convship.precision.folding import fold_batch_norms, is_plain
 from convship.precision.layers import (
     Bfloat16Operands,
     Int8Operands,
@@ -33,6 +34,7 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 
 # Fewer input channels a group do not fill the words that the kernels multiply.
 _FEWEST_GROUPED = 4
+_COMPARED = 2  # samples that show whether folding changed anything
 
 _Layer = nn.Conv2d | ConvPool2d | nn.Linear
 
@@ -53,19 +55,23 @@ def narrow(network: nn.Module, precision: Precision, calibration: Sequence[Golde
     Raises:
         ExportError: There is nothing to round.
     """
+    if not any(isinstance(m, _Layer) and _is_rounded(m) for m in network.modules()):
+        raise ExportError(
+            f"export_model: precision {precision!r} needs a float32 Conv2d or Linear layer without "
+            "hooks or parametrizations, and there is none"
+        )
     narrowed = copy.deepcopy(network)
     fold_batch_norms(narrowed)
+    if not _alike(network, narrowed, calibration[:_COMPARED]):
+        # Tracing takes optional arguments for given; these samples go another way.
+        narrowed = copy.deepcopy(network)
     layers = {
         name: module
         for name, module in narrowed.named_modules()
-        if name and isinstance(module, _Layer) and _is_rounded(module)
+        if isinstance(module, _Layer) and _is_rounded(module)
     }
-    if not layers:
-        raise ExportError(
-            f"export_model: precision {precision!r} needs a network with a Conv2d or Linear layer "
-            "of one group, and there is none"
-        )
     observed = observe(narrowed, layers, calibration) if precision == "int8" else {}
+    replacements: dict[nn.Module, nn.Module] = {}
     for name, layer in layers.items():
         bias = None if layer.bias is None else layer.bias.detach()
         if precision == "bfloat16":
@@ -74,14 +80,30 @@ def narrow(network: nn.Module, precision: Precision, calibration: Sequence[Golde
             operands = Int8Operands(layer.weight.detach(), bias, *observed[name])
         else:  # no input has reached it
             continue
-        parent, _, attribute = name.rpartition(".")
-        narrowed.get_submodule(parent).register_module(attribute, _rounded(layer, operands).eval())
-    return narrowed
+        replacements[layer] = _rounded(layer, operands).eval()
+    # A layer may have several names.
+    for name, module in list(narrowed.named_modules(remove_duplicate=False)):
+        if module in replacements and name:
+            parent, _, attribute = name.rpartition(".")
+            narrowed.get_submodule(parent).register_module(attribute, replacements[module])
+    return replacements.get(narrowed, narrowed)
+
+
+def _alike(a: nn.Module, b: nn.Module, goldens: Sequence[Golden]) -> bool:
+    """Whether both give the same answers, but for what folding rounds."""
+    with torch.no_grad():
+        for golden in goldens:
+            expected, actual = (run_network(each, golden.inputs, False) for each in (a, b))
+            for name, value in expected.items():
+                if value.is_floating_point() and value.numel() > 0:
+                    most = 1e-3 * float(value.abs().max())
+                    if not largest_difference(actual.get(name), value) <= most:
+                        return False
+    return True
 
 
 def _is_rounded(layer: _Layer) -> bool:
-    # Subclasses may compute something else.
-    if type(layer) not in (nn.Conv2d, ConvPool2d, nn.Linear):
+    if not is_plain(layer) or layer.weight.dtype != torch.float32:
         return False
     if isinstance(layer, nn.Linear):
         return True

@@ -11,18 +11,18 @@ from convship.batches import batches, store
 from convship.bundle import PrecisionTest
 from convship.data import Images
 from convship.errors import ExportError
-from convship.golden import Golden, run_network
+from convship.golden import Golden, NetworkInput, largest_difference, run_network
 from convship.preprocess import Preprocess
 
 _BATCH = 256
+# Of an output's largest value. Networks that were trained stay far below it.
+_MOST_CHANGE = 0.2
 
 
 def compare(network: nn.Module, narrowed: nn.Module, goldens: Sequence[Golden]) -> PrecisionTest:
     """Return how many of the samples both networks give the same class."""
     before, after = (
-        torch.cat(
-            [_classes(run_network(each, golden.inputs, True)["logits"]) for golden in goldens]
-        )
+        torch.cat([_named(each, golden.inputs) for golden in goldens])
         for each in (network, narrowed)
     )
     return PrecisionTest(images=len(before), agreement=_share(before == after))
@@ -41,10 +41,12 @@ def compare_on(
             "export_model: test needs preprocess to be a convship.Preprocess, got "
             f"{type(preprocess).__name__}"
         )
+    if len(test) == 0:
+        raise ExportError("export_model: test must hold at least one image, got none")
     prepared = store(test, preprocess)
     order = torch.arange(len(prepared.targets))
     parts = [
-        (_classes(network(inputs)), _classes(narrowed(inputs)), targets)
+        (*(_named(each, {"input": inputs}) for each in (network, narrowed)), targets)
         for inputs, targets in batches(prepared, order, _BATCH, preprocess)
     ]
     before, after, targets = (torch.cat(each) for each in zip(*parts, strict=True))
@@ -70,8 +72,25 @@ def check_accuracy(precision: str, result: PrecisionTest, most: float) -> None:
         )
 
 
-def _classes(logits: Tensor) -> Tensor:
-    return logits.argmax(1)
+def check_change(network: nn.Module, narrowed: nn.Module, goldens: Sequence[Golden]) -> None:
+    """Raise ExportError where an output of a sample becomes another one altogether."""
+    for index, golden in enumerate(goldens):
+        before, after = (run_network(each, golden.inputs, False) for each in (network, narrowed))
+        for name, value in before.items():
+            if not value.is_floating_point() or value.numel() == 0:
+                continue
+            largest = max(float(value.abs().max()), torch.finfo(torch.float32).tiny)
+            share = largest_difference(after.get(name), value) / largest
+            if share > _MOST_CHANGE:
+                raise ExportError(
+                    f"export_model: rounding must change output '{name}' by at most "
+                    f"{100 * _MOST_CHANGE:.0f} % of its largest value, got {100 * share:.3g} % in "
+                    f"sample {index}; calibrate on more samples, or take a wider precision"
+                )
+
+
+def _named(network: nn.Module, inputs: NetworkInput) -> Tensor:
+    return run_network(network, inputs, classifier=True)["logits"].argmax(1)
 
 
 def _share(hits: Tensor) -> float:

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.ao.quantization.observer import HistogramObserver, PerChannelMinMaxObserver
 
+from convship.errors import ExportError
 from convship.golden import Golden, run_network
+
+# The least step. The observers' own, 1.2e-7, is too coarse for small numbers.
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def observe(
@@ -22,15 +26,24 @@ def observe(
     """
     inputs: dict[str, HistogramObserver] = {}
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def see(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            if name not in inputs:
-                inputs[name] = HistogramObserver(dtype=torch.quint8)
-            inputs[name](arguments[0].detach())
+    def watch(name: str) -> Callable[..., None]:
+        def see(_: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            value = arguments[0] if arguments else named["input"]
+            if not bool(value.isfinite().all()):
+                raise ExportError(
+                    f"export_model: calibration must give finite numbers, got NaN or infinity "
+                    f"before layer '{name}'"
+                )
+            if value.numel() > 0:
+                observer = inputs.setdefault(name, HistogramObserver(dtype=torch.quint8, eps=_TINY))
+                observer(value.detach())
 
         return see
 
-    hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
+    hooks = [
+        layer.register_forward_pre_hook(watch(name), with_kwargs=True)
+        for name, layer in layers.items()
+    ]
     with torch.no_grad():
         for golden in calibration:
             run_network(network, golden.inputs, classifier=True)
@@ -52,6 +65,7 @@ def _steps(weight: Tensor) -> Tensor:
         qscheme=torch.per_channel_symmetric,
         quant_min=-127,
         quant_max=127,
+        eps=_TINY,
     )
     observer(weight)
     steps, _ = observer.calculate_qparams()

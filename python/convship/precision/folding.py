@@ -9,6 +9,21 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from convship.fusion.layers import NotFusedError, check_plain
+from convship.nn import ConvPool2d
+
+# Subclasses may compute something else.
+_PLAIN = (nn.Conv2d, ConvPool2d, nn.Linear, nn.BatchNorm2d)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether `module` does what its class does, and nothing else sees or changes it."""
+    try:
+        check_plain(module, type(module))
+    except NotFusedError:
+        return False
+    return type(module) in _PLAIN
+
 
 def fold_batch_norms(network: nn.Module) -> None:
     """Fold in place where tracing shows a batch norm right behind a convolution, and nothing else.
@@ -30,7 +45,9 @@ def fold_batch_norms(network: nn.Module) -> None:
         norm = called_once(node)
         before = node.args[0] if node.args else None
         conv = called_once(before)
-        if type(norm) is not nn.BatchNorm2d or type(conv) is not nn.Conv2d:
+        if not isinstance(norm, nn.BatchNorm2d) or not isinstance(conv, nn.Conv2d):
+            continue
+        if not is_plain(norm) or not is_plain(conv):
             continue
         assert isinstance(before, fx.Node)
         if len(before.users) == 1 and norm.running_mean is not None:
