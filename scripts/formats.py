@@ -178,6 +178,8 @@ def without_our_layers(network: nn.Module) -> nn.Module:
             network.in_channels, network.out_channels, network.kernel_size, padding=network.padding
         )
         conv.load_state_dict(network.state_dict())
+        told = network.extra_repr().count("=") - (network.padding != (0, 0))
+        assert told == 3, "only what our models use is translated"
         return nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(network.pool_size)).eval()
     for name, child in network.named_children():
         setattr(network, name, without_our_layers(child))

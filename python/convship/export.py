@@ -145,17 +145,8 @@ def export_model(
             inputs = _goldens(network, preprocess, calibration or samples)
             narrowed = narrow(network, precision, inputs)
             plan = _plan(narrowed, preprocess, labels, samples, make)
-            plan = replace(plan, precision=precision, wide=network)
-            if preprocess is None:
-                check_change(network, narrowed, plan.goldens)
-            else:
-                result = (
-                    compare(network, narrowed, plan.goldens)
-                    if test is None
-                    else compare_on(network, narrowed, test, preprocess)
-                )
-                check_accuracy(precision, result, max_accuracy_drop)
-                plan = replace(plan, precision_test=result)
+            cost = _cost(network, plan, precision, test, max_accuracy_drop)
+            plan = replace(plan, precision=precision, wide=network, precision_test=cost)
         manifest, archive = _build(plan, training)
     _check_native(archive, path)
     write_atomically(path, archive)
@@ -197,7 +188,7 @@ def export_run(
     if precision != "float32":
         data = load_data(loaded.config.data, held_out=loaded.config.held_out)
         step = max(1, len(data.train) // _CALIBRATION)
-        calibration = [data.train.read(i) for i in range(0, len(data.train), step)][:_CALIBRATION]
+        calibration = [data.train.read(i) for i in range(0, len(data.train), step)[:_CALIBRATION]]
         test = data.test
     return export_model(
         loaded.model,
@@ -312,6 +303,25 @@ def _check_precision(
             "export_model: max_accuracy_drop must be a share of the images, 0 to 1, got "
             f"{max_accuracy_drop}"
         )
+
+
+def _cost(
+    network: nn.Module,
+    plan: _Plan,
+    precision: Precision,
+    test: Images | None,
+    max_accuracy_drop: float,
+) -> PrecisionTest | None:
+    """Return what narrower numbers cost a classifier; raise ExportError where it is too much."""
+    if plan.preprocess is None:
+        check_change(network, plan.network, plan.goldens)
+        return None
+    if test is None:
+        result = compare(network, plan.network, plan.goldens)
+    else:
+        result = compare_on(network, plan.network, test, plan.preprocess)
+    check_accuracy(precision, result, max_accuracy_drop)
+    return result
 
 
 def _goldens(

@@ -88,7 +88,7 @@ def arguments_of(conv: nn.Conv2d, pool: dict[str, Any], activation: str) -> dict
         "out_channels": conv.out_channels,
         "kernel_size": conv.kernel_size,
         "stride": conv.stride,
-        "padding": _padding(conv),
+        "padding": padding_of(conv),
         "dilation": conv.dilation,
         "groups": conv.groups,
         "activation": activation,
@@ -112,7 +112,8 @@ def _plain(value: Any) -> Any:
     return tuple(value) if _is_pair(value) else value
 
 
-def _padding(conv: nn.Conv2d) -> tuple[int, ...]:
+def padding_of(conv: nn.Conv2d | ConvPool2d) -> tuple[int, ...]:
+    """Zeros on each side; raise NotFusedError where one side gets more than the other."""
     if not isinstance(conv.padding, str):
         return tuple(conv.padding)
     if conv.padding == "valid":
@@ -134,14 +135,15 @@ def fused_layer(
     layer = ConvPool2d(**arguments, device="meta", dtype=conv.weight.dtype)
     weight, bias = conv._parameters["weight"], conv._parameters["bias"]
     if norm is not None:
-        weight, bias = _folded(conv, norm)
+        weight, bias = folded(conv, norm)
     layer.register_parameter("weight", weight)
     layer.register_parameter("bias", bias)
     layer.training = conv.training
     return layer
 
 
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[nn.Parameter, nn.Parameter | None]:
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[nn.Parameter, nn.Parameter | None]:
+    """Return weight and bias of `conv` with `norm` folded in."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     with torch.no_grad():

@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from convship.errors import ExportError
+from convship.fusion.layers import NotFusedError, check_plain, padding_of
 from convship.golden import Golden, largest_difference, run_network
 from convship.nn import ConvPool2d
 from convship.precision.calibration import observe
-from convship.precision.folding import fold_batch_norms, is_plain
+from convship.precision.folding import fold_batch_norms
 from convship.precision.layers import (
     Bfloat16Operands,
     Int8Operands,
@@ -103,31 +104,32 @@ def _alike(a: nn.Module, b: nn.Module, goldens: Sequence[Golden]) -> bool:
 
 
 def _is_rounded(layer: _Layer) -> bool:
-    if not is_plain(layer) or layer.weight.dtype != torch.float32:
+    kinds = (nn.Conv2d, ConvPool2d, nn.Linear)
+    # Subclasses may compute something else.
+    if type(layer) not in kinds or layer.weight.dtype != torch.float32:
         return False
-    if isinstance(layer, nn.Linear):
-        return True
-    if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or _padding(layer) is None):
+    try:
+        check_plain(layer, type(layer))
+        if isinstance(layer, nn.Linear):
+            return True
+        padding_of(layer)
+    except NotFusedError:
+        return False
+    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
         return False
     return layer.groups == 1 or layer.in_channels // layer.groups >= _FEWEST_GROUPED
-
-
-def _padding(layer: nn.Conv2d | ConvPool2d) -> list[int] | None:
-    """Zeros on each side, or None where one side gets more than the other."""
-    if not isinstance(layer.padding, str):
-        return list(layer.padding)
-    total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-    if layer.padding == "valid":
-        return [0, 0]
-    return None if any(each % 2 for each in total) else [each // 2 for each in total]
 
 
 def _rounded(layer: _Layer, operands: Operands) -> nn.Module:
     if isinstance(layer, nn.Linear):
         return RoundedLinear(operands)
-    padding = _padding(layer)
-    assert padding is not None
-    conv = RoundedConv2d(operands, list(layer.stride), padding, list(layer.dilation), layer.groups)
+    conv = RoundedConv2d(
+        operands,
+        list(layer.stride),
+        list(padding_of(layer)),
+        list(layer.dilation),
+        layer.groups,
+    )
     if not isinstance(layer, ConvPool2d):
         return conv
     pool = nn.MaxPool2d(

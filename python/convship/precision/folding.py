@@ -5,24 +5,9 @@ from __future__ import annotations
 import copy
 from collections import Counter
 
-import torch
 from torch import fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from convship.fusion.layers import NotFusedError, check_plain
-from convship.nn import ConvPool2d
-
-# Subclasses may compute something else.
-_PLAIN = (nn.Conv2d, ConvPool2d, nn.Linear, nn.BatchNorm2d)
-
-
-def is_plain(module: nn.Module) -> bool:
-    """Whether `module` does what its class does, and nothing else sees or changes it."""
-    try:
-        check_plain(module, type(module))
-    except NotFusedError:
-        return False
-    return type(module) in _PLAIN
+from convship.fusion.layers import NotFusedError, check_norm, check_plain, folded
 
 
 def fold_batch_norms(network: nn.Module) -> None:
@@ -47,25 +32,13 @@ def fold_batch_norms(network: nn.Module) -> None:
         conv = called_once(before)
         if not isinstance(norm, nn.BatchNorm2d) or not isinstance(conv, nn.Conv2d):
             continue
-        if not is_plain(norm) or not is_plain(conv):
-            continue
         assert isinstance(before, fx.Node)
-        if len(before.users) == 1 and norm.running_mean is not None:
-            _fold(conv, norm)
+        try:
+            check_norm(norm)
+            check_plain(conv, nn.Conv2d)
+        except NotFusedError:
+            continue
+        if len(before.users) == 1:
+            conv.weight, conv.bias = folded(conv, norm)
             parent, _, attribute = str(node.target).rpartition(".")
             network.get_submodule(parent).register_module(attribute, nn.Identity())
-
-
-def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    with torch.no_grad():
-        conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight,
-            conv.bias,
-            norm.running_mean,
-            norm.running_var,
-            norm.eps,
-            norm.weight,
-            norm.bias,
-        )
