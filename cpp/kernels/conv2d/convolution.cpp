@@ -110,9 +110,8 @@ template <typename T>
 const WordLoops* Convolution<T>::words(const InstructionSet& isa,
                                        const Geometry& geometry,
                                        int64_t block) const {
-  if (!finite_ || !WordsPack::serves(geometry, block, rounding_.kind)) return nullptr;
-  if (rounding_.kind == Rounding::Kind::bfloat16) return bfloat16_loops(isa);
-  return rounding_.kind == Rounding::Kind::int8 ? int8_loops(isa) : nullptr;
+  if (!rounding_ || !finite_ || !WordsPack::serves(geometry, block, rounding_.kind)) return nullptr;
+  return rounding_.kind == Rounding::Kind::bfloat16 ? bfloat16_loops(isa) : int8_loops(isa);
 }
 
 template <typename T>
@@ -152,45 +151,37 @@ void Convolution<T>::run(const Geometry& geometry,
     const InstructionSet& isa = instruction_set(active_instruction_set());
     if (rounding_.kind == Rounding::Kind::int8 && (index || !words(isa, geometry, input.block))) {
       const auto rounded = rounded_planes(input, geometry, rounding_, parallel);
-      const View<float> copy = nchw(rounded.get(), geometry.c_in, geometry.image);
-      return run_rounded(geometry, activation,
-                         {copy.data, copy.n_step, copy.c_step, copy.h_step, copy.w_step}, output,
-                         residual, index, parallel);
+      const View<const float> planes =
+          nchw<const float>(rounded.get(), geometry.c_in, geometry.image);
+      return run_call({geometry, activation, planes, output, residual, index}, parallel);
     }
   }
-  run_rounded(geometry, activation, input, output, residual, index, parallel);
+  run_call({geometry, activation, input, output, residual, index}, parallel);
 }
 
-// The input is as the loops want it.
 template <typename T>
-void Convolution<T>::run_rounded(const Geometry& geometry,
-                                 Activation activation,
-                                 const View<const T>& input,
-                                 const View<T>& output,
-                                 const View<const T>& residual,
-                                 const WindowIndex& index,
-                                 const Parallel& parallel) const {
+void Convolution<T>::run_call(const Call<T>& call, const Parallel& parallel) const {
   const int number = active_instruction_set();
   const InstructionSet& isa = instruction_set(number);
-  const Call<T> call{geometry, activation, input, output, residual, index};
   bool depthwise = false;
   if constexpr (std::is_same_v<T, float>) depthwise = DepthwisePack::serves(call);
-  const bool rounded = !index && words(isa, geometry, input.block) != nullptr;
+  const bool rounded = !call.index && words(isa, call.geometry, call.input.block) != nullptr;
   const auto pack = [&](bool may_round) -> const Pack<T>& {
-    const Family family = loop(geometry, may_round, output.channels_adjoin(), depthwise, rounded);
+    const Family family =
+        loop(call.geometry, may_round, call.output.channels_adjoin(), depthwise, rounded);
     note_run(isa, family);
     return packs_->get(number, family, [&] { return make_pack(isa, family); });
   };
-  for (const int64_t n : pack(may_round() && !index).run(call, parallel)) {
+  for (const int64_t n : pack(may_round() && !call.index).run(call, parallel)) {
     // Alone, by direct sums.
-    Geometry one = geometry;
+    Geometry one = call.geometry;
     one.n = 1;
-    View<const T> x = input, r = residual;
-    View<T> y = output;
+    View<const T> x = call.input, r = call.residual;
+    View<T> y = call.output;
     x.data += n * x.n_step;
     y.data += n * y.n_step;
     if (r.data) r.data += n * r.n_step;
-    pack(false).run({one, activation, x, y, r, index}, parallel);
+    pack(false).run({one, call.activation, x, y, r, call.index}, parallel);
   }
 }
 

@@ -27,6 +27,8 @@ namespace convship::kernels::conv2d {
 
 template <typename T>
 class Pack;
+template <typename T>
+struct Call;
 
 enum class Accuracy { direct, fast };
 
@@ -102,13 +104,8 @@ class Convolution {
               bool channels_adjoin,
               bool depthwise,
               bool words) const;
-  void run_rounded(const Geometry& geometry,
-                   Activation activation,
-                   const View<const T>& input,
-                   const View<T>& output,
-                   const View<const T>& residual,
-                   const WindowIndex& index,
-                   const Parallel& parallel) const;
+  // The input is as the loops want it.
+  void run_call(const Call<T>& call, const Parallel& parallel) const;
   std::unique_ptr<Pack<T>> make_pack(const InstructionSet& isa, Family family) const;
 
   const T* weight_;

@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <numeric>
+
 namespace convship::kernels::conv2d {
 namespace {
 
@@ -63,19 +65,26 @@ Cut cut(const Geometry& g, int64_t blocks, int64_t block_size, int64_t strip_row
     const double total = 2 * taps * static_cast<double>(g.n * g.groups * blocks * block_size) *
                          static_cast<double>(g.conv.h * g.conv.w);
     const auto most = static_cast<int64_t>(total / kOperationsPerItem);
-    const int64_t least_bands = bands;
+    const int64_t least = bands;
     double best = busiest(g, bands, 1, blocks, width);
-    for (int64_t b = least_bands; b <= std::min(g.pooled.h, least_bands + 4 * width); ++b) {
-      for (int64_t p = 1; p <= std::min<int64_t>(blocks, 2 * width); ++p) {
-        if (g.n * g.groups * b * p > most || ceil_div(blocks, ceil_div(blocks, p)) != p) continue;
-        const double time = busiest(g, b, p, blocks, width);
-        if (time < best - 1e-9) {
-          best = time;
-          bands = b;
-          parts = p;
-        }
+    const auto consider = [&](int64_t b, int64_t p) {
+      if (b > g.pooled.h || g.n * g.groups * b * p > most) return;
+      const double time = busiest(g, b, p, blocks, width);
+      if (time < best - 1e-9) {
+        best = time;
+        bands = b;
+        parts = p;
       }
+    };
+    // Few candidates, since every call looks at them: the fewest bands, and the
+    // fewest with which each thread gets as many items.
+    for (int64_t p = 1; p <= std::min<int64_t>(blocks, width); ++p) {
+      if (ceil_div(blocks, ceil_div(blocks, p)) != p) continue;
+      const int64_t even = width / std::gcd<int64_t>(width, g.n * g.groups * p);
+      consider(least, p);
+      consider(ceil_div(least, even) * even, p);
     }
+    consider(std::min(g.pooled.h, 4 * ceil_div(width, g.n * g.groups)), 1);
   }
   Cut c{};
   c.bands = bands;

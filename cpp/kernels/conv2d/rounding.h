@@ -53,6 +53,10 @@ inline float weight_step(const float* weight, int64_t count) {
   return largest / kMostLevel;
 }
 
+inline int8_t weight_level(float weight, float step) {
+  return static_cast<int8_t>(step > 0 ? std::nearbyint(weight / step) : 0.0f);
+}
+
 // Whether these weights, [rows, count], are what such layers multiply: bfloat16,
 // or for each row 255 levels up to its largest, which is what post-training
 // quantization leaves, batch norm folded or not. Others would be rounded again.

@@ -83,28 +83,6 @@ struct ChannelsTask {
   A* scratch;       // channels_scratch() values, aligned to a vector
 };
 
-// What multiplies several neighbouring channels at once: two of bfloat16, or
-// four of 8 bits. They make a word of 32 bits, which stands where a
-// ChannelsTask<float> has a value of the input; likewise in its weights.
-//
-// Copies part of an image and rounds it. Where channels adjoin, the copy is
-// [channel / 16][row][column][words of 16 channels], else [word][row][column].
-struct WordsCopy {
-  const float* x;  // row 0, column 0, channel 0 of the image and group
-  int64_t c_step;
-  int64_t h_step;
-  int64_t w_step;
-  int64_t block;
-  Pair image;
-  int64_t channels;
-  int64_t top;  // of the part, in the image; may be outside
-  int64_t left;
-  int64_t rows;
-  int64_t columns;
-  float inverse_scale;  // of the input's levels, and the level of 0
-  int32_t zero_point;
-};
-
 // Values of scratch for row-pooled conv rows, their indices and one result row.
 static inline int64_t pooling_scratch(const Pool& pool, int64_t block) {
   return (2 * pool.size.h + 2) * pool.width * block;
@@ -196,6 +174,18 @@ struct Interleave {
   int64_t left;
   int64_t rows;
   int64_t columns;
+};
+
+// What multiplies several neighbouring channels at once: two of bfloat16, or
+// four of 8 bits. They make a word of 32 bits, which stands where a
+// ChannelsTask<float> has a value of the input; likewise in its weights.
+//
+// Copies part of an image and rounds it. Where channels adjoin, the copy is
+// [channel / 16][row][column][words of 16 channels], else [word][row][column].
+struct WordsCopy {
+  Interleave<float> source;
+  float inverse_scale;  // of the input's levels
+  int32_t zero_point;   // the level of 0
 };
 
 // Winograd. Tiles of a strip are numbered row by row; a point is one of the

@@ -2,12 +2,18 @@
 
 #include <cstring>
 
+#include "kernels/conv2d/cut.h"
 #include "kernels/conv2d/words_input.h"
 
 namespace convship::kernels::conv2d {
 namespace {
 
 constexpr int kLanes = 16;  // of every instruction set that has such loops
+
+// Words of one output channel.
+int64_t taps_of(const WeightShape& shape, int64_t in_word) {
+  return ceil_div(shape.channels, in_word) * shape.kernel.h * shape.kernel.w;
+}
 
 }  // namespace
 
@@ -25,8 +31,7 @@ WordsPack::WordsPack(const WordLoops& loops,
                      const float* weight,
                      const float* bias)
     : loops_(loops), rounding_(rounding), packed_(shape, kLanes) {
-  int64_t taps = 0;
-  for_each_word(shape.channels, loops.channels_in_word, shape.kernel, [&](auto...) { ++taps; });
+  const int64_t taps = taps_of(shape, loops.channels_in_word);
   const int64_t padded = packed_.blocks.padded();
   packed_.loop = loops.channels;
   packed_.weight = make_aligned<float>(shape.groups * padded * taps);
@@ -45,8 +50,7 @@ void WordsPack::pack_group(const WeightShape& shape,
   const int64_t count = shape.channels * kernel;
   const int64_t in_word = loops_.channels_in_word;
   const bool integers = rounding_.kind == Rounding::Kind::int8;
-  int64_t taps = 0;
-  for_each_word(shape.channels, in_word, shape.kernel, [&](auto...) { ++taps; });
+  const int64_t taps = taps_of(shape, in_word);
   std::fill_n(packed_.bias.get() + group * blocks.padded(), blocks.padded(), 0.0f);
   std::fill_n(packed_.scale.get() + group * blocks.padded(), blocks.padded(), 0.0f);
   for (int64_t number = 0; number < blocks.count(); ++number) {
@@ -65,8 +69,7 @@ void WordsPack::pack_group(const WeightShape& shape,
                       for (int64_t l = 0; l < std::min(in_word, shape.channels - c); ++l) {
                         const float value = from[(c + l) * kernel + i * shape.kernel.w + j];
                         if (integers) {
-                          const auto level =
-                              static_cast<int8_t>(step > 0 ? std::nearbyint(value / step) : 0.0f);
+                          const int8_t level = weight_level(value, step);
                           std::memcpy(word + l, &level, 1);
                           sum += level;
                         } else {

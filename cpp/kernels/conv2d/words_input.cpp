@@ -50,21 +50,12 @@ std::vector<int32_t> WordsInput::offsets() const {
 }
 
 const float* WordsInput::band(int64_t n, int64_t group, int64_t y, float* memory) const {
-  WordsCopy copy{};
-  copy.x = input_.at(n, group * channels_, 0, 0);
-  copy.c_step = input_.c_step;
-  copy.h_step = input_.h_step;
-  copy.w_step = input_.w_step;
-  copy.block = input_.block;
-  copy.image = g_.image;
-  copy.channels = channels_;
-  copy.top = y - g_.padding.h;
-  copy.left = -g_.padding.w;
-  copy.rows = rows_;
-  copy.columns = columns_;
-  copy.inverse_scale = 1 / rounding_.scale;
-  copy.zero_point = rounding_.zero_point;
-  loops_.copy(copy, memory);
+  loops_.copy(
+      {{input_.at(n, group * channels_, 0, 0), input_.c_step, input_.h_step, input_.w_step,
+        input_.block, g_.image, channels_, y - g_.padding.h, -g_.padding.w, rows_, columns_},
+       1 / rounding_.scale,
+       rounding_.zero_point},
+      memory);
   return memory;
 }
 

@@ -1,7 +1,5 @@
 #include "kernels/layers/rounded_matrix.h"
 
-#include <cmath>
-
 namespace convship::kernels {
 
 using conv2d::Rounding;
@@ -22,7 +20,7 @@ RoundedMatrix::RoundedMatrix(const float* weight,
     const float step = conv2d::weight_step(weight, features);
     scale_.push_back(step * rounding.scale);
     for (int64_t i = 0; i < features; ++i) {
-      bytes_.push_back(static_cast<int8_t>(step > 0 ? std::nearbyint(weight[i] / step) : 0.0f));
+      bytes_.push_back(conv2d::weight_level(weight[i], step));
     }
   }
 }

@@ -29,7 +29,7 @@ std::optional<plan::Value> Part::tensor_to_round(Value* value) {
   if (inside(value)) return tensors_.at(value);
   // Conversions, then the layer.
   const Value* end = value;
-  while (end->uses().size() == 1 && end->uses()[0].user->kind() != c10::aten::linear &&
+  while (end->uses().size() == 1 &&
          (end->uses()[0].user->kind() == c10::aten::to ||
           end->uses()[0].user->kind() == c10::aten::fake_quantize_per_tensor_affine)) {
     end = end->uses()[0].user->output();

@@ -1,37 +1,13 @@
 // All loops over vectors, for the instruction set that the including file is
-// compiled for. That file defines CONVSHIP_REGISTERS, the number of vector
-// registers. Everything has internal linkage and nothing comes from the
-// standard library: a function that the linker shares between files could end
-// up with instructions that other CPUs lack.
+// compiled for; see common-inl.h.
 #pragma once
 
-#ifndef HWY_COMPILE_ONLY_STATIC
-#error "Highway must use what the compiler's flags allow, in this file alone"
-#endif
-#include <hwy/contrib/math/math-inl.h>
-#include <hwy/highway.h>
-
-#include "kernels/conv2d/tasks.h"
-#include "kernels/instruction_set.h"
-
-// Before loops over registers: unrolled early, their arrays never see memory.
-#define CONVSHIP_UNROLL _Pragma("GCC unroll 36")
+#include "kernels/conv2d/isa/common-inl.h"
 
 namespace convship::kernels::conv2d {
 namespace {
 
-namespace hn = hwy::HWY_NAMESPACE;
-constexpr int kRegisters = CONVSHIP_REGISTERS;
-
-#include "kernels/conv2d/isa/transpose-inl.h"
-//
-#include "kernels/conv2d/isa/vectors-inl.h"
-//
 #include "kernels/conv2d/isa/interleave-inl.h"
-//
-#include "kernels/conv2d/isa/pooling-inl.h"
-//
-#include "kernels/conv2d/isa/channels-inl.h"
 //
 #include "kernels/conv2d/isa/columns-inl.h"
 //

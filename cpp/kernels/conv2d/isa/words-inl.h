@@ -11,30 +11,10 @@
 
 #include <immintrin.h>
 
-#ifndef HWY_COMPILE_ONLY_STATIC
-#error "Highway must use what the compiler's flags allow, in this file alone"
-#endif
-#include <hwy/contrib/math/math-inl.h>
-#include <hwy/highway.h>
-
-#include "kernels/conv2d/tasks.h"
-#include "kernels/instruction_set.h"
-
-#define CONVSHIP_UNROLL _Pragma("GCC unroll 36")
+#include "kernels/conv2d/isa/common-inl.h"
 
 namespace convship::kernels::conv2d {
 namespace {
-
-namespace hn = hwy::HWY_NAMESPACE;
-constexpr int kRegisters = CONVSHIP_REGISTERS;
-
-#include "kernels/conv2d/isa/transpose-inl.h"
-//
-#include "kernels/conv2d/isa/vectors-inl.h"
-//
-#include "kernels/conv2d/isa/pooling-inl.h"
-//
-#include "kernels/conv2d/isa/channels-inl.h"
 
 using D = hn::ScalableTag<float>;
 constexpr int64_t kLanes = 16;
@@ -47,7 +27,7 @@ HWY_INLINE __m512 load_channels(const float* from, int64_t exist) {
 
 // Rows of the part, and in each the columns [begin, end) that are inside.
 template <class Visit, class Clear>
-HWY_INLINE void for_rows(const WordsCopy& t, const Visit& visit, const Clear& clear) {
+HWY_INLINE void for_rows(const Interleave<float>& t, const Visit& visit, const Clear& clear) {
   const int64_t begin = smaller(larger(-t.left, 0), t.columns);
   const int64_t end = larger(begin, smaller(t.image.w - t.left, t.columns));
   for (int64_t row = 0; row < t.rows; ++row) {
@@ -61,7 +41,8 @@ HWY_INLINE void for_rows(const WordsCopy& t, const Visit& visit, const Clear& cl
 }
 
 template <class Word>
-void copy_adjoining(const WordsCopy& t, int32_t* to) {
+void copy_adjoining(const WordsCopy& copy, int32_t* to) {
+  const Interleave<float>& t = copy.source;
   constexpr int64_t kWords = kLanes / Word::kChannels;
   for (int64_t c = 0; c < t.channels; c += kLanes, to += t.rows * t.columns * kWords) {
     const int64_t exist = smaller(kLanes, t.channels - c);
@@ -71,18 +52,19 @@ void copy_adjoining(const WordsCopy& t, int32_t* to) {
           from += c / t.block * t.c_step + c % t.block;
           int32_t* words = to + row * t.columns * kWords;
           for (int64_t j = begin; j < end; ++j) {
-            Word::store(load_channels(from + j * t.w_step, exist), t, words + j * kWords);
+            Word::store(load_channels(from + j * t.w_step, exist), copy, words + j * kWords);
           }
         },
         [&](int64_t row, int64_t begin, int64_t end) {
           int32_t* words = to + row * t.columns * kWords;
-          for (int64_t j = begin * kWords; j < end * kWords; ++j) words[j] = Word::outside(t);
+          for (int64_t j = begin * kWords; j < end * kWords; ++j) words[j] = Word::outside(copy);
         });
   }
 }
 
 template <class Word>
-void copy_planes(const WordsCopy& t, int32_t* to) {
+void copy_planes(const WordsCopy& copy, int32_t* to) {
+  const Interleave<float>& t = copy.source;
   for (int64_t c = 0; c < t.channels; c += Word::kChannels, to += t.rows * t.columns) {
     const int64_t exist = smaller(Word::kChannels, t.channels - c);
     for_rows(
@@ -106,12 +88,12 @@ void copy_planes(const WordsCopy& t, int32_t* to) {
                 planes[k] = _mm512_load_ps(lanes);
               }
             }
-            _mm512_mask_storeu_epi32(words + j, mask, Word::join(planes, t));
+            _mm512_mask_storeu_epi32(words + j, mask, Word::join(planes, copy));
           }
         },
         [&](int64_t row, int64_t begin, int64_t end) {
           int32_t* words = to + row * t.columns;
-          for (int64_t j = begin; j < end; ++j) words[j] = Word::outside(t);
+          for (int64_t j = begin; j < end; ++j) words[j] = Word::outside(copy);
         });
   }
 }
@@ -119,7 +101,8 @@ void copy_planes(const WordsCopy& t, int32_t* to) {
 template <class Word>
 void copy_words(const WordsCopy& t, float* to) {
   auto* words = reinterpret_cast<int32_t*>(to);
-  t.block > 1 || t.c_step == 1 ? copy_adjoining<Word>(t, words) : copy_planes<Word>(t, words);
+  t.source.block > 1 || t.source.c_step == 1 ? copy_adjoining<Word>(t, words)
+                                             : copy_planes<Word>(t, words);
 }
 
 template <class Word>
