@@ -163,6 +163,8 @@ struct Channels {
     }
     if (t.source.column_step == 1) {
       tile<kPairs, kFinal, kSize, 1>(taps, x, to);
+    } else if (t.source.column_step == 2) {
+      tile<kPairs, kFinal, kSize, 2>(taps, x, to);
     } else if (t.source.column_step == kLanes) {
       tile<kPairs, kFinal, kSize, kLanes>(taps, x, to);
     } else {

@@ -29,23 +29,28 @@ struct Pooling {
         result_index(reinterpret_cast<I*>(result + kBlock * pool.width)) {}
 
   // Whether vectors go straight to their place: channels lie side by side.
-  bool writes_directly() const {
-    return !indexed() && target.channel_step == 1 && target.channels == kBlock;
+  bool writes_directly() const { return !indexed() && target.channel_step == 1; }
+
+  // Channels of vector v.
+  HWY_INLINE int64_t exist(int64_t v) const {
+    return smaller(kLanes, larger(0, target.channels - v * kLanes));
   }
 
   // A column's sums, kColumns times, to their places, of which the residual has
-  // the same.
+  // the same. Of the vectors only the last may be short of channels.
   template <int kColumns>
   HWY_INLINE void finish(V (*sum)[kVectors], A* to) const {
     const D d;
     const int64_t step = target.column_step;
+    const int64_t last = exist(kVectors - 1);
     if (target.residual) {
       const A* from = target.residual + (to - target.y);
       CONVSHIP_UNROLL
       for (int j = 0; j < kColumns; ++j) {
         CONVSHIP_UNROLL
         for (int v = 0; v < kVectors; ++v) {
-          sum[j][v] = hn::Add(sum[j][v], hn::LoadU(d, from + j * step + target.starts[v]));
+          const A* place = from + j * step + target.starts[v];
+          sum[j][v] = hn::Add(sum[j][v], load_some(d, place, v + 1 < kVectors ? kLanes : last));
         }
       }
     }
@@ -54,7 +59,8 @@ struct Pooling {
     for (int j = 0; j < kColumns; ++j) {
       CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) {
-        hn::StoreU(sum[j][v], d, to + j * step + target.starts[v]);
+        store_some(d, sum[j][v], to + j * step + target.starts[v],
+                   v + 1 < kVectors ? kLanes : last);
       }
     }
   }
@@ -182,7 +188,8 @@ struct Pooling {
       if (to.residual) best = hn::Add(best, residual(y, i));
       best = activate(to.activation, best);
       if (direct) {
-        hn::StoreU(best, d, y_row + i / kBlock * to.column_step + to.starts[i % kBlock / kLanes]);
+        const int64_t v = i % kBlock / kLanes;
+        store_some(d, best, y_row + i / kBlock * to.column_step + to.starts[v], exist(v));
       } else {
         hn::Store(best, d, result + i);
       }
@@ -198,10 +205,9 @@ struct Pooling {
     const int64_t v = i % kBlock / kLanes;
     const A* from =
         to.residual + (y - pool.begin) * to.row_step + i / kBlock * to.column_step + to.starts[v];
-    const int64_t exist = smaller(kLanes, to.channels - v * kLanes);
-    if (to.channel_step == 1 && exist == kLanes) return hn::LoadU(d, from);
+    if (to.channel_step == 1) return load_some(d, from, exist(v));
     HWY_ALIGN A lanes[kLanes] = {};
-    for (int64_t c = 0; c < exist; ++c) lanes[c] = from[c * to.channel_step];
+    for (int64_t c = 0; c < exist(v); ++c) lanes[c] = from[c * to.channel_step];
     return hn::Load(d, lanes);
   }
 
@@ -209,9 +215,7 @@ struct Pooling {
   void write_row(const A* row, A* y_row) const {
     const Target<A>& to = target;
     for (int64_t v = 0; v < kVectors; ++v) {
-      const int64_t exist = smaller(kLanes, to.channels - v * kLanes);
-      if (exist <= 0) break;
-      write_transposed<D>(row + v * kLanes, kBlock, pool.width, exist, y_row + to.starts[v],
+      write_transposed<D>(row + v * kLanes, kBlock, pool.width, exist(v), y_row + to.starts[v],
                           to.channel_step, to.column_step);
     }
   }

@@ -14,6 +14,34 @@ constexpr double infinity<double>() {
   return __builtin_inf();
 }
 
+// `exist` of a vector's values; memory beyond them is not touched. Masked loads
+// and stores promise that where the CPU has them.
+template <class D, typename A = hn::TFromD<D>>
+HWY_INLINE hn::Vec<D> load_some(D d, const A* from, int64_t exist) {
+  constexpr int64_t kLanes = hn::MaxLanes(D());
+  if (exist >= kLanes) return hn::LoadU(d, from);
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN A lanes[kLanes] = {};
+  for (int64_t i = 0; i < exist; ++i) lanes[i] = from[i];
+  return hn::Load(d, lanes);
+#else
+  return hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(exist)), d, from);
+#endif
+}
+
+template <class D, typename A = hn::TFromD<D>>
+HWY_INLINE void store_some(D d, hn::Vec<D> value, A* to, int64_t exist) {
+  constexpr int64_t kLanes = hn::MaxLanes(D());
+  if (exist >= kLanes) return hn::StoreU(value, d, to);
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN A lanes[kLanes];
+  hn::Store(value, d, lanes);
+  for (int64_t i = 0; i < exist; ++i) to[i] = lanes[i];
+#else
+  hn::BlendedStore(value, hn::FirstN(d, static_cast<size_t>(exist)), d, to);
+#endif
+}
+
 // Either NaN makes NaN. x86's maximum returns its second operand when one is
 // NaN, so only a NaN in `a` needs care; on other CPUs the choice is redundant.
 template <class V>
@@ -42,60 +70,68 @@ HWY_INLINE V sigmoid(V x) {
   return hn::IfThenElse(hn::IsNaN(x), x, result);
 }
 
-// min(max(x, 0), 6); NaN stays.
-template <class V>
-HWY_INLINE V relu6(V x) {
-  const V six = hn::Set(hn::DFromV<V>(), 6);
-  return hn::IfThenElse(hn::Ge(x, six), six, relu(x));
-}
-
-// relu6(x + 3) / 6
-template <class V>
-HWY_INLINE V hardsigmoid(V x) {
-  const hn::DFromV<V> d;
-  return hn::Div(relu6(hn::Add(x, hn::Set(d, 3))), hn::Set(d, 6));
-}
-
-// One decision for a whole row of vectors.
-template <class D, typename A = hn::TFromD<D>>
-HWY_NOINLINE void rarer_activation(D d, Activation activation, A* values, int64_t count) {
-  const auto each = [&](const auto& function) {
-    for (int64_t i = 0; i < count; i += hn::MaxLanes(d)) {
-      hn::Store(function(hn::Load(d, values + i)), d, values + i);
-    }
-  };
+// relu6, hardsigmoid and hardswish: min(max(x + shift, 0), 6) * scale, times x or
+// not. One copy of it serves a tile, for there are hundreds of tiles. NaN stays,
+// as the second operand (see max_of); -0.0 + 0.0 is 0.0. A division by 6 would take
+// as long as ten multiply-adds; the product rounds once more, and not at 0 and 6.
+template <class D>
+struct Ramp {
   using V = hn::Vec<D>;
-  switch (activation) {
-    case Activation::relu6:
-      return each([](V x) { return relu6(x); });
-    case Activation::sigmoid:
-      return each([](V x) { return sigmoid(x); });
-    case Activation::hardsigmoid:
-      return each([](V x) { return hardsigmoid(x); });
-    case Activation::silu:
-      return each([](V x) { return hn::Mul(x, sigmoid(x)); });
-    case Activation::hardswish:
-      return each([](V x) { return hn::Mul(x, hardsigmoid(x)); });
-    default:
-      return;
+  using A = hn::TFromD<D>;
+
+  V shift;
+  V scale;
+  hn::Mask<D> times_x;
+
+  explicit Ramp(Activation activation)
+      : shift(hn::Set(D(), activation == Activation::relu6 ? A(0) : A(3))),
+        scale(hn::Set(D(), activation == Activation::relu6 ? A(1) : A(1) / A(6))),
+        times_x(hn::FirstN(D(), activation == Activation::hardswish ? hn::MaxLanes(D()) : 0)) {}
+
+  HWY_INLINE V operator()(V x) const {
+    const V bounded = hn::Min(hn::Set(D(), A(6)), hn::Max(hn::Zero(D()), hn::Add(x, shift)));
+    const V result = hn::Mul(bounded, scale);
+    return hn::IfThenElse(times_x, hn::Mul(result, x), result);
+  }
+};
+
+// Those that take a polynomial: a loop over memory instead of a copy of it for
+// every vector of a tile.
+template <class D, typename A = hn::TFromD<D>>
+HWY_NOINLINE void slow_activation(D d, Activation activation, A* values, int64_t count) {
+  for (int64_t i = 0; i < count; i += hn::MaxLanes(d)) {
+    const auto x = hn::Load(d, values + i);
+    const auto result = sigmoid(x);
+    hn::Store(activation == Activation::silu ? hn::Mul(x, result) : result, d, values + i);
   }
 }
 
 // Of the vectors of a tile.
 template <int kCount, class V>
 HWY_INLINE void activate_all(Activation activation, V* values) {
-  if (activation == Activation::none) return;
-  if (activation == Activation::relu) {
+  const auto each = [&](const auto& function) HWY_ATTR {
     CONVSHIP_UNROLL
-    for (int i = 0; i < kCount; ++i) values[i] = relu(values[i]);
-    return;
+    for (int i = 0; i < kCount; ++i) values[i] = function(values[i]);
+  };
+  switch (activation) {
+    case Activation::none:
+      return;
+    case Activation::relu:
+      return each([](V x) HWY_ATTR { return relu(x); });
+    case Activation::relu6:
+    case Activation::hardsigmoid:
+    case Activation::hardswish:
+      return each(Ramp<hn::DFromV<V>>(activation));
+    case Activation::sigmoid:
+    case Activation::silu:
+      break;
   }
   const hn::DFromV<V> d;
   constexpr int64_t kLanes = hn::MaxLanes(hn::DFromV<V>());
   HWY_ALIGN hn::TFromV<V> lanes[kCount * kLanes];
   CONVSHIP_UNROLL
   for (int i = 0; i < kCount; ++i) hn::Store(values[i], d, lanes + i * kLanes);
-  rarer_activation(d, activation, lanes, kCount * kLanes);
+  slow_activation(d, activation, lanes, kCount * kLanes);
   CONVSHIP_UNROLL
   for (int i = 0; i < kCount; ++i) values[i] = hn::Load(d, lanes + i * kLanes);
 }

@@ -302,7 +302,11 @@ struct WinogradBack {
   int64_t tiles() const { return t.tiles.h * t.tiles.w; }
 
   void run() const {
-    if (pools_pairs(t.pool) && !t.target.residual) {
+    const Pool& p = t.pool;
+    const bool pooled = p.size.h > 1 || p.size.w > 1 || p.stride.h > 1 || p.stride.w > 1;
+    if (!pooled && P(p, t.target, t.scratch).writes_directly()) {
+      write_tiles();
+    } else if (pools_pairs(p) && !t.target.residual) {
       pool_in_registers();
     } else {
       pool_rows();
@@ -316,6 +320,40 @@ struct WinogradBack {
     const V bias = hn::Load(d, t.bias + k * kLanes);
     CONVSHIP_UNROLL
     for (int i = 0; i < kOut * kOut; ++i) y[i] = hn::Add(y[i], bias);
+  }
+
+  // Without pooling, where channels adjoin: from registers to their place.
+  void write_tiles() const {
+    const D d;
+    const Target<A>& to = t.target;
+    const P writer(t.pool, to, t.scratch);
+    for (int64_t tile = 0; tile < tiles(); ++tile) {
+      const int64_t row = t.first_row + tile / t.tiles.w * kOut;
+      const int64_t column = tile % t.tiles.w * kOut;
+      const int64_t begin = larger(t.pool.begin - row, 0);
+      const int64_t end = smaller(t.pool.end - row, kOut);
+      const int64_t columns = smaller(t.pool.width - column, kOut);
+      const int64_t at = (row - t.pool.begin) * to.row_step + column * to.column_step;
+      for (int k = 0; k < kWinogradVectors; ++k) {
+        const int64_t exist = writer.exist(k);
+        V y[kOut * kOut];
+        results(tile, k, y);
+        const auto each = [&](const auto& visit) HWY_ATTR {
+          CONVSHIP_UNROLL
+          for (int i = 0; i < kOut * kOut; ++i) {
+            const int64_t r = i / kOut, c = i % kOut;
+            if (r < begin || r >= end || c >= columns) continue;
+            visit(y[i], at + r * to.row_step + c * to.column_step + to.starts[k]);
+          }
+        };
+        if (to.residual) {
+          each([&](V& value, int64_t place)
+                   HWY_ATTR { value = hn::Add(value, load_some(d, to.residual + place, exist)); });
+        }
+        activate_all<kOut * kOut>(to.activation, y);
+        each([&](V& value, int64_t place) HWY_ATTR { store_some(d, value, to.y + place, exist); });
+      }
+    }
   }
 
   // 2x2 windows never cross a tile.

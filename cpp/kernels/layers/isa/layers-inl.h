@@ -7,30 +7,6 @@ using FV = hn::Vec<F>;
 constexpr int64_t kF = hn::MaxLanes(F());
 constexpr int64_t kPixel = 16;
 
-// `exist` of a vector's values; memory beyond them is not touched. Masked loads
-// and stores promise that where the CPU has them.
-HWY_INLINE FV load_some(const float* from, int64_t exist) {
-  if (exist >= kF) return hn::LoadU(F(), from);
-#if HWY_MEM_OPS_MIGHT_FAULT
-  HWY_ALIGN float lanes[kF] = {};
-  for (int64_t i = 0; i < exist; ++i) lanes[i] = from[i];
-  return hn::Load(F(), lanes);
-#else
-  return hn::MaskedLoad(hn::FirstN(F(), static_cast<size_t>(exist)), F(), from);
-#endif
-}
-
-HWY_INLINE void store_some(FV value, float* to, int64_t exist) {
-  if (exist >= kF) return hn::StoreU(value, F(), to);
-#if HWY_MEM_OPS_MIGHT_FAULT
-  HWY_ALIGN float lanes[kF];
-  hn::Store(value, F(), lanes);
-  for (int64_t i = 0; i < exist; ++i) to[i] = lanes[i];
-#else
-  hn::BlendedStore(value, hn::FirstN(F(), static_cast<size_t>(exist)), F(), to);
-#endif
-}
-
 template <bool kAverage>
 void pool_windows(const PoolTask& t) {
   const F d;
@@ -99,7 +75,9 @@ HWY_INLINE FV load_weights(const int8_t* from) {
   const hn::Rebind<int32_t, F> wide;
   return hn::ConvertTo(F(), hn::PromoteTo(wide, hn::LoadU(hn::Rebind<int8_t, F>(), from)));
 }
-HWY_INLINE FV load_some_weights(const float* from, int64_t exist) { return load_some(from, exist); }
+HWY_INLINE FV load_some_weights(const float* from, int64_t exist) {
+  return load_some(F(), from, exist);
+}
 template <typename W>
 HWY_INLINE FV load_some_weights(const W* from, int64_t exist) {
   W values[kF] = {};
@@ -138,7 +116,7 @@ HWY_NOINLINE void linear_tile(const LinearTask& t, const W* weight, int64_t row,
   }
   if (f < t.features) {
     const int64_t exist = t.features - f;
-    step([&](const float* from) HWY_ATTR { return load_some(from, exist); },
+    step([&](const float* from) HWY_ATTR { return load_some(d, from, exist); },
          [&](const W* from) HWY_ATTR { return load_some_weights(from, exist); }, f);
   }
   for (int i = 0; i < kImages; ++i) {
@@ -151,7 +129,8 @@ HWY_NOINLINE void linear_tile(const LinearTask& t, const W* weight, int64_t row,
     }
     float* const y = t.y + (image + i) * t.y_step + row;
     for (int r = 0; r < kRows; r += kF) {
-      store_some(activate(t.activation, hn::Load(d, results + r)), y + r, smaller(kF, kRows - r));
+      store_some(d, activate(t.activation, hn::Load(d, results + r)), y + r,
+                 smaller(kF, kRows - r));
     }
   }
 }
@@ -199,7 +178,7 @@ HWY_INLINE int64_t copy_into_strip(const DepthwiseTask& t) {
     for (int64_t j = 0; j < begin; ++j) hn::StoreU(hn::Zero(d), d, to + j * kF);
     const float* from = t.x + y * t.x_row + t.corner.w * t.x_column;
     for (int64_t j = begin; j < end; ++j) {
-      hn::StoreU(load_some(from + j * t.x_column, t.channels), d, to + j * kF);
+      hn::StoreU(load_some(d, from + j * t.x_column, t.channels), d, to + j * kF);
     }
     for (int64_t j = end; j < columns; ++j) hn::StoreU(hn::Zero(d), d, to + j * kF);
   }
@@ -223,17 +202,13 @@ HWY_INLINE void finish_tile(const DepthwiseTask& t, FV* sum, int64_t at) {
   if (t.residual) {
     const float* residual = t.residual + at;
     for (int j = 0; j < kColumns; ++j) {
-      sum[j] = hn::Add(sum[j], load_some(residual + j * column, channels));
+      sum[j] = hn::Add(sum[j], load_some(d, residual + j * column, channels));
     }
   }
   activate_all<kColumns>(t.activation, sum);
   float* y = t.y + at;
-  if (channels >= kF) {
-    CONVSHIP_UNROLL
-    for (int j = 0; j < kColumns; ++j) hn::StoreU(sum[j], d, y + j * column);
-  } else {
-    for (int j = 0; j < kColumns; ++j) store_some(sum[j], y + j * column, channels);
-  }
+  CONVSHIP_UNROLL
+  for (int j = 0; j < kColumns; ++j) store_some(d, sum[j], y + j * column, channels);
 }
 
 // kColumns results of a row. kWhole: all channels of x's vector exist. kTaps: the
@@ -259,7 +234,7 @@ HWY_INLINE void depthwise_tile(const DepthwiseTask& t,
       for (int k = 0; k < kTaps; ++k, w += kF) weight[k] = hn::LoadU(d, w);
       CONVSHIP_UNROLL
       for (int c = 0; c < kColumns + kTaps - 1; ++c) {
-        const FV column = load_some(row + c * step, channels);
+        const FV column = load_some(d, row + c * step, channels);
         CONVSHIP_UNROLL
         for (int k = 0; k < kTaps; ++k) {
           const int j = c - k;
@@ -272,7 +247,7 @@ HWY_INLINE void depthwise_tile(const DepthwiseTask& t,
         const FV weight = hn::LoadU(d, w);
         CONVSHIP_UNROLL
         for (int j = 0; j < kColumns; ++j) {
-          sum[j] = hn::MulAdd(load_some(from + j * step, channels), weight, sum[j]);
+          sum[j] = hn::MulAdd(load_some(d, from + j * step, channels), weight, sum[j]);
         }
       }
     }
