@@ -73,10 +73,13 @@ void ChannelsInput<T>::set_rows(int64_t rows) {
 
 template <typename T>
 std::vector<int32_t> ChannelsInput<T>::offsets() const {
+  // Of each channel once: it takes a division.
+  std::vector<int64_t> channel(channels_);
+  for (int64_t c = 0; c < channels_; ++c) channel[c] = steps_.channel(c);
   std::vector<int32_t> offsets;
   offsets.reserve(channels_ * g_.kernel.h * g_.kernel.w);
   for_each_tap(channels_, g_.kernel, [&](int64_t c, int64_t i, int64_t j) {
-    offsets.push_back(static_cast<int32_t>(steps_.channel(c) + i * g_.dilation.h * steps_.h_step +
+    offsets.push_back(static_cast<int32_t>(channel[c] + i * g_.dilation.h * steps_.h_step +
                                            j * g_.dilation.w * steps_.w_step));
   });
   return offsets;

@@ -39,12 +39,22 @@ class ColumnsPack<T>::Strips {
   }
 
   std::vector<int32_t> offsets(int64_t rows) const {
-    std::vector<int32_t> result;
-    for_each_tap(channels_, g_.kernel, [&](int64_t c, int64_t i, int64_t k) {
-      for (int64_t s = 0; s < g_.pool_stride.w; ++s) {
+    const int64_t stride = g_.pool_stride.w;
+    // Of a kernel column and a phase of conv columns: divisions, which would
+    // take as long as the sums of a small image if each tap made its own.
+    std::vector<int64_t> places;
+    for (int64_t k = 0; k < g_.kernel.w; ++k) {
+      for (int64_t s = 0; s < stride; ++s) {
         const int64_t column = s * g_.stride.w + k * g_.dilation.w;
-        result.push_back(static_cast<int32_t>((c * rows + i * g_.dilation.h) * row_size() +
-                                              column % phases_ * phase_size_ + column / phases_));
+        places.push_back(column % phases_ * phase_size_ + column / phases_);
+      }
+    }
+    std::vector<int32_t> result;
+    result.reserve(channels_ * g_.kernel.h * g_.kernel.w * stride);
+    for_each_tap(channels_, g_.kernel, [&](int64_t c, int64_t i, int64_t k) {
+      const int64_t row = (c * rows + i * g_.dilation.h) * row_size();
+      for (int64_t s = 0; s < stride; ++s) {
+        result.push_back(static_cast<int32_t>(row + places[k * stride + s]));
       }
     });
     return result;

@@ -47,7 +47,7 @@ class Destination {
     to.narrow = index_.narrow ? index_.narrow + at : nullptr;
     to.wide = index_.wide ? index_.wide + at : nullptr;
     if constexpr (std::is_same_v<T, A>) {
-      if (output_.block == 1 || (lanes_ > 1 && o % output_.block == 0)) {
+      if (output_.block == 1 || lanes_ == 1 || o % output_.block == 0) {
         to.y = output_.at(n, o, begin, 0);
         to.residual = residual_.data ? residual_.at(n, o, begin, 0) : nullptr;
         to.channel_step = output_.block > 1 ? 1 : output_.c_step;

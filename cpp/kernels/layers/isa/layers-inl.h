@@ -85,6 +85,23 @@ HWY_INLINE FV load_some_weights(const W* from, int64_t exist) {
   return load_weights(values);
 }
 
+// Lanes of kCount vectors are summed, neighbour with neighbour, and so are these
+// sums, until kCount sums are left side by side in the first vectors. Two shuffles
+// serve two vectors, where a sum of one vector's lanes takes as many.
+template <int kCount, int kLanesEach>
+HWY_INLINE void sum_lanes(FV* values) {
+  if constexpr (kLanesEach > 1) {
+    const F d;
+    constexpr int kLeft = kCount > 1 ? kCount / 2 : 1;
+    CONVSHIP_UNROLL
+    for (int i = 0; i < kLeft; ++i) {
+      const FV a = values[2 * i], b = values[kCount > 1 ? 2 * i + 1 : 0];
+      values[i] = hn::Add(hn::ConcatEven(d, b, a), hn::ConcatOdd(d, b, a));
+    }
+    sum_lanes<kLeft, kLanesEach / 2>(values);
+  }
+}
+
 // kRows outputs of kImages images: features in the lanes. Whatever the tile, an
 // output is one chain of vectors, the lanes' sum and the bias, in this order.
 template <int kRows, int kImages, typename W>
@@ -119,18 +136,23 @@ HWY_NOINLINE void linear_tile(const LinearTask& t, const W* weight, int64_t row,
     step([&](const float* from) HWY_ATTR { return load_some(d, from, exist); },
          [&](const W* from) HWY_ATTR { return load_some_weights(from, exist); }, f);
   }
-  for (int i = 0; i < kImages; ++i) {
-    HWY_ALIGN float results[kRows < kF ? kF : kRows] = {};
+  FV total[kImages * kRows];
+  CONVSHIP_UNROLL
+  for (int r = 0; r < kRows; ++r) {
     CONVSHIP_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const float total = hn::GetLane(hn::SumOfLanes(d, sum[r][i]));
-      const float scaled = sizeof(W) == 1 ? total * t.scale[row + r] : total;
-      results[r] = scaled + (t.bias ? t.bias[row + r] : 0.0f);
-    }
+    for (int i = 0; i < kImages; ++i) total[i * kRows + r] = sum[r][i];
+  }
+  sum_lanes<kImages * kRows, kF>(total);
+  HWY_ALIGN float totals[kImages * kRows < kF ? kF : kImages * kRows];
+  for (int i = 0; i < kImages * kRows; i += kF) hn::Store(total[i / kF], d, totals + i);
+  for (int i = 0; i < kImages; ++i) {
     float* const y = t.y + (image + i) * t.y_step + row;
     for (int r = 0; r < kRows; r += kF) {
-      store_some(d, activate(t.activation, hn::Load(d, results + r)), y + r,
-                 smaller(kF, kRows - r));
+      const int64_t exist = smaller(kF, kRows - r);
+      FV result = load_some(d, totals + i * kRows + r, exist);
+      if (sizeof(W) == 1) result = hn::Mul(result, load_some(d, t.scale + row + r, exist));
+      if (t.bias) result = hn::Add(result, load_some(d, t.bias + row + r, exist));
+      store_some(d, activate(t.activation, result), y + r, exist);
     }
   }
 }
