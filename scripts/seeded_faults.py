@@ -51,7 +51,7 @@ FAULTS = [
           "const auto wins = hn::Or(hn::Gt(value, best), hn::IsNaN(value));\n              winner",
           "const auto wins = hn::Or(hn::Ge(value, best), hn::IsNaN(value));\n              winner"),
     Fault("hardsigmoid divides by 5", ISA + "vectors-inl.h",
-          "hn::Set(d, 3))), hn::Set(d, 6))", "hn::Set(d, 3))), hn::Set(d, 5))"),
+          ": A(1) / A(6)", ": A(1) / A(5)"),
     # Tails, tiles and bands.
     Fault("the last columns of a transposed row are dropped", ISA + "vectors-inl.h",
           "for (; q < columns; ++q) {\n    for (int64_t c = 0; c < channels; ++c) {",
@@ -109,7 +109,7 @@ FAULTS = [
           "if (f < t.features) {", "if (f + 1 < t.features) {"),
     Fault("linear: the last rows are dropped", LAYERS,
           "for (; row < t.end; ++row) linear_rows<1>(t, weight, row);", ""),
-    Fault("depthwise: padding on the left keeps what memory held", LAYERS,
+    Fault("groups: padding on the left keeps what memory held", LAYERS,
           "for (int64_t j = 0; j < begin; ++j) hn::StoreU(hn::Zero(d), d, to + j * kF);\n", "\n"),
     # Narrower numbers.
     Fault("int8: padding is level 0", ISA + "avx512_int8.cpp",

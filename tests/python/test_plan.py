@@ -196,6 +196,18 @@ class Slices(Layers):
         return self.depthwise(b[:, 1:65]) + self.depthwise(b[:, -64:])
 
 
+class SlicesOfLists(Layers):
+    """As a transformer of windows does: pieces of sizes, which are lists and no tensors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.second(self.first(x))
+        sides = a.shape[2:]
+        whole: list[int] = []
+        for size in a.shape[:-2] + sides:
+            whole.append(size)
+        return self.depthwise(a.reshape(whole))
+
+
 @pytest.mark.parametrize(
     "make",
     [Residuals, InPlaceOnShared, ListsOfUneven, PoolsOfAllKinds, Gates, Views, Shuffles, Slices],
@@ -225,7 +237,8 @@ def test_traced_graphs_are_served_too(make: Callable[[], Layers], tmp_path: Path
     check(network, model, torch.randn(3, 3, 16, 16))
 
 
-KINDS = "conv conv point act add gate cat pool norm shuffle slice chunk".split()  # noqa: SIM905
+KINDS = ["conv", "conv", "point", "act", "add", "gate", "cat", "pool", "norm"]
+KINDS += ["shuffle", "slice", "chunk"]
 
 
 def random_network(seed: int) -> nn.Module:
@@ -247,30 +260,16 @@ def random_network(seed: int) -> nn.Module:
     for step in range(draw.randint(4, 16)):
         # Mostly the latest tensors; often enough much earlier ones.
         x, c = made[-1] if draw.random() < 0.5 else draw.choice(made[-4:])
-        kind = draw.choice(
-            [
-                "conv",
-                "conv",
-                "point",
-                "act",
-                "add",
-                "gate",
-                "cat",
-                "pool",
-                "norm",
-                "shuffle",
-                "slice",
-                "chunk",
-            ]
-        )
+        kind = draw.choice(KINDS)
         out = c
         if step == 0 or (c == 3 and kind != "point"):
             kind = "conv"
         if kind in ("conv", "point"):
             out = draw.choice([16, 20, 32, c])
-            depthwise = kind == "conv" and out == c and draw.random() < 0.5
             size = 3 if kind == "conv" else 1
-            groups = c if depthwise else 1
+            groups = 1
+            if kind == "conv" and out == c and draw.random() < 0.5:
+                groups = c // draw.choice([width for width in (1, 1, 2, 4, 8) if c % width == 0])
             node = layer(nn.Conv2d(c, out, size, padding=size // 2, groups=groups), x)
         elif kind == "act":
             act = draw.choice([torch.relu, torch.sigmoid, f.silu, f.hardswish, f.relu6])
@@ -323,6 +322,13 @@ def test_random_networks_equal_eager(first: int, tmp_path: Path) -> None:
             scale = float(b.abs().max()) + 1e-3
             assert float((a - b).abs().max()) <= 2e-5 * scale, (seed, number, network.graph)
     assert served >= 8  # the smallest are left to LibTorch
+
+
+def test_slices_of_lists_are_left_to_libtorch(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    network = settle(SlicesOfLists())
+    model = shipped(network, tmp_path)
+    check(network, model, torch.randn(2, 3, 16, 16))
 
 
 class WritesIntoInput(Layers):

@@ -7,6 +7,7 @@
 #include "kernels/conv2d/destination.h"
 #include "kernels/conv2d/taps.h"
 #include "kernels/conv2d/words_input.h"
+#include "kernels/scratch.h"
 
 namespace convship::kernels::conv2d {
 namespace {
@@ -90,7 +91,7 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
   const int64_t buffer = ceil_div(destination.buffer_size(most, c.band_rows), 16) * 16;
 
   parallel.run(g.n * g.groups * c.bands * c.parts, 1, [&](int64_t begin, int64_t end) {
-    const auto memory = make_aligned<A>(scratch + buffer + input.size());
+    const auto memory = make_scratch<A>(scratch + buffer + input.size());
     A* const rows = memory.get() + scratch + buffer;
     const A* x = nullptr;
     int64_t band = -1;

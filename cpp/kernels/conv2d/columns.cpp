@@ -6,6 +6,7 @@
 #include "kernels/conv2d/destination.h"
 #include "kernels/conv2d/strip.h"
 #include "kernels/conv2d/taps.h"
+#include "kernels/scratch.h"
 
 namespace convship::kernels::conv2d {
 
@@ -138,8 +139,8 @@ void ColumnsPack<T>::run_in_planes(const Call<T>& call, const Parallel& parallel
     const Geometry& g = call.geometry;
     const int64_t in = g.image.h * g.image.w, out = g.pooled.h * g.pooled.w;
     const bool back = call.output.channels_adjoin() && call.output.block == 1;
-    const auto x = make_aligned<T>(g.n * g.c_in * in);
-    const auto y = make_aligned<T>(back ? g.n * g.c_out * out : 0);
+    const auto x = make_scratch<T>(g.n * g.c_in * in);
+    const auto y = make_scratch<T>(back ? g.n * g.c_out * out : 0);
     parallel.run(g.n * g.image.h, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t n = i / g.image.h, row = i % g.image.h;
@@ -191,7 +192,7 @@ std::vector<int64_t> ColumnsPack<T>::run(const Call<T>& call, const Parallel& pa
   const int64_t buffer = ceil_div(destination.buffer_size(block_size_, c.band_rows), 16) * 16;
 
   parallel.run(g.n * g.groups * c.bands * c.parts, 1, [&](int64_t begin, int64_t end) {
-    const auto memory = make_aligned<A>(scratch + buffer + strips.size(rows));
+    const auto memory = make_scratch<A>(scratch + buffer + strips.size(rows));
     A* const strip = memory.get() + scratch + buffer;
     int64_t staged = -1;
     for (int64_t item = begin; item < end; ++item) {

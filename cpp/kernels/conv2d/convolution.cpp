@@ -9,7 +9,7 @@
 
 #include "kernels/conv2d/channels.h"
 #include "kernels/conv2d/columns.h"
-#include "kernels/conv2d/depthwise.h"
+#include "kernels/conv2d/groups.h"
 #include "kernels/conv2d/last_run.h"
 #include "kernels/conv2d/plain_pack.h"
 #include "kernels/conv2d/winograd.h"
@@ -118,7 +118,7 @@ template <typename T>
 Family Convolution<T>::loop(const Geometry& geometry,
                             bool may_round,
                             bool channels_adjoin,
-                            bool depthwise,
+                            bool small_groups,
                             bool words) const {
   const InstructionSet& isa = instruction_set(active_instruction_set());
   const Family family = choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
@@ -126,16 +126,16 @@ Family Convolution<T>::loop(const Geometry& geometry,
                                           .may_expand = finite_,
                                           .channels_adjoin = channels_adjoin,
                                           .words = words ? rounding_.kind : Rounding::Kind::none});
-  return depthwise && family != Family::plain ? Family::depthwise : family;
+  return small_groups && !words && family != Family::plain ? Family::groups : family;
 }
 
 template <typename T>
 Family Convolution<T>::family(const Geometry& geometry, bool channels_adjoin) const {
-  const bool depthwise =
-      std::is_same_v<T, float> && channels_adjoin && DepthwisePack::serves(geometry);
   const InstructionSet& isa = instruction_set(active_instruction_set());
+  const bool small_groups =
+      std::is_same_v<T, float> && channels_adjoin && GroupsPack::serves(geometry, isa);
   const bool rounded = words(isa, geometry, channels_adjoin ? kChannelBlock : 1) != nullptr;
-  return loop(geometry, may_round(), channels_adjoin, depthwise, rounded);
+  return loop(geometry, may_round(), channels_adjoin, small_groups, rounded);
 }
 
 template <typename T>
@@ -163,12 +163,12 @@ template <typename T>
 void Convolution<T>::run_call(const Call<T>& call, const Parallel& parallel) const {
   const int number = active_instruction_set();
   const InstructionSet& isa = instruction_set(number);
-  bool depthwise = false;
-  if constexpr (std::is_same_v<T, float>) depthwise = DepthwisePack::serves(call);
+  bool small_groups = false;
+  if constexpr (std::is_same_v<T, float>) small_groups = GroupsPack::serves(call, isa);
   const bool rounded = !call.index && words(isa, call.geometry, call.input.block) != nullptr;
   const auto pack = [&](bool may_round) -> const Pack<T>& {
     const Family family =
-        loop(call.geometry, may_round, call.output.channels_adjoin(), depthwise, rounded);
+        loop(call.geometry, may_round, call.output.channels_adjoin(), small_groups, rounded);
     note_run(isa, family);
     return packs_->get(number, family, [&] { return make_pack(isa, family); });
   };
@@ -196,8 +196,8 @@ std::unique_ptr<Pack<T>> Convolution<T>::make_pack(const InstructionSet& isa, Fa
     return std::make_unique<ColumnsPack<T>>(loops, shape_, weight_, bias_);
   }
   if constexpr (std::is_same_v<T, float>) {
-    if (family == Family::depthwise) {
-      return std::make_unique<DepthwisePack>(isa, shape_, weight_, bias_);
+    if (family == Family::groups) {
+      return std::make_unique<GroupsPack>(isa, shape_, weight_, bias_);
     }
     if (family == Family::words_bfloat16 || family == Family::words_int8) {
       const WordLoops* loops = family == Family::words_int8 ? int8_loops(isa) : bfloat16_loops(isa);

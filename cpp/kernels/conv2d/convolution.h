@@ -98,11 +98,11 @@ class Convolution {
   bool may_round() const;
   // The loops over words that serve such calls, or null.
   const WordLoops* words(const InstructionSet& isa, const Geometry& geometry, int64_t block) const;
-  // depthwise: that loop serves, if any over vectors does.
+  // small_groups: that loop serves, if any over vectors does.
   Family loop(const Geometry& geometry,
               bool may_round,
               bool channels_adjoin,
-              bool depthwise,
+              bool small_groups,
               bool words) const;
   // The input is as the loops want it.
   void run_call(const Call<T>& call, const Parallel& parallel) const;

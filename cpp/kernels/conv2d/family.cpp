@@ -1,5 +1,7 @@
 #include "kernels/conv2d/family.h"
 
+#include "kernels/conv2d/tasks.h"
+
 namespace convship::kernels::conv2d {
 
 const char* family_name(Family family) {
@@ -16,8 +18,8 @@ const char* family_name(Family family) {
       return "winograd 4x4, 3x3";
     case Family::winograd_2x2_5x5:
       return "winograd 2x2, 5x5";
-    case Family::depthwise:
-      return "depthwise";
+    case Family::groups:
+      return "groups";
     case Family::words_bfloat16:
       return "channels, bfloat16";
     case Family::words_int8:
@@ -54,8 +56,14 @@ double cost(const Geometry& g, int64_t out, int64_t points) {
   return static_cast<double>(points) * (static_cast<double>(tiles) + kWeightsInTiles);
 }
 
+// Output channels that a loop of `vectors` at a time sums, for each that exists.
+double padding_of(const Geometry& g, int64_t lanes, int64_t vectors) {
+  const int64_t out = g.c_out / g.groups, step = lanes * vectors;
+  return static_cast<double>((out + step - 1) / step * step) / static_cast<double>(out);
+}
+
 // Plain where none is faster than a direct sum.
-Family fastest_winograd(const Geometry& g) {
+Family fastest_winograd(const Geometry& g, int64_t lanes) {
   const int64_t k = g.kernel.h;
   if (g.kernel.w != k || (k != 3 && k != 5) || g.stride.h != 1 || g.stride.w != 1 ||
       g.dilation.h != 1 || g.dilation.w != 1 || g.c_out / g.groups < 16) {
@@ -72,9 +80,9 @@ Family fastest_winograd(const Geometry& g) {
       {Family::winograd_2x2_5x5, 5, 2, 36},
   };
   Family best = Family::plain;
-  double least = cost(g, 1, k * k);
+  double least = cost(g, 1, k * k) * padding_of(g, lanes, 1);
   for (const Variant& v : kVariants) {
-    const double c = cost(g, v.out, v.points);
+    const double c = cost(g, v.out, v.points) * padding_of(g, lanes, kWinogradVectors);
     if (v.taps == k && channels >= fewest_channels(v.family) && c < least) {
       best = v.family;
       least = c;
@@ -148,7 +156,7 @@ Family choose(const Geometry& g, const Choice& choice) {
   }
   // A transform of infinite weights is NaN, where their sum may be infinite.
   if (choice.may_round && choice.may_expand) {
-    const Family family = fastest_winograd(g);
+    const Family family = fastest_winograd(g, choice.lanes);
     if (family != Family::plain) return family;
   }
   // Columns are written one value at a time where channels adjoin (measured).

@@ -14,7 +14,7 @@ enum class Family {
   winograd_2x2_3x3,
   winograd_4x4_3x3,
   winograd_2x2_5x5,
-  depthwise,  // instead of another direct loop, where channels adjoin in memory
+  groups,  // of few channels; instead of another direct loop, where channels adjoin in memory
   words_bfloat16,
   words_int8,
 };

@@ -224,6 +224,7 @@ struct WinogradProduct {
   const A* u;        // [point][block][channel][kWinogradVectors * lanes]
   int64_t u_point_step;
   A* m;  // [block][point][tile][kWinogradVectors * lanes]
+  int64_t m_point_step;
   int64_t blocks;
   int64_t points;
   bool prefetch;  // u comes from far away
@@ -233,6 +234,7 @@ struct WinogradProduct {
 template <typename A>
 struct WinogradOutput {
   const A* m;  // [point][tile][kWinogradVectors * lanes]
+  int64_t m_point_step;
   Pair tiles;
   int64_t first_row;  // conv row of the strip's first tile
   const A* bias;      // [kWinogradVectors * lanes]

@@ -9,6 +9,7 @@
 #include "kernels/conv2d/cut.h"
 #include "kernels/conv2d/strip.h"
 #include "kernels/instruction_set.h"
+#include "kernels/scratch.h"
 
 namespace convship::kernels::conv2d {
 namespace {
@@ -111,7 +112,7 @@ class Backward {
 
   void weight_of(int64_t o) {
     List list(g_);
-    const auto sum = make_aligned<T>(weight_size_);
+    const auto sum = make_scratch<T>(weight_size_);
     std::fill_n(sum.get(), weight_size_, T(0));
     T bias = 0;
     for (int64_t n = 0; n < g_.n; ++n) {
@@ -153,7 +154,7 @@ class Backward {
 
   void images(int64_t begin, int64_t end) {
     List list(g_);
-    const auto image = make_aligned<T>(image_size_);
+    const auto image = make_scratch<T>(image_size_);
     for (int64_t n = begin; n < end; ++n) {
       std::fill_n(image.get(), image_size_, T(0));
       for (int64_t o = 0; o < g_.c_out; ++o) {

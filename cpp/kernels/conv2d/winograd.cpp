@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/conv2d/strip.h"
+#include "kernels/scratch.h"
 
 namespace convship::kernels::conv2d {
 namespace {
@@ -155,11 +156,13 @@ class WinogradPack<T>::Run {
       : p_(pack), call_(call), g_(call.geometry), destination_(call, pack.lanes_), unsafe_(g_.n) {
     const int64_t out = p_.tile_.out;
     tiles_w_ = ceil_div(g_.conv.w, out);
-    // Tiles in flight: v near half a megabyte where the weights stay in the
-    // cache, else as many as share one reading of the weights.
-    const int64_t tile_bytes = p_.tile_.points() * p_.channels_ * sizeof(A);
-    const int64_t v_bytes = p_.pass_blocks_ == 1 && p_.blocks_ > 1 ? 512 << 10 : 4 << 20;
-    const int64_t rows = std::max<int64_t>(1, v_bytes / (tile_bytes * tiles_w_)) * out;
+    // Tiles in flight: v and a block's products in half of the cache where the
+    // weights stay there, else as many as share one reading of the weights.
+    const bool stay = p_.pass_blocks_ == 1;
+    const int64_t values = p_.channels_ + (stay ? p_.block_size() : 0);
+    const int64_t bytes = stay ? second_level_cache() / 2 : 4 << 20;
+    const int64_t row_bytes = p_.tile_.points() * values * tiles_w_ * sizeof(A);
+    const int64_t rows = std::max<int64_t>(1, bytes / row_bytes) * out;
     band_rows_ = std::clamp<int64_t>(rows / g_.pool_stride.h, 1, g_.pooled.h);
     // Two pooled rows of a tile belong together.
     if (2 * g_.pool_stride.h == out && band_rows_ > 1) band_rows_ += band_rows_ % 2;
@@ -212,13 +215,14 @@ class WinogradPack<T>::Run {
             {ceil_div(last - first, out), tiles_w_}};
   }
 
-  // One cache line more than a power of two may be: the points of a tile are
-  // written at once, and must not fall into the same sets of the cache.
-  int64_t point_step(const Strip& s) const { return s.tile_count() * p_.channels_ + 16; }
+  // Of v, with as many values a tile as input channels, and of m. One cache line
+  // more than a power of two may be: the points of a tile are written or read at
+  // once, and must not fall into the same sets of the cache.
+  static int64_t point_step(const Strip& s, int64_t values) { return s.tile_count() * values + 16; }
 
   void strips(int64_t begin, int64_t end, const Parallel& parallel) {
     const Strip largest{0, 0, 0, 0, 0, {tiles_h_most_, tiles_w_}};
-    const auto v = make_aligned<A>(p_.tile_.points() * point_step(largest));
+    const auto v = make_scratch<A>(p_.tile_.points() * point_step(largest, p_.channels_));
     for (int64_t number = begin; number < end; ++number) {
       const Strip s = strip(number);
       if (unsafe_[s.n]) continue;
@@ -237,14 +241,14 @@ class WinogradPack<T>::Run {
     const int64_t reach = p_.tile_.reach(), out = p_.tile_.out;
     const int64_t rows = (s.tiles.h - 1) * out + reach, columns = (s.tiles.w - 1) * out + reach;
     const int64_t top = s.first_row - g_.padding.h;
-    AlignedArray<A> scratch = make_aligned<A>(rows * columns * p_.lanes_);
+    const auto scratch = make_scratch<A>(rows * columns * p_.lanes_);
     WinogradInput<A> task{};
     task.source.image = g_.image;
     task.source.top = top;
     task.source.left = -g_.padding.w;
     task.tiles = s.tiles;
     task.v = v;
-    task.point_step = point_step(s);
+    task.point_step = point_step(s, p_.channels_);
     task.scratch = scratch.get();
     const int64_t c = s.group * p_.shape_.channels;
     if constexpr (std::is_same_v<T, A>) {
@@ -264,7 +268,7 @@ class WinogradPack<T>::Run {
     }
     // Anything else as a dense copy of the strip, a vector of channels at a time.
     const auto strip = conv2d::Strip::like(false, p_.lanes_, rows, columns);
-    const auto copy = make_aligned<A>(strip.size);
+    const auto copy = make_scratch<A>(strip.size);
     for (int64_t vector = from; vector < to; ++vector) {
       const int64_t first = vector * p_.lanes_;
       conv2d::Strip some = strip;
@@ -290,10 +294,11 @@ class WinogradPack<T>::Run {
     const int64_t points = p_.tile_.points(), slice = p_.channels_ * p_.block_size();
     const int64_t passes = ceil_div(p_.blocks_, p_.pass_blocks_);
     const int64_t all = passes * p_.pass_blocks_;
-    const int64_t m_size = points * s.tile_count() * p_.block_size();
+    const int64_t m_size = points * point_step(s, p_.block_size());
     const int64_t most_blocks = by_block ? to - from : p_.pass_blocks_;
-    const auto m = make_aligned<A>(most_blocks * m_size);
+    const auto m = make_scratch<A>(most_blocks * m_size);
     WinogradOutput<A> back{};
+    back.m_point_step = point_step(s, p_.block_size());
     back.tiles = s.tiles;
     back.first_row = s.first_row;
     back.pool = {g_.conv,         g_.pooled.w, g_.pool_size, g_.pool_stride,
@@ -301,16 +306,17 @@ class WinogradPack<T>::Run {
     const int64_t out = p_.tile_.out;
     const int64_t rows = s.tiles.h * out * row_scratch(back.pool, s.tiles.w * out, p_.block_size());
     const int64_t scratch_size = rows + pooling_scratch(back.pool, p_.block_size());
-    const auto memory = make_aligned<A>(ceil_div(scratch_size, 16) * 16 +
+    const auto memory = make_scratch<A>(ceil_div(scratch_size, 16) * 16 +
                                         destination_.buffer_size(p_.block_size(), band_rows_));
     back.scratch = memory.get();
     A* const buffer = memory.get() + ceil_div(scratch_size, 16) * 16;
     WinogradProduct<A> product{};
     product.v = v;
-    product.v_point_step = point_step(s);
+    product.v_point_step = point_step(s, p_.channels_);
     product.tiles = s.tile_count();
     product.channels = p_.channels_;
     product.m = m.get();
+    product.m_point_step = point_step(s, p_.block_size());
     product.points = points;
     product.prefetch = p_.pass_blocks_ > 1;
     for (int64_t i = by_block ? 0 : from; i < (by_block ? 1 : to); ++i) {

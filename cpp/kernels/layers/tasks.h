@@ -63,8 +63,10 @@ struct LinearTask {
   conv2d::Activation activation;
 };
 
-// One vector of channels of one image, each channel with a kernel of its own.
-struct DepthwiseTask {
+// One vector of channels of one image: groups of `width` channels, a power
+// of two and at most the vector, of which each output sees those of its own group.
+struct GroupsTask {
+  int64_t width;
   const float* x;  // the first pixel of the image
   int64_t x_row;
   int64_t x_column;
@@ -82,7 +84,7 @@ struct DepthwiseTask {
   conv2d::Pair dilation;
   conv2d::Pair size;    // of the result
   int64_t channels;     // of the vector that exist
-  const float* weight;  // [kernel.h * kernel.w][lanes]
+  const float* weight;  // [kernel.h * kernel.w][width][lanes]
   const float* bias;    // [lanes]
   conv2d::Activation activation;
 };
@@ -91,7 +93,7 @@ struct LayerLoops {
   void (*pool)(const PoolTask&);
   void (*map)(const MapTask&);
   void (*linear)(const LinearTask&);
-  void (*depthwise)(const DepthwiseTask&);
+  void (*groups)(const GroupsTask&);
 };
 
 }  // namespace convship::kernels

@@ -197,7 +197,8 @@ bool Part::split(Node* node) {
 
 // input, dimension, begin, end, step
 bool Part::slice(Node* node) {
-  if (constant_int(node->input(4)) != 1) return false;
+  constexpr std::size_t kOfTensor = 5;  // inputs; lists and strings have slices too
+  if (node->inputs().size() != kOfTensor || constant_int(node->input(4)) != 1) return false;
   const bool from_first = is_none(node->input(2)) || constant_int(node->input(2)) == 0;
   const bool to_last = is_none(node->input(3)) ||
                        constant_int(node->input(3)) == std::numeric_limits<int64_t>::max();

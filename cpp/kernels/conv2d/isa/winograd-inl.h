@@ -214,7 +214,7 @@ struct WinogradGemm {
       for (int64_t b = 0; b < t.blocks; ++b) {
         const A* u = t.u + point * t.u_point_step + b * slice;
         const A* v = t.v + point * t.v_point_step;
-        A* m = t.m + (b * t.points + point) * t.tiles * kBlock;
+        A* m = t.m + (b * t.points + point) * t.m_point_step;
         const A* ahead = b + 1 < t.blocks ? u + slice : t.u + (point + 1) * t.u_point_step;
         const int64_t share = (slice + numbers - 1) / numbers;
         for (int64_t i = 0; i < numbers; ++i) {
@@ -316,7 +316,7 @@ struct WinogradBack {
   // A tile's conv results, bias added.
   HWY_INLINE void results(int64_t tile, int k, V* y) const {
     const D d;
-    W::tile_results(t.m + tile * kBlock + k * kLanes, tiles() * kBlock, y);
+    W::tile_results(t.m + tile * kBlock + k * kLanes, t.m_point_step, y);
     const V bias = hn::Load(d, t.bias + k * kLanes);
     CONVSHIP_UNROLL
     for (int i = 0; i < kOut * kOut; ++i) y[i] = hn::Add(y[i], bias);
@@ -336,6 +336,7 @@ struct WinogradBack {
       const int64_t at = (row - t.pool.begin) * to.row_step + column * to.column_step;
       for (int k = 0; k < kWinogradVectors; ++k) {
         const int64_t exist = writer.exist(k);
+        if (exist == 0) break;
         V y[kOut * kOut];
         results(tile, k, y);
         const auto each = [&](const auto& visit) HWY_ATTR {

@@ -1,4 +1,4 @@
-// Pooling, elementwise layers, linear and depthwise layers over vectors of
+// Pooling, elementwise layers, linear layers and groups over vectors of
 // floats. Included once by each file that is compiled for an instruction set of
 // its own.
 
@@ -186,7 +186,7 @@ void linear_layer(const LinearTask& t) {
 
 // The rows and columns under a result, side by side and with zeros for what is
 // outside of the image. Returns the columns of a row.
-HWY_INLINE int64_t copy_into_strip(const DepthwiseTask& t) {
+HWY_INLINE int64_t copy_into_strip(const GroupsTask& t) {
   const F d;
   const int64_t rows = (t.size.h - 1) * t.stride.h + (t.kernel.h - 1) * t.dilation.h + 1;
   const int64_t columns = (t.size.w - 1) * t.stride.w + (t.kernel.w - 1) * t.dilation.w + 1;
@@ -209,7 +209,7 @@ HWY_INLINE int64_t copy_into_strip(const DepthwiseTask& t) {
 
 // What is summed: rows and columns of an image, or of a strip, which has all
 // channels of a vector.
-struct DepthwiseSource {
+struct GroupsSource {
   const float* x;
   int64_t row;
   int64_t column;
@@ -218,7 +218,7 @@ struct DepthwiseSource {
 // Residual, activation and the way out. Decided once for all columns: beside so
 // few multiplications a decision each would show.
 template <int kColumns>
-HWY_INLINE void finish_tile(const DepthwiseTask& t, FV* sum, int64_t at) {
+HWY_INLINE void finish_tile(const GroupsTask& t, FV* sum, int64_t at) {
   const F d;
   const int64_t column = t.y_column, channels = t.channels;
   if (t.residual) {
@@ -233,14 +233,43 @@ HWY_INLINE void finish_tile(const DepthwiseTask& t, FV* sum, int64_t at) {
   for (int j = 0; j < kColumns; ++j) store_some(d, sum[j], y + j * column, channels);
 }
 
+// Calls visit(Constant<k>) for k in [0, kCount).
+template <int k>
+struct Constant {
+  static constexpr int value = k;
+};
+template <int kCount, class Visit>
+HWY_INLINE void for_constants(const Visit& visit) {
+  if constexpr (kCount > 0) {
+    for_constants<kCount - 1>(visit);
+    visit(Constant<kCount - 1>());
+  }
+}
+
+// Channel k of each group of kWidth in all lanes of its group; x is what lies at
+// `from`.
+template <int kWidth, int k>
+HWY_INLINE FV of_group(FV x, const float* from) {
+  if constexpr (kWidth == 1) {
+    return x;
+  } else if constexpr (kWidth == kF) {
+    return hn::Set(F(), from[k]);
+  } else if constexpr (kWidth == 2) {
+    return k == 0 ? hn::DupEven(x) : hn::DupOdd(x);
+  } else if constexpr (kWidth == 4) {
+    return hn::Broadcast<k>(x);  // within blocks of four
+  } else {
+    HWY_ALIGN int32_t lanes[kF];
+    for (int i = 0; i < kF; ++i) lanes[i] = i / kWidth * kWidth + k;
+    return hn::TableLookupLanes(x, hn::SetTableIndices(F(), lanes));
+  }
+}
+
 // kColumns results of a row. kWhole: all channels of x's vector exist. kTaps: the
 // kernel's width where neighbouring results look at neighbouring columns, so
 // that a column is loaded once for all of them; else 0.
-template <bool kWhole, int kTaps, int kColumns>
-HWY_INLINE void depthwise_tile(const DepthwiseTask& t,
-                               const DepthwiseSource& source,
-                               int64_t p,
-                               int64_t q) {
+template <bool kWhole, int kWidth, int kTaps, int kColumns>
+HWY_INLINE void groups_tile(const GroupsTask& t, const GroupsSource& source, int64_t p, int64_t q) {
   const F d;
   const int64_t step = t.stride.w * source.column;
   const int64_t channels = kWhole ? kF : t.channels;
@@ -251,25 +280,35 @@ HWY_INLINE void depthwise_tile(const DepthwiseTask& t,
   const float* w = t.weight;
   for (int64_t i = 0; i < t.kernel.h; ++i, row += t.dilation.h * source.row) {
     if constexpr (kTaps > 0) {
-      FV weight[kTaps];
+      FV weight[kTaps * kWidth];
       CONVSHIP_UNROLL
-      for (int k = 0; k < kTaps; ++k, w += kF) weight[k] = hn::LoadU(d, w);
+      for (int k = 0; k < kTaps * kWidth; ++k, w += kF) weight[k] = hn::LoadU(d, w);
       CONVSHIP_UNROLL
       for (int c = 0; c < kColumns + kTaps - 1; ++c) {
         const FV column = load_some(d, row + c * step, channels);
-        CONVSHIP_UNROLL
-        for (int k = 0; k < kTaps; ++k) {
-          const int j = c - k;
-          if (j >= 0 && j < kColumns) sum[j] = hn::MulAdd(column, weight[k], sum[j]);
-        }
+        for_constants<kWidth>([&](auto channel) HWY_ATTR {
+          const FV value = of_group<kWidth, channel.value>(column, row + c * step);
+          CONVSHIP_UNROLL
+          for (int k = 0; k < kTaps; ++k) {
+            const int j = c - k;
+            if (j < 0 || j >= kColumns) continue;
+            sum[j] = hn::MulAdd(value, weight[k * kWidth + channel.value], sum[j]);
+          }
+        });
       }
     } else {
       const float* from = row;
-      for (int64_t k = 0; k < t.kernel.w; ++k, from += t.dilation.w * source.column, w += kF) {
-        const FV weight = hn::LoadU(d, w);
+      for (int64_t k = 0; k < t.kernel.w; ++k, from += t.dilation.w * source.column) {
+        FV weight[kWidth];
+        CONVSHIP_UNROLL
+        for (int c = 0; c < kWidth; ++c, w += kF) weight[c] = hn::LoadU(d, w);
         CONVSHIP_UNROLL
         for (int j = 0; j < kColumns; ++j) {
-          sum[j] = hn::MulAdd(load_some(d, from + j * step, channels), weight, sum[j]);
+          const FV column = load_some(d, from + j * step, channels);
+          for_constants<kWidth>([&](auto channel) HWY_ATTR {
+            const FV value = of_group<kWidth, channel.value>(column, from + j * step);
+            sum[j] = hn::MulAdd(value, weight[channel.value], sum[j]);
+          });
         }
       }
     }
@@ -278,44 +317,63 @@ HWY_INLINE void depthwise_tile(const DepthwiseTask& t,
 }
 
 // What is left of a row, at most kColumns results.
-template <bool kWhole, int kTaps, int kColumns>
-HWY_INLINE void depthwise_rest(const DepthwiseTask& t,
-                               const DepthwiseSource& source,
-                               int64_t p,
-                               int64_t q) {
+template <bool kWhole, int kWidth, int kTaps, int kColumns>
+HWY_INLINE void groups_rest(const GroupsTask& t, const GroupsSource& source, int64_t p, int64_t q) {
   if constexpr (kColumns > 1) {
     if (t.size.w - q < kColumns) {
-      return depthwise_rest<kWhole, kTaps, kColumns - 1>(t, source, p, q);
+      return groups_rest<kWhole, kWidth, kTaps, kColumns - 1>(t, source, p, q);
     }
   }
-  depthwise_tile<kWhole, kTaps, kColumns>(t, source, p, q);
+  groups_tile<kWhole, kWidth, kTaps, kColumns>(t, source, p, q);
 }
 
-template <bool kWhole, int kTaps>
-void depthwise_rows(const DepthwiseTask& t, const DepthwiseSource& source) {
+template <bool kWhole, int kWidth, int kTaps>
+HWY_NOINLINE void groups_rows(const GroupsTask& t, const GroupsSource& source) {
   for (int64_t p = 0; p < t.size.h; ++p) {
     int64_t q = 0;
-    for (; q + 8 <= t.size.w; q += 8) depthwise_tile<kWhole, kTaps, 8>(t, source, p, q);
-    if (q < t.size.w) depthwise_rest<kWhole, kTaps, 7>(t, source, p, q);
+    for (; q + 8 <= t.size.w; q += 8) groups_tile<kWhole, kWidth, kTaps, 8>(t, source, p, q);
+    if (q < t.size.w) groups_rest<kWhole, kWidth, kTaps, 7>(t, source, p, q);
   }
 }
 
-template <bool kWhole>
-void depthwise_sums(const DepthwiseTask& t, const DepthwiseSource& source) {
+template <bool kWhole, int kWidth>
+void groups_sums(const GroupsTask& t, const GroupsSource& source) {
   const bool adjoin = t.stride.w == t.dilation.w;
-  if (adjoin && t.kernel.w == 3) return depthwise_rows<kWhole, 3>(t, source);
-  if (adjoin && t.kernel.w == 5) return depthwise_rows<kWhole, 5>(t, source);
-  depthwise_rows<kWhole, 0>(t, source);
+  // With more channels the weights of a kernel row are too many for registers.
+  if constexpr (kWidth <= 4) {
+    if (adjoin && t.kernel.w == 3) return groups_rows<kWhole, kWidth, 3>(t, source);
+  }
+  if constexpr (kWidth == 1) {
+    if (adjoin && t.kernel.w == 5) return groups_rows<kWhole, kWidth, 5>(t, source);
+  }
+  groups_rows<kWhole, kWidth, 0>(t, source);
 }
 
-void depthwise_layer(const DepthwiseTask& t) {
-  if (t.strip) {
-    return depthwise_sums<true>(t, {t.strip, copy_into_strip(t) * kF, kF});
-  }
+template <int kWidth>
+void groups_of(const GroupsTask& t) {
+  if (t.strip) return groups_sums<true, kWidth>(t, {t.strip, copy_into_strip(t) * kF, kF});
   const float* first = t.x + t.corner.h * t.x_row + t.corner.w * t.x_column;
-  const DepthwiseSource image{first, t.x_row, t.x_column};
-  t.channels == kF ? depthwise_sums<true>(t, image) : depthwise_sums<false>(t, image);
+  const GroupsSource image{first, t.x_row, t.x_column};
+  if (kWidth == kF || t.channels == kF) return groups_sums<true, kWidth>(t, image);
+  groups_sums<false, kWidth>(t, image);
+}
+
+void groups_layer(const GroupsTask& t) {
+  switch (t.width) {
+    case 1:
+      return groups_of<1>(t);
+    case 2:
+      return groups_of<2>(t);
+    case 4:
+      return groups_of<4>(t);
+    case 8:
+      if constexpr (kF >= 8) groups_of<8>(t);
+      return;
+    case 16:
+      if constexpr (kF >= 16) groups_of<16>(t);
+      return;
+  }
 }
 
 constexpr LayerLoops kLayerLoops = {
-    .pool = pool_layer, .map = map_layer, .linear = linear_layer, .depthwise = depthwise_layer};
+    .pool = pool_layer, .map = map_layer, .linear = linear_layer, .groups = groups_layer};

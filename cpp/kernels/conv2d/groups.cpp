@@ -1,8 +1,9 @@
-#include "kernels/conv2d/depthwise.h"
+#include "kernels/conv2d/groups.h"
 
 #include <algorithm>
 
 #include "kernels/conv2d/cut.h"
+#include "kernels/scratch.h"
 
 namespace convship::kernels::conv2d {
 namespace {
@@ -14,46 +15,50 @@ bool vectors_adjoin(const View<const float>& view, int64_t lanes) {
 
 }  // namespace
 
-bool DepthwisePack::serves(const Geometry& g) {
-  return g.groups == g.c_in && g.c_out == g.c_in && g.c_in > 1 && g.pool_size.h == 1 &&
-         g.pool_size.w == 1 && g.pool_stride.h == 1 && g.pool_stride.w == 1;
+bool GroupsPack::serves(const Geometry& g, const InstructionSet& isa) {
+  const int64_t width = g.c_in / g.groups;
+  return g.c_in > 1 && g.c_out == g.c_in && width <= isa.single.lanes &&
+         isa.single.lanes % width == 0 && g.pool_size.h == 1 && g.pool_size.w == 1 &&
+         g.pool_stride.h == 1 && g.pool_stride.w == 1;
 }
 
-bool DepthwisePack::serves(const Call<float>& call) {
+bool GroupsPack::serves(const Call<float>& call, const InstructionSet& isa) {
   const auto same_steps = [](const auto& a, const auto& b) {
     return a.n_step == b.n_step && a.c_step == b.c_step && a.h_step == b.h_step &&
            a.w_step == b.w_step && a.block == b.block;
   };
   const View<const float> output{call.output.data,   call.output.n_step, call.output.c_step,
                                  call.output.h_step, call.output.w_step, call.output.block};
-  return serves(call.geometry) && !call.index && vectors_adjoin(call.input, kChannelBlock) &&
+  return serves(call.geometry, isa) && !call.index && vectors_adjoin(call.input, kChannelBlock) &&
          vectors_adjoin(output, kChannelBlock) &&
          (!call.residual.data || same_steps(call.residual, output));
 }
 
-DepthwisePack::DepthwisePack(const InstructionSet& isa,
-                             const WeightShape& shape,
-                             const float* weight,
-                             const float* bias)
-    : loops_(isa.layers), lanes_(isa.single.lanes) {
+GroupsPack::GroupsPack(const InstructionSet& isa,
+                       const WeightShape& shape,
+                       const float* weight,
+                       const float* bias)
+    : loops_(isa.layers), lanes_(isa.single.lanes), width_(shape.channels) {
   const int64_t taps = shape.kernel.h * shape.kernel.w;
   const int64_t padded = ceil_div(shape.c_out, lanes_) * lanes_;
-  weight_ = make_aligned<float>(padded * taps);
+  weight_ = make_aligned<float>(padded * taps * width_);
   bias_ = make_aligned<float>(padded);
-  for (int64_t c = 0; c < padded; ++c) {
-    const bool exists = c < shape.c_out;
-    bias_[c] = bias && exists ? bias[c] + 0.0f : 0.0f;  // never -0.0
-    for (int64_t k = 0; k < taps; ++k) {
-      weight_[(c / lanes_ * taps + k) * lanes_ + c % lanes_] = exists ? weight[c * taps + k] : 0;
+  for (int64_t o = 0; o < padded; ++o) {
+    const bool exists = o < shape.c_out;
+    bias_[o] = bias && exists ? bias[o] + 0.0f : 0.0f;  // never -0.0
+    for (int64_t i = 0; i < width_ * taps; ++i) {
+      const int64_t channel = i / taps, tap = i % taps;
+      const int64_t place = ((o / lanes_ * taps + tap) * width_ + channel) * lanes_ + o % lanes_;
+      weight_[place] = exists ? weight[o * width_ * taps + i] : 0;
     }
   }
 }
 
-std::vector<int64_t> DepthwisePack::run(const Call<float>& call, const Parallel& parallel) const {
+std::vector<int64_t> GroupsPack::run(const Call<float>& call, const Parallel& parallel) const {
   const Geometry& g = call.geometry;
   const int64_t vectors = ceil_div(g.c_in, lanes_);
   const int64_t taps = g.kernel.h * g.kernel.w;
-  DepthwiseTask base{};
+  GroupsTask base{};
   base.x_row = call.input.h_step;
   base.x_column = call.input.w_step;
   base.y_row = call.output.h_step;
@@ -61,6 +66,7 @@ std::vector<int64_t> DepthwisePack::run(const Call<float>& call, const Parallel&
   base.kernel = g.kernel;
   base.stride = g.stride;
   base.dilation = g.dilation;
+  base.width = width_;
   base.activation = call.activation;
   base.image = g.image;
   const bool padded = g.padding.h > 0 || g.padding.w > 0;
@@ -74,16 +80,16 @@ std::vector<int64_t> DepthwisePack::run(const Call<float>& call, const Parallel&
   const int64_t bands =
       std::max(few ? std::min<int64_t>(g.conv.h, 4) : 1, ceil_div(g.conv.h, rows_in_cache));
   const int64_t rows = ceil_div(g.conv.h, bands);
-  const double operations = 2.0 * static_cast<double>(taps * lanes_ * rows * g.conv.w);
+  const double operations = 2.0 * static_cast<double>(taps * width_ * lanes_ * rows * g.conv.w);
   constexpr double kWorthAThread = 4e4;
   const auto grain = static_cast<int64_t>(std::clamp(kWorthAThread / operations, 1.0, 1e6));
   parallel.run(g.n * vectors * bands, grain, [&](int64_t begin, int64_t end) {
-    const auto strip = make_aligned<float>(padded ? rows_under(rows, g) * columns * lanes_ : 0);
+    const auto strip = make_scratch<float>(padded ? rows_under(rows, g) * columns * lanes_ : 0);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / bands / vectors, c = item / bands % vectors * lanes_;
       const int64_t first = item % bands * rows;
       if (first >= g.conv.h) continue;
-      DepthwiseTask task = base;
+      GroupsTask task = base;
       task.size = {std::min(rows, g.conv.h - first), g.conv.w};
       task.corner = {first * g.stride.h - g.padding.h, -g.padding.w};
       task.channels = std::min(lanes_, g.c_in - c);
@@ -91,9 +97,9 @@ std::vector<int64_t> DepthwisePack::run(const Call<float>& call, const Parallel&
       task.strip = padded ? strip.get() : nullptr;
       task.y = call.output.at(n, c, first, 0);
       task.residual = call.residual.data ? call.residual.at(n, c, first, 0) : nullptr;
-      task.weight = weight_.get() + c * taps;
+      task.weight = weight_.get() + c * taps * width_;
       task.bias = bias_.get() + c;
-      loops_.depthwise(task);
+      loops_.groups(task);
     }
   });
   return {};
