@@ -33,17 +33,20 @@ bool is_pointwise(const Geometry& g) {
          g.padding.h == 0 && g.padding.w == 0;
 }
 
-// A pointwise layer sees no rows, so they may be as long as suits the tiles of
-// the loops best: a divisor of the pixels that fills tiles of `tile` columns.
+// A pointwise layer sees no rows, so they may be as long as suits the loops: a
+// divisor of the pixels that fills tiles of `tile` columns, and leaves threads
+// enough rows to share.
 Pair regrouped(Pair image, int64_t tile) {
   const int64_t pixels = image.h * image.w;
   Pair best = image;
   double most = 0;
   for (int64_t w = 1; w <= pixels; ++w) {
     if (pixels % w != 0) continue;
+    constexpr double kEnoughRows = 32, kOneRow = 0.9;
+    const double rows = std::min(1.0, static_cast<double>(pixels / w) / kEnoughRows);
     const double tiles = static_cast<double>((w + tile - 1) / tile * tile);
-    const double use = static_cast<double>(w) / tiles;
-    if (use > most + 1e-9) {
+    const double use = static_cast<double>(w) / tiles * (kOneRow + (1 - kOneRow) * rows);
+    if (use > most - 1e-9) {
       most = use;
       best = {pixels / w, w};
     }

@@ -133,6 +133,12 @@ inline Pair draw_pair(Random& random, int64_t least, int64_t small, int64_t most
 }
 
 inline void draw_channels(Random& random, Geometry& g) {
+  if (random.one_in(8)) {  // as many out as in, whole groups in a vector
+    const int64_t width = int64_t{1} << random.draw(0, 4);
+    g.groups = random.draw(1, 67 / width);
+    g.c_in = g.c_out = g.groups * width;
+    return;
+  }
   const int64_t kind = random.draw(0, 10);
   if (kind < 6) {
     g.groups = 1;

@@ -115,27 +115,23 @@ const WordLoops* Convolution<T>::words(const InstructionSet& isa,
 }
 
 template <typename T>
-Family Convolution<T>::loop(const Geometry& geometry,
-                            bool may_round,
-                            bool channels_adjoin,
-                            bool small_groups,
-                            bool words) const {
+Family Convolution<T>::loop(
+    const Geometry& geometry, bool may_round, bool channels_adjoin, bool groups, bool words) const {
   const InstructionSet& isa = instruction_set(active_instruction_set());
-  const Family family = choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
-                                          .may_round = may_round,
-                                          .may_expand = finite_,
-                                          .channels_adjoin = channels_adjoin,
-                                          .words = words ? rounding_.kind : Rounding::Kind::none});
-  return small_groups && !words && family != Family::plain ? Family::groups : family;
+  return choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
+                           .may_round = may_round,
+                           .may_expand = finite_,
+                           .channels_adjoin = channels_adjoin,
+                           .groups = groups,
+                           .words = words ? rounding_.kind : Rounding::Kind::none});
 }
 
 template <typename T>
 Family Convolution<T>::family(const Geometry& geometry, bool channels_adjoin) const {
   const InstructionSet& isa = instruction_set(active_instruction_set());
-  const bool small_groups =
-      std::is_same_v<T, float> && channels_adjoin && GroupsPack::serves(geometry, isa);
+  const bool groups = std::is_same_v<T, float> && channels_adjoin;
   const bool rounded = words(isa, geometry, channels_adjoin ? kChannelBlock : 1) != nullptr;
-  return loop(geometry, may_round(), channels_adjoin, small_groups, rounded);
+  return loop(geometry, may_round(), channels_adjoin, groups, rounded);
 }
 
 template <typename T>
@@ -163,12 +159,12 @@ template <typename T>
 void Convolution<T>::run_call(const Call<T>& call, const Parallel& parallel) const {
   const int number = active_instruction_set();
   const InstructionSet& isa = instruction_set(number);
-  bool small_groups = false;
-  if constexpr (std::is_same_v<T, float>) small_groups = GroupsPack::serves(call, isa);
+  bool groups = false;
+  if constexpr (std::is_same_v<T, float>) groups = GroupsPack::serves(call, isa);
   const bool rounded = !call.index && words(isa, call.geometry, call.input.block) != nullptr;
   const auto pack = [&](bool may_round) -> const Pack<T>& {
     const Family family =
-        loop(call.geometry, may_round, call.output.channels_adjoin(), small_groups, rounded);
+        loop(call.geometry, may_round, call.output.channels_adjoin(), groups, rounded);
     note_run(isa, family);
     return packs_->get(number, family, [&] { return make_pack(isa, family); });
   };

@@ -98,11 +98,11 @@ class Convolution {
   bool may_round() const;
   // The loops over words that serve such calls, or null.
   const WordLoops* words(const InstructionSet& isa, const Geometry& geometry, int64_t block) const;
-  // small_groups: that loop serves, if any over vectors does.
+  // groups: that loop serves small groups in this layout.
   Family loop(const Geometry& geometry,
               bool may_round,
               bool channels_adjoin,
-              bool small_groups,
+              bool groups,
               bool words) const;
   // The input is as the loops want it.
   void run_call(const Call<T>& call, const Parallel& parallel) const;

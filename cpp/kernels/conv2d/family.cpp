@@ -41,6 +41,12 @@ int64_t fewest_channels(Family family) {
   }
 }
 
+bool has_small_groups(const Geometry& g, int lanes) {
+  const int64_t width = g.c_in / g.groups;
+  return g.c_in > 1 && g.c_out == g.c_in && width <= lanes && lanes % width == 0 &&
+         g.pool_size.h == 1 && g.pool_size.w == 1 && g.pool_stride.h == 1 && g.pool_stride.w == 1;
+}
+
 namespace {
 
 // Buffers hold a window's rows and the columns beside a row; larger windows are
@@ -154,8 +160,10 @@ Family choose(const Geometry& g, const Choice& choice) {
     floats.words = Rounding::Kind::none;
     return choose_bfloat16(g, choice.lanes, choose(g, floats));
   }
+  const bool small_groups = has_small_groups(g, choice.lanes);
+  if (small_groups && choice.groups) return Family::groups;
   // A transform of infinite weights is NaN, where their sum may be infinite.
-  if (choice.may_round && choice.may_expand) {
+  if (choice.may_round && choice.may_expand && !small_groups) {
     const Family family = fastest_winograd(g, choice.lanes);
     if (family != Family::plain) return family;
   }

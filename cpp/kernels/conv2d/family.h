@@ -14,7 +14,7 @@ enum class Family {
   winograd_2x2_3x3,
   winograd_4x4_3x3,
   winograd_2x2_5x5,
-  groups,  // of few channels; instead of another direct loop, where channels adjoin in memory
+  groups,
   words_bfloat16,
   words_int8,
 };
@@ -25,12 +25,17 @@ const char* family_name(Family family);
 // docs/accuracy.md; scripts/accuracy measures it. 1 for direct sums.
 int64_t fewest_channels(Family family);
 
+// Whether the layer has 1, 2, 4, 8 or 16 channels a group, at most a vector and as
+// many out as in, and no pooling. Such layers are summed directly in every layout.
+bool has_small_groups(const Geometry& geometry, int lanes);
+
 struct Choice {
   int lanes;        // of a vector; 0: this instruction set has none of our loops
   bool may_round;   // accuracy is fast: Winograd is allowed, where it is exact enough
   bool may_expand;  // zeros may meet every weight: all are finite
   // Output channels lie side by side in memory.
   bool channels_adjoin = false;
+  bool groups = false;  // that loop serves small groups in this layout
   // What loops over words there are for this call's numbers.
   Rounding::Kind words = Rounding::Kind::none;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/conv2d/cut.h"
+#include "kernels/conv2d/family.h"
 #include "kernels/scratch.h"
 
 namespace convship::kernels::conv2d {
@@ -15,13 +16,6 @@ bool vectors_adjoin(const View<const float>& view, int64_t lanes) {
 
 }  // namespace
 
-bool GroupsPack::serves(const Geometry& g, const InstructionSet& isa) {
-  const int64_t width = g.c_in / g.groups;
-  return g.c_in > 1 && g.c_out == g.c_in && width <= isa.single.lanes &&
-         isa.single.lanes % width == 0 && g.pool_size.h == 1 && g.pool_size.w == 1 &&
-         g.pool_stride.h == 1 && g.pool_stride.w == 1;
-}
-
 bool GroupsPack::serves(const Call<float>& call, const InstructionSet& isa) {
   const auto same_steps = [](const auto& a, const auto& b) {
     return a.n_step == b.n_step && a.c_step == b.c_step && a.h_step == b.h_step &&
@@ -29,8 +23,8 @@ bool GroupsPack::serves(const Call<float>& call, const InstructionSet& isa) {
   };
   const View<const float> output{call.output.data,   call.output.n_step, call.output.c_step,
                                  call.output.h_step, call.output.w_step, call.output.block};
-  return serves(call.geometry, isa) && !call.index && vectors_adjoin(call.input, kChannelBlock) &&
-         vectors_adjoin(output, kChannelBlock) &&
+  return has_small_groups(call.geometry, isa.single.lanes) && !call.index &&
+         vectors_adjoin(call.input, kChannelBlock) && vectors_adjoin(output, kChannelBlock) &&
          (!call.residual.data || same_steps(call.residual, output));
 }
 

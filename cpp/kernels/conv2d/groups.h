@@ -10,10 +10,8 @@ namespace convship::kernels::conv2d {
 
 class GroupsPack final : public Pack<float> {
  public:
-  // Whether it serves calls of 1, 2, 4, 8 or 16 channels a group, at most a vector
-  // and as many out as in, without pooling, where channels adjoin in memory. Sums in
-  // the order of the other direct loops.
-  static bool serves(const Geometry& geometry, const InstructionSet& isa);
+  // Whether groups are small and channels adjoin in memory. Sums in the order of the
+  // other direct loops.
   static bool serves(const Call<float>& call, const InstructionSet& isa);
 
   GroupsPack(const InstructionSet& isa,

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "kernels/conv2d/strip.h"
@@ -162,17 +163,22 @@ class WinogradPack<T>::Run {
     const int64_t values = p_.channels_ + (stay ? p_.block_size() : 0);
     const int64_t bytes = stay ? second_level_cache() / 2 : 4 << 20;
     const int64_t row_bytes = p_.tile_.points() * values * tiles_w_ * sizeof(A);
-    const int64_t rows = std::max<int64_t>(1, bytes / row_bytes) * out;
-    band_rows_ = std::clamp<int64_t>(rows / g_.pool_stride.h, 1, g_.pooled.h);
-    // Two pooled rows of a tile belong together.
-    if (2 * g_.pool_stride.h == out && band_rows_ > 1) band_rows_ += band_rows_ % 2;
-    bands_ = ceil_div(g_.pooled.h, band_rows_);
-    band_rows_ = ceil_div(g_.pooled.h, bands_);
-    if (2 * g_.pool_stride.h == out && bands_ > 1) band_rows_ += band_rows_ % 2;
+    // In pooled rows, the fewest that are whole tiles: others would be transformed
+    // for two bands.
+    const int64_t unit = out / std::gcd(out, g_.pool_stride.h);
+    const int64_t units = ceil_div(g_.pooled.h, unit);
+    const int64_t most = bytes / row_bytes * out / (g_.pool_stride.h * unit);
+    bands_ = ceil_div(units, std::clamp<int64_t>(most, 1, units));
+    // As many for each thread, where each can have the weights in its cache.
+    const int64_t even = width / std::gcd<int64_t>(width, g_.n * g_.groups);
+    if (stay && even <= units) bands_ = std::min(units, ceil_div(bands_, even) * even);
+    band_rows_ = ceil_div(units, bands_) * unit;
     bands_ = ceil_div(g_.pooled.h, band_rows_);
     strips_ = g_.n * g_.groups * bands_;
-    // Whole strips for each thread, or all threads in one strip after another.
-    by_strips_ = width == 1 || strips_ % width == 0 || strips_ >= 4 * width;
+    // Whole strips for each thread, or all threads in one strip after another, who
+    // then wait for each other and read what the others transformed.
+    const int64_t idle = ceil_div(strips_, width) * width - strips_;
+    by_strips_ = width == 1 || idle == 0 || strips_ >= 4 * width || (stay && 3 * idle <= strips_);
     tiles_h_most_ = ceil_div(conv_rows_of(band_rows_, g_) + out - 1, out);
   }
 

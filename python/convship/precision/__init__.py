@@ -33,8 +33,8 @@ __all__ = ["PRECISIONS", "Precision", "narrow"]
 Precision = Literal["float32", "bfloat16", "int8"]
 PRECISIONS = ("float32", "bfloat16", "int8")
 
-# Fewer input channels a group do not fill the words that the kernels multiply.
-_FEWEST_GROUPED = 4
+# Channels side by side in the kernels' memory: words are made of groups of whole blocks.
+_BLOCK = 16
 _COMPARED = 2  # samples that show whether folding changed anything
 
 _Layer = nn.Conv2d | ConvPool2d | nn.Linear
@@ -44,7 +44,8 @@ def narrow(network: nn.Module, precision: Precision, calibration: Sequence[Golde
     """Return a copy of `network` whose convolutions and linear layers multiply narrow numbers.
 
     Batch norm behind a convolution is folded into it first, as far as torch.fx can follow the
-    network. Depthwise convolutions stay as they are: their time is not in multiplications.
+    network. Depthwise convolutions stay as they are: their time is not in multiplications. So do
+    groups of other than multiples of 16 channels: they do not fill the words that are multiplied.
 
     Args:
         network: In evaluation mode, not scripted.
@@ -117,7 +118,7 @@ def _is_rounded(layer: _Layer) -> bool:
         return False
     if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
         return False
-    return layer.groups == 1 or layer.in_channels // layer.groups >= _FEWEST_GROUPED
+    return layer.groups == 1 or layer.in_channels // layer.groups % _BLOCK == 0
 
 
 def _rounded(layer: _Layer, operands: Operands) -> nn.Module:
