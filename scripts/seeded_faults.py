@@ -147,6 +147,14 @@ FAULTS = [
           "channels.push_back(all[c]);", "channels.push_back(all[c > 0 ? c - 1 : c]);"),
     Fault("plan: average pooling counts beyond the padding", PLAN + "layer_steps.cpp",
           "std::min(begin + size, extent + padding)", "begin + size"),
+    # Results straight from registers; groups.
+    Fault("vectors write channels that do not exist", ISA + "pooling-inl.h",
+          "return smaller(kLanes, larger(0, target.channels - v * kLanes));", "return kLanes;"),
+    Fault("winograd: rows of the next band are written", ISA + "winograd-inl.h",
+          "if (r < begin || r >= end || c >= columns) continue;",
+          "if (r < begin || c >= columns) continue;"),
+    Fault("groups: every channel has the weights of its group's first", LAYERS,
+          "weight[k * kWidth + channel.value]", "weight[k * kWidth]"),
 ]  # fmt: skip
 
 
