@@ -17,6 +17,8 @@ DOCUMENT = Path("docs/performance.md")
 END = "<!-- end -->"
 OURS = "native fast"
 COLUMNS = ("native libtorch", "onnxruntime", "openvino", "python convship", "native direct", OURS)
+# What scripts/performance --classifiers measures of them.
+FEWER = ("native libtorch", "onnxruntime", "openvino", OURS)
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +34,15 @@ def main(arguments: list[str]) -> int:
         return 2
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(END)
-    lines = [begin, *about(reports), "", *table(reports), "", *warnings(reports), END]
+    lines = [
+        begin,
+        *about(reports),
+        "",
+        *table(reports, FEWER if settings.classifiers else COLUMNS),
+        "",
+        *warnings(reports),
+        END,
+    ]
     DOCUMENT.write_text(before + "\n".join(lines) + after, encoding="utf-8")
     print(f"{DOCUMENT}: {len(reports)} networks")
     return 0
@@ -56,16 +66,16 @@ def about(reports: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def table(reports: list[dict[str, Any]]) -> list[str]:
-    heads = ["network", "batch", "threads", "best stock", *COLUMNS, "as stock", "as peer"]
+def table(reports: list[dict[str, Any]], columns: tuple[str, ...]) -> list[str]:
+    heads = ["network", "batch", "threads", "best stock", *columns, "as stock", "as peer"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for report in reports:
         keys = dict.fromkeys((row["batch"], row["threads"]) for row in report["results"])
-        lines += [f"| {' | '.join(row(report, *key))} |" for key in keys]
+        lines += [f"| {' | '.join(row(report, *key, columns))} |" for key in keys]
     return lines
 
 
-def row(report: dict[str, Any], batch: int, threads: int) -> list[str]:
+def row(report: dict[str, Any], batch: int, threads: int, columns: tuple[str, ...]) -> list[str]:
     def own(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [e for e in entries if (e["batch"], e["threads"]) == (batch, threads)]
 
@@ -78,7 +88,7 @@ def row(report: dict[str, Any], batch: int, threads: int) -> list[str]:
         str(batch),
         str(threads),
         f"{time(best)} ({best['rung'].removeprefix('python ')})" if best else "-",
-        *(time(results.get(name)) for name in COLUMNS),
+        *(time(results.get(name)) for name in columns),
         interval(ratios.get("best stock")),
         interval(ratios.get("best peer")),
     ]

@@ -6,6 +6,18 @@
 
 #include "kernels/aligned.h"
 
+// AddressSanitizer watches the end of each block, so it gets a new one each time.
+#if defined(__SANITIZE_ADDRESS__)
+#define CONVSHIP_MOST_KEPT 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define CONVSHIP_MOST_KEPT 0
+#endif
+#endif
+#ifndef CONVSHIP_MOST_KEPT
+#define CONVSHIP_MOST_KEPT 8
+#endif
+
 namespace convship::kernels {
 namespace {
 
@@ -42,7 +54,7 @@ class Kept {
   }
 
  private:
-  static constexpr std::size_t kMost = 8;
+  static constexpr std::size_t kMost = CONVSHIP_MOST_KEPT;
   static constexpr std::size_t kLargest = 16 << 20;
 
   Block* begin() { return blocks_.data(); }
@@ -64,21 +76,11 @@ thread_local Kept kept;
 }  // namespace
 
 void* take_scratch(std::size_t& bytes) {
-#ifdef __SANITIZE_ADDRESS__
-  return make_aligned<std::byte>(static_cast<int64_t>(bytes)).release();  // its end is watched
-#else
   const Block block = kept.take(bytes);
   bytes = block.bytes;
   return block.memory;
-#endif
 }
 
-void ScratchDelete::operator()(void* memory) const noexcept {
-#ifdef __SANITIZE_ADDRESS__
-  release({memory, bytes});
-#else
-  kept.give_back({memory, bytes});
-#endif
-}
+void ScratchDelete::operator()(void* memory) const noexcept { kept.give_back({memory, bytes}); }
 
 }  // namespace convship::kernels

@@ -237,8 +237,7 @@ def test_traced_graphs_are_served_too(make: Callable[[], Layers], tmp_path: Path
     check(network, model, torch.randn(3, 3, 16, 16))
 
 
-KINDS = ["conv", "conv", "point", "act", "add", "gate", "cat", "pool", "norm"]
-KINDS += ["shuffle", "slice", "chunk"]
+KINDS = "conv conv point act add gate cat pool norm shuffle slice chunk".split()  # noqa: SIM905
 
 
 def random_network(seed: int) -> nn.Module:

@@ -115,23 +115,22 @@ const WordLoops* Convolution<T>::words(const InstructionSet& isa,
 }
 
 template <typename T>
-Family Convolution<T>::loop(
-    const Geometry& geometry, bool may_round, bool channels_adjoin, bool groups, bool words) const {
-  const InstructionSet& isa = instruction_set(active_instruction_set());
-  return choose(geometry, {.lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
-                           .may_round = may_round,
-                           .may_expand = finite_,
-                           .channels_adjoin = channels_adjoin,
-                           .groups = groups,
-                           .words = words ? rounding_.kind : Rounding::Kind::none});
+Choice Convolution<T>::choice(const InstructionSet& isa) const {
+  return {
+      .lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
+      .may_round = may_round(),
+      .may_expand = finite_,
+  };
 }
 
 template <typename T>
 Family Convolution<T>::family(const Geometry& geometry, bool channels_adjoin) const {
   const InstructionSet& isa = instruction_set(active_instruction_set());
-  const bool groups = std::is_same_v<T, float> && channels_adjoin;
-  const bool rounded = words(isa, geometry, channels_adjoin ? kChannelBlock : 1) != nullptr;
-  return loop(geometry, may_round(), channels_adjoin, groups, rounded);
+  Choice choice = this->choice(isa);
+  choice.channels_adjoin = channels_adjoin;
+  choice.groups = std::is_same_v<T, float> && channels_adjoin;
+  if (words(isa, geometry, channels_adjoin ? kChannelBlock : 1)) choice.words = rounding_.kind;
+  return choose(geometry, choice);
 }
 
 template <typename T>
@@ -159,12 +158,13 @@ template <typename T>
 void Convolution<T>::run_call(const Call<T>& call, const Parallel& parallel) const {
   const int number = active_instruction_set();
   const InstructionSet& isa = instruction_set(number);
-  bool groups = false;
-  if constexpr (std::is_same_v<T, float>) groups = GroupsPack::serves(call, isa);
-  const bool rounded = !call.index && words(isa, call.geometry, call.input.block) != nullptr;
+  Choice choice = this->choice(isa);
+  choice.channels_adjoin = call.output.channels_adjoin();
+  if constexpr (std::is_same_v<T, float>) choice.groups = GroupsPack::serves(call, isa);
+  if (!call.index && words(isa, call.geometry, call.input.block)) choice.words = rounding_.kind;
   const auto pack = [&](bool may_round) -> const Pack<T>& {
-    const Family family =
-        loop(call.geometry, may_round, call.output.channels_adjoin(), groups, rounded);
+    choice.may_round = may_round;
+    const Family family = choose(call.geometry, choice);
     note_run(isa, family);
     return packs_->get(number, family, [&] { return make_pack(isa, family); });
   };

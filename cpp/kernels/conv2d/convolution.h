@@ -98,12 +98,8 @@ class Convolution {
   bool may_round() const;
   // The loops over words that serve such calls, or null.
   const WordLoops* words(const InstructionSet& isa, const Geometry& geometry, int64_t block) const;
-  // groups: that loop serves small groups in this layout.
-  Family loop(const Geometry& geometry,
-              bool may_round,
-              bool channels_adjoin,
-              bool groups,
-              bool words) const;
+  // What is known of every call.
+  Choice choice(const InstructionSet& isa) const;
   // The input is as the loops want it.
   void run_call(const Call<T>& call, const Parallel& parallel) const;
   std::unique_ptr<Pack<T>> make_pack(const InstructionSet& isa, Family family) const;

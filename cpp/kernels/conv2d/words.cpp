@@ -96,12 +96,12 @@ std::vector<int64_t> WordsPack::run(const Call<float>& call, const Parallel& par
   return {};
 }
 
-AlignedArray<float> rounded_planes(const View<const float>& input,
-                                   const Geometry& g,
-                                   const Rounding& rounding,
-                                   const Parallel& parallel) {
+Scratch<float> rounded_planes(const View<const float>& input,
+                              const Geometry& g,
+                              const Rounding& rounding,
+                              const Parallel& parallel) {
   const int64_t plane = g.image.h * g.image.w;
-  auto memory = make_aligned<float>(g.n * g.c_in * plane);
+  auto memory = make_scratch<float>(g.n * g.c_in * plane);
   const View<float> to = nchw(memory.get(), g.c_in, g.image);
   parallel.run(g.n * g.c_in, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

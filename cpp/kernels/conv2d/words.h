@@ -4,6 +4,7 @@
 
 #include "kernels/conv2d/channels.h"
 #include "kernels/conv2d/rounding.h"
+#include "kernels/scratch.h"
 
 namespace convship::kernels::conv2d {
 
@@ -30,9 +31,9 @@ class WordsPack final : public Pack<float> {
 };
 
 // The input, rounded, as dense planes: for loops that multiply floats.
-AlignedArray<float> rounded_planes(const View<const float>& input,
-                                   const Geometry& geometry,
-                                   const Rounding& rounding,
-                                   const Parallel& parallel);
+Scratch<float> rounded_planes(const View<const float>& input,
+                              const Geometry& geometry,
+                              const Rounding& rounding,
+                              const Parallel& parallel);
 
 }  // namespace convship::kernels::conv2d

@@ -172,6 +172,8 @@ struct Pooling {
     const bool direct = writes_directly();
     A* const y_row = to.y + (y - p.begin) * to.row_step;
     for (int64_t i = 0; i < steps; i += kLanes) {
+      const int64_t v = i % kBlock / kLanes;
+      if (exist(v) == 0) continue;
       V best = hn::Load(d, rows[0] + i);
       auto winner = hn::Set(di, static_cast<I>((begin - top) * p.size.w));
       if constexpr (kIndex) winner = hn::Add(winner, hn::Load(di, indices[0] + i));
@@ -188,7 +190,6 @@ struct Pooling {
       if (to.residual) best = hn::Add(best, residual(y, i));
       best = activate(to.activation, best);
       if (direct) {
-        const int64_t v = i % kBlock / kLanes;
         store_some(d, best, y_row + i / kBlock * to.column_step + to.starts[v], exist(v));
       } else {
         hn::Store(best, d, result + i);
@@ -214,7 +215,7 @@ struct Pooling {
   // A row of results [column][kVectors][lanes] to its place.
   void write_row(const A* row, A* y_row) const {
     const Target<A>& to = target;
-    for (int64_t v = 0; v < kVectors; ++v) {
+    for (int64_t v = 0; v < kVectors && exist(v) > 0; ++v) {
       write_transposed<D>(row + v * kLanes, kBlock, pool.width, exist(v), y_row + to.starts[v],
                           to.channel_step, to.column_step);
     }
