@@ -571,6 +571,38 @@ TEST_CASE("activations pass NaN on, wherever in a vector it is") {
   convship::set_isa(convship::available_isas().front());
 }
 
+// The kernels have an exponential of their own: between its ends, around both of them,
+// and where the integer part of its exponent changes.
+TEST_CASE("sigmoid and silu are those of float64 to a few units in the last place") {
+  constexpr int64_t kChannels = 1 << 16;
+  std::vector<float> values(kChannels);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = (static_cast<float>(i) - kChannels / 2) * (88.0f / (kChannels / 2));
+  }
+  for (const std::string& isa : convship::available_isas()) {
+    convship::set_isa(isa);
+    if (!has_loops()) continue;
+    for (const auto activation : {Activation::sigmoid, Activation::silu}) {
+      Network network;
+      const Value x = network.add_input();
+      network.set_outputs({network.add(Activate{activation}, {x})});
+      const auto y =
+          Call(network, {{1, kChannels, {1, 1}}}).run({values}, convship::kernels::Serial())[0];
+      double worst = 0;
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        if (std::abs(values[i]) > 87) continue;  // see the next check
+        const double exact = activated(activation, values[i]);
+        worst = std::max(worst, std::abs(y[i] - exact) / std::max(std::abs(exact), 1e-30));
+      }
+      CAPTURE(isa);
+      CHECK(worst < 4 * 0x1p-24);
+      CHECK(std::abs(y.front()) < 1e-35);
+      CHECK(y.back() == (activation == Activation::silu ? values.back() : 1.0f));
+    }
+  }
+  convship::set_isa(convship::available_isas().front());
+}
+
 TEST_CASE("networks whose sizes do not fit are refused") {
   Network network;
   const Value x = network.add_input();

@@ -56,18 +56,38 @@ HWY_INLINE V relu(V value) {
   return hn::IfThenZeroElse(hn::Le(value, hn::Zero(hn::DFromV<V>())), value);
 }
 
-// 1 / (1 + exp(-x)); NaN stays.
-template <class V>
-HWY_INLINE V sigmoid(V x) {
-  const hn::DFromV<V> d;
-  using A = hn::TFromD<decltype(d)>;
-  const V one = hn::Set(d, A(1));
-  // Beyond, exp would leave the range; the result is 0 or 1 to the last bit but
-  // for numbers below the smallest normal one.
-  const V most = hn::Set(d, A(87));
-  const V bounded = hn::Min(hn::Max(hn::Neg(x), hn::Neg(most)), most);
-  const V result = hn::Div(one, hn::Add(one, hn::Exp(d, bounded)));
-  return hn::IfThenElse(hn::IsNaN(x), x, result);
+// 1 + exp(-x). Beyond +-87 exp would leave the range: sigmoid is 0 or 1 there to the
+// last bit but for numbers below the smallest normal one. NaN stays, as the second
+// operand (see max_of).
+template <class D>
+HWY_INLINE hn::Vec<D> one_and_exp_of_negative(D d, hn::Vec<D> x) {
+  using A = hn::TFromD<D>;
+  const auto one = hn::Set(d, A(1));
+  const auto bounded = hn::Min(hn::Set(d, A(87)), hn::Max(hn::Set(d, A(-87)), x));
+  if constexpr (sizeof(A) == sizeof(double)) {
+    return hn::Add(one, hn::Exp(d, hn::Neg(bounded)));
+  } else {
+    // exp(-x) = 2^n * 2^f, with n an integer and f in [-0.5, 0.5] (Cody and Waite, Software
+    // Manual for the Elementary Functions, 1980). A float of this size has no fraction: its
+    // lowest bits are n + 127, the exponent of 2^n. Highway's Exp takes twice as long.
+    const auto shifter = hn::Set(d, 12582912.0f + 127.0f);
+    const auto log2e = hn::Set(d, -1.44269502f);
+    const auto rest_of_log2e = hn::Set(d, -1.92596303e-8f);
+    const auto shifted = hn::MulAdd(bounded, log2e, shifter);
+    const auto n = hn::Sub(shifted, shifter);
+    const auto f = hn::MulAdd(bounded, rest_of_log2e, hn::MulSub(bounded, log2e, n));
+    // The least relative error a polynomial of degree 6 can have here, 2e-9.
+    auto power = hn::Set(d, 0.00015353362f);
+    power = hn::MulAdd(power, f, hn::Set(d, 0.00133988739f));
+    power = hn::MulAdd(power, f, hn::Set(d, 0.00961843692f));
+    power = hn::MulAdd(power, f, hn::Set(d, 0.0555033237f));
+    power = hn::MulAdd(power, f, hn::Set(d, 0.240226477f));
+    power = hn::MulAdd(power, f, hn::Set(d, 0.693147182f));
+    power = hn::MulAdd(power, f, one);
+    const hn::RebindToUnsigned<D> bits;
+    const auto scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(bits, shifted)));
+    return hn::MulAdd(power, scale, one);
+  }
 }
 
 // relu6, hardsigmoid and hardswish: min(max(x + shift, 0), 6) * scale, times x or
@@ -101,8 +121,8 @@ template <class D, typename A = hn::TFromD<D>>
 HWY_NOINLINE void slow_activation(D d, Activation activation, A* values, int64_t count) {
   for (int64_t i = 0; i < count; i += hn::MaxLanes(d)) {
     const auto x = hn::Load(d, values + i);
-    const auto result = sigmoid(x);
-    hn::Store(activation == Activation::silu ? hn::Mul(x, result) : result, d, values + i);
+    const auto dividend = activation == Activation::silu ? x : hn::Set(d, A(1));
+    hn::Store(hn::Div(dividend, one_and_exp_of_negative(d, x)), d, values + i);
   }
 }
 
