@@ -35,6 +35,7 @@ from convship.bench.rungs import RUNGS, RungSpec, choose_rungs
 from convship.bench.settings import Settings
 from convship.cli import main
 from convship.export import export_model
+from convship.model import load
 from convship.models import LeNet5
 from convship.preprocess import Preprocess
 from convship.verify import native_program
@@ -175,6 +176,16 @@ def test_name_gives_the_same_network_each_time(tmp_path):
         files.append(torch.jit.load(str(network.file)))
     one, other = (dict(module.named_parameters()) for module in files)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_name_with_an_image_is_shipped_with_preprocessing(shipped, tmp_path):
+    image = Path(open_network(shipped, tmp_path).image)
+    network = open_network("cifarnet", tmp_path, image=image)
+    assert not network.plain
+    case = network.case(2, tmp_path)
+    assert (case.image, bool(case.module)) == (str(image), True)
+    pixels = load(network.file).stages(image)["preprocessed"]
+    assert np.array_equal(case.arrays()[0][1:], pixels)
 
 
 @pytest.mark.parametrize("text", ["", "0", "3x", "axb", "1x2x3x4", "-3"])

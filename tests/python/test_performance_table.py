@@ -52,6 +52,45 @@ def test_table_is_replaced_and_tells_failures_and_warnings(tmp_path):
     assert "- net: busy machine" in text
 
 
+def test_sides_are_rows_and_points_of_a_picture(tmp_path):
+    (tmp_path / "docs/images").mkdir(parents=True)
+    document = tmp_path / "docs/performance.md"
+    document.write_text("<!-- scripts/performance --sides, avx2 -->\n<!-- end -->\n")
+    paths = []
+    for side in (32, 64):
+        path = tmp_path / f"{side}.json"
+        one = report("net", {"native fast": {"p50_us": float(side)}}, {})
+        path.write_text(json.dumps(one | {"settings": {"input": {"input": [3, side, side]}}}))
+        paths.append(path)
+    run = [sys.executable, SCRIPT, "--sides", *paths]
+    subprocess.run(run, cwd=tmp_path, check=True, capture_output=True)
+    rows = [row.split(" | ") for row in document.read_text().splitlines() if " | " in row]
+    assert [row[0] for row in rows] == ["| image", "| 32x32", "| 64x64"]
+    assert [row[9] for row in rows[1:]] == ["32", "64"]
+    assert (tmp_path / "docs/images/image_sides.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_way_from_a_photograph_is_compared_with_eager(tmp_path):
+    document = tmp_path / "docs/performance.md"
+    document.parent.mkdir()
+    document.write_text("<!-- scripts/performance --photograph, avx2 -->\n<!-- end -->\n")
+    stages = {"decode": 2e3, "preprocess": 3e3, "network": 35e3, "end_to_end": 40e3}
+    ours = {"decode": 2e3, "preprocess": 1e3, "network": 13e3, "end_to_end": 16e3}
+    times = {
+        "python eager": {"p50_us": 1.0, "stages_us": stages},
+        "native fast": {"p50_us": 1.0, "stages_us": ours},
+        "openvino": {"p50_us": 1.0},  # no way from bytes
+    }
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(report("net", times, {})))
+    run = [sys.executable, SCRIPT, "--photograph", path]
+    subprocess.run(run, cwd=tmp_path, check=True, capture_output=True)
+    text = document.read_text()
+    assert "| python eager | 2 | 2.00 | 3.00 | 35.00 | 40.00 | 25.0 | 1.00 |" in text
+    assert "| native fast | 2 | 2.00 | 1.00 | 13.00 | 16.00 | 62.5 | 2.50 |" in text
+    assert "| openvino |" not in text
+
+
 def test_list_without_a_place_in_the_document_is_refused(tmp_path):
     document = tmp_path / "docs/performance.md"
     document.parent.mkdir()

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from convship.bench.network_case import NetworkCase
 from convship.bundle import GOLDENS, MANIFEST, Manifest, read_extras
 from convship.errors import ModelFileNotFoundError
+from convship.export import export_model
 from convship.nn import ConvPool2d
+from convship.preprocess import Preprocess
 from convship.scripting import script
 from convship.verify import golden_files
 
@@ -25,6 +27,7 @@ __all__ = ["Network", "open_network", "parse_size"]
 
 _CLASSES = 1000
 _COLOURS = 3
+_HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass
@@ -88,7 +91,8 @@ def open_network(
             the network was made for) for a name.
         allow_plain: Accept a TorchScript file that convship did not write. A model is a program:
             load only files whose origin you trust.
-        image: JPEG or PNG for the way from bytes to classes. None: a golden of the file.
+        image: JPEG or PNG for the way from bytes to classes. None: a golden of the file. With a
+            name, the network is shipped with its preprocessing, and this image is its input.
 
     Raises:
         ModelFileError: The file is damaged or of another kind.
@@ -105,7 +109,7 @@ def open_network(
     if path.is_dir():
         network = _from_run(path, folder)
     elif not path.exists() and path.suffix == "":
-        network = _from_name(str(model), folder, size)
+        network = _from_name(str(model), folder, size, image)
     else:
         network = _from_file(path, allow_plain)
     if not network.plain:
@@ -169,7 +173,9 @@ def _from_run(path: Path, folder: Path) -> Network:
     return Network(path.name, file, False, _pickle(module, folder), _calls_our_op(module))
 
 
-def _from_name(name: str, folder: Path, size: Sequence[int] | None) -> Network:
+def _from_name(
+    name: str, folder: Path, size: Sequence[int] | None, image: str | Path | None
+) -> Network:
     from convship.models import check_name, create_model
 
     check_name(name)
@@ -180,19 +186,28 @@ def _from_name(name: str, folder: Path, size: Sequence[int] | None) -> Network:
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     file = folder / f"{name}.pt"
-    script(module, (), "script").save(str(file))
-    sizes = size or ((32, 32) if own else _made_for(name))
-    rows = {"input": _noise(sizes, _COLOURS)}
-    network = Network(name, file, True, _pickle(module, folder), _calls_our_op(module))
-    network.rows = rows
+    network = Network(name, file, image is None, _pickle(module, folder), _calls_our_op(module))
+    preprocess = _preprocess(None if own else name, size)
+    if image is not None:
+        export_model(module, file, samples=[Path(image)], preprocess=preprocess)
+    else:
+        script(module, (), "script").save(str(file))
+        network.rows = {"input": _noise(size or (preprocess.height, preprocess.width), _COLOURS)}
     return network
 
 
-def _made_for(name: str) -> tuple[int, int]:
+def _preprocess(name: str | None, size: Sequence[int] | None) -> Preprocess:
+    """Return what torchvision's network was trained with; for another size, the same margin."""
+    given = None if size is None else (size[-2], size[-1])
+    if name is None:
+        return Preprocess(given or 32, mean=_HALF, std=_HALF)
     from convship._torchvision import torchvision
 
-    crop = torchvision.models.get_model_weights(name).DEFAULT.transforms().crop_size
-    return crop[0], crop[0]
+    preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    crop = preset.crop_size[0]
+    height, width = given or (crop, crop)
+    shorter = round(preset.resize_size[0] / crop * max(height, width))
+    return Preprocess((height, width), resize=shorter, mean=preset.mean, std=preset.std)
 
 
 def _calls_our_op(module: nn.Module) -> bool:
