@@ -461,6 +461,22 @@ def test_network_that_onnx_cannot_say_is_told_and_nothing_is_printed(tmp_path, c
     assert capfd.readouterr() == ("", "")
 
 
+def test_onnx_is_made_from_the_module_where_there_is_one(tmp_path):
+    # A scripted googlenet has optional results, which other engines do not take.
+    onnx = pytest.importorskip("onnx")
+    from convship.bench.onnx_export import export_onnx
+
+    np.save(tmp_path / "x.npy", np.ones((1, 2), np.float32))
+    torch.jit.script(torch.nn.Linear(2, 3)).save(str(tmp_path / "net.pt"))
+    torch.save(torch.nn.Linear(2, 5), tmp_path / "module")
+    inputs = (("x", str(tmp_path / "x.npy")),)
+    module = str(tmp_path / "module")
+    case = NetworkCase("batch 1", 1, str(tmp_path / "net.pt"), True, inputs, module=module)
+    assert export_onnx(case, tmp_path / "net.onnx") == ""
+    (output,) = onnx.load(tmp_path / "net.onnx").graph.output
+    assert output.type.tensor_type.shape.dim[1].dim_value == 5
+
+
 class _ReturnsADictionary(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"a": x, "b": x + 1}

@@ -23,8 +23,9 @@ _OPSET = 17  # what all current releases read
 def export_onnx(case: NetworkCase, path: Path) -> str:
     """Write the network of a case as ONNX; return why that failed, empty where it did not.
 
-    From the file, which every other rung runs too; where that cannot be said in ONNX (the fused
-    attention of a scripted transformer), from the nn.Module it came from.
+    From the nn.Module where there is one, as its users would: a scripted one keeps branches and
+    optional results (googlenet's, densenet's), which other engines do not take. Else from the
+    file.
 
     Args:
         case: Its inputs give the shapes and the names.
@@ -43,17 +44,17 @@ def export_onnx(case: NetworkCase, path: Path) -> str:
         >>> problem == "" or "onnx" in problem  # without the package onnx, it says so
         True
     """
-    problem = _export(script_module(case), case, path)
-    if problem and case.module:
-        # Fused attention has no ONNX operator; its parts have.
-        before = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            module = torch.load(case.module, weights_only=False).eval()
-            problem = _export(module, case, path)
-        finally:
-            torch.backends.mha.set_fastpath_enabled(before)
-    return problem
+    if not case.module:
+        return _export(script_module(case), case, path)
+    # Fused attention has no ONNX operator; its parts have.
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        module = torch.load(case.module, weights_only=False).eval()
+        problem = _export(module, case, path)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+    return _export(script_module(case), case, path) if problem else ""
 
 
 def _export(module: Any, case: NetworkCase, path: Path) -> str:
