@@ -89,6 +89,31 @@ TEST_CASE_TEMPLATE("bits are those of the image", T, CONVSHIP_TYPES) {
   }
 }
 
+// Small images of a batch share one reading of weights that no cache keeps.
+TEST_CASE("bits are those of the image where weights are many") {
+  const Arenas arenas;
+  Checker<float> checker;
+  for (const std::string& isa : convship::available_isas()) {
+    if (isa == "baseline") continue;  // transforms nothing
+    convship::set_isa(isa);
+    for (const int64_t side : {4, 7}) {
+      for (const int64_t groups : {1, 2}) {
+        Case c;
+        c.name = "many weights";
+        c.number = static_cast<uint64_t>(side);
+        c.g = simple(192 * groups, {side, side + 1}, 192 * groups, {3, 3});
+        c.g.n = 5;
+        c.g.groups = groups;
+        c.g.padding = {1, 1};
+        REQUIRE(complete(c.g, false));
+        const char* what = difference<float>(c, Accuracy::fast, arenas);
+        CHECK_MESSAGE(!what, isa, ": ", what, " has other bits; ", describe(c));
+        if (side == 4) CHECK(checker.check(c) == "");
+      }
+    }
+  }
+}
+
 // Weights are packed by the call that needs them first.
 TEST_CASE_TEMPLATE("threads share one object from its first call on", T, CONVSHIP_TYPES) {
   const Arenas mine, other;

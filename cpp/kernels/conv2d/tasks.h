@@ -211,7 +211,8 @@ struct WinogradInput {
   int64_t end;
   A* v;  // [point][channel / lanes][tile][lanes]
   int64_t point_step;
-  A* scratch;  // winograd_rows() values
+  int64_t channel_step;  // from one channel to the next: tiles, of other images too
+  A* scratch;            // winograd_rows() values
 };
 
 // v times u, for some points and some blocks of output channels.

@@ -149,7 +149,7 @@ WinogradPack<T>::WinogradPack(const InstructionSet& isa,
                : A(0);
 }
 
-// One call: strips of tiles, each in three steps.
+// One call: strips of tiles, of a part of an image or of some images, each in three steps.
 template <typename T>
 class WinogradPack<T>::Run {
  public:
@@ -174,12 +174,21 @@ class WinogradPack<T>::Run {
     if (stay && even <= units) bands_ = std::min(units, ceil_div(bands_, even) * even);
     band_rows_ = ceil_div(units, bands_) * unit;
     bands_ = ceil_div(g_.pooled.h, band_rows_);
-    strips_ = g_.n * g_.groups * bands_;
+    tiles_h_most_ = ceil_div(conv_rows_of(band_rows_, g_) + out - 1, out);
+    if (!stay && bands_ == 1) {
+      // Weights from far away serve some small images at once, whose values at one
+      // point the cache holds as long as blocks of output channels pass.
+      const int64_t tiles = tiles_h_most_ * tiles_w_;
+      const int64_t point_bytes = tiles * p_.channels_ * static_cast<int64_t>(sizeof(A));
+      const int64_t fit = std::min(bytes / p_.tile_.points(), second_level_cache() / 2);
+      const int64_t runs = ceil_div(g_.n, std::clamp<int64_t>(fit / point_bytes, 1, g_.n));
+      images_ = ceil_div(g_.n, runs);
+    }
+    strips_ = ceil_div(g_.n, images_) * g_.groups * bands_;
     // Whole strips for each thread, or all threads in one strip after another, who
     // then wait for each other and read what the others transformed.
     const int64_t idle = ceil_div(strips_, width) * width - strips_;
     by_strips_ = width == 1 || idle == 0 || strips_ >= 4 * width || (stay && 3 * idle <= strips_);
-    tiles_h_most_ = ceil_div(conv_rows_of(band_rows_, g_) + out - 1, out);
   }
 
   std::vector<int64_t> run(const Parallel& parallel) {
@@ -198,10 +207,12 @@ class WinogradPack<T>::Run {
 
  private:
   struct Strip {
-    int64_t n, group, begin, end;  // image, group, pooled rows
-    int64_t first_row;             // conv row of the first tile
-    Pair tiles;
-    int64_t tile_count() const { return tiles.h * tiles.w; }
+    int64_t n, images, group;  // first image and how many of them, group
+    int64_t begin, end;        // pooled rows
+    int64_t first_row;         // conv row of the first tile
+    Pair tiles;                // of one image
+    int64_t image_tiles() const { return tiles.h * tiles.w; }
+    int64_t tile_count() const { return images * image_tiles(); }
   };
 
   Strip strip(int64_t number) const {
@@ -213,7 +224,9 @@ class WinogradPack<T>::Run {
     const int64_t first = first_conv_row(begin, g_) / out * out;
     const int64_t last =
         std::min(g_.conv.h, (end - 1) * g_.pool_stride.h - g_.pool_padding.h + g_.pool_size.h);
-    return {place / g_.groups,
+    const int64_t n = place / g_.groups * images_;
+    return {n,
+            std::min(images_, g_.n - n),
             place % g_.groups,
             begin,
             end,
@@ -227,13 +240,15 @@ class WinogradPack<T>::Run {
   static int64_t point_step(const Strip& s, int64_t values) { return s.tile_count() * values + 16; }
 
   void strips(int64_t begin, int64_t end, const Parallel& parallel) {
-    const Strip largest{0, 0, 0, 0, 0, {tiles_h_most_, tiles_w_}};
+    const Strip largest{0, images_, 0, 0, 0, 0, {tiles_h_most_, tiles_w_}};
     const auto v = make_scratch<A>(p_.tile_.points() * point_step(largest, p_.channels_));
     for (int64_t number = begin; number < end; ++number) {
       const Strip s = strip(number);
-      if (unsafe_[s.n]) continue;
+      if (s.images == 1 && unsafe_[s.n]) continue;
       const int64_t vectors = p_.channels_ / p_.lanes_;
-      parallel.run(vectors, 1, [&](int64_t from, int64_t to) { input(s, from, to, v.get()); });
+      parallel.run(vectors, 1, [&](int64_t from, int64_t to) {
+        for (int64_t i = 0; i < s.images; ++i) input(s, i, from, to, v.get());
+      });
       const int64_t passes = ceil_div(p_.blocks_, p_.pass_blocks_);
       // Threads share a strip block by block, and blocks may be cut by points.
       parallel.run(passes == 1 && parallel.width() > 1 ? p_.blocks_ : passes, 1,
@@ -243,7 +258,9 @@ class WinogradPack<T>::Run {
     }
   }
 
-  void input(const Strip& s, int64_t from, int64_t to, A* v) {
+  // Vectors of channels of image i of the strip.
+  void input(const Strip& s, int64_t i, int64_t from, int64_t to, A* v) {
+    const int64_t n = s.n + i;
     const int64_t reach = p_.tile_.reach(), out = p_.tile_.out;
     const int64_t rows = (s.tiles.h - 1) * out + reach, columns = (s.tiles.w - 1) * out + reach;
     const int64_t top = s.first_row - g_.padding.h;
@@ -253,14 +270,15 @@ class WinogradPack<T>::Run {
     task.source.top = top;
     task.source.left = -g_.padding.w;
     task.tiles = s.tiles;
-    task.v = v;
+    task.v = v + i * s.image_tiles() * p_.lanes_;
     task.point_step = point_step(s, p_.channels_);
+    task.channel_step = s.tile_count();
     task.scratch = scratch.get();
     const int64_t c = s.group * p_.shape_.channels;
     if constexpr (std::is_same_v<T, A>) {
       if (call_.input.block == 1 || c % call_.input.block == 0) {
         const auto& x = call_.input;
-        task.source.x = x.at(s.n, c, 0, 0);
+        task.source.x = x.at(n, c, 0, 0);
         task.source.c_step = x.c_step;
         task.source.h_step = x.h_step;
         task.source.w_step = x.w_step;
@@ -268,7 +286,7 @@ class WinogradPack<T>::Run {
         task.source.channels = p_.shape_.channels;
         task.begin = from * p_.lanes_;
         task.end = to * p_.lanes_;
-        if (!(p_.loops_.input(task) < p_.limit_)) unsafe_[s.n] = true;
+        if (!(p_.loops_.input(task) < p_.limit_)) unsafe_[n] = true;
         return;
       }
     }
@@ -279,7 +297,7 @@ class WinogradPack<T>::Run {
       const int64_t first = vector * p_.lanes_;
       conv2d::Strip some = strip;
       some.channels = std::min(p_.lanes_, p_.shape_.channels - first);
-      copy_strip(some, call_.input, g_.image, s.n, c + first, top, -g_.padding.w, copy.get());
+      copy_strip(some, call_.input, g_.image, n, c + first, top, -g_.padding.w, copy.get());
       task.source.x = copy.get();
       task.source.c_step = strip.steps.c_step;
       task.source.h_step = strip.steps.h_step;
@@ -290,8 +308,8 @@ class WinogradPack<T>::Run {
       task.source.channels = some.channels;
       task.begin = 0;
       task.end = p_.lanes_;
-      task.v = v + first * s.tile_count();
-      if (!(p_.loops_.input(task) < p_.limit_)) unsafe_[s.n] = true;
+      task.v = v + first * s.tile_count() + i * s.image_tiles() * p_.lanes_;
+      if (!(p_.loops_.input(task) < p_.limit_)) unsafe_[n] = true;
     }
   }
 
@@ -335,12 +353,14 @@ class WinogradPack<T>::Run {
       product.u_point_step = p_.pass_blocks_ * slice;
       p_.loops_.product(product);
       for (int64_t b = first; b < last; ++b) {
-        back.m = m.get() + (b - first) * m_size;
         back.bias = p_.bias_.get() + (s.group * all + b) * p_.block_size();
         const int64_t channels = p_.shape_.c_out / p_.shape_.groups;
-        destination_.run(back, s.n, s.group * channels + b * p_.block_size(),
-                         std::min(p_.block_size(), channels - b * p_.block_size()), buffer,
-                         p_.loops_.output);
+        for (int64_t k = 0; k < s.images; ++k) {
+          back.m = m.get() + (b - first) * m_size + k * s.image_tiles() * p_.block_size();
+          destination_.run(back, s.n + k, s.group * channels + b * p_.block_size(),
+                           std::min(p_.block_size(), channels - b * p_.block_size()), buffer,
+                           p_.loops_.output);
+        }
       }
     }
   }
@@ -354,6 +374,7 @@ class WinogradPack<T>::Run {
   int64_t tiles_h_most_;
   int64_t band_rows_;
   int64_t bands_;
+  int64_t images_ = 1;  // in a strip
   int64_t strips_;
   bool by_strips_;
 };

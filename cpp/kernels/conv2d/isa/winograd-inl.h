@@ -145,13 +145,12 @@ A winograd_input(const WinogradInput<A>& t) {
   Interleave<A> part = t.source;
   part.columns = (t.tiles.w - 1) * W::kOut + kReach;
   part.rows = (t.tiles.h - 1) * W::kOut + kReach;
-  const int64_t tiles = t.tiles.h * t.tiles.w;
   V largest = hn::Zero(d);
   for (int64_t c = t.begin; c < t.end; c += kLanes) {
     ChannelRows<D> source{part, c};
     source.copy(t.scratch);
     largest = larger_magnitude(largest, source.largest);
-    A* to = t.v + c * tiles;
+    A* to = t.v + c * t.channel_step;
     for (int64_t y = 0; y < t.tiles.h; ++y) {
       for (int64_t x = 0; x < t.tiles.w; ++x, to += kLanes) {
         const A* from = t.scratch + (y * part.columns + x) * W::kOut * kLanes;
