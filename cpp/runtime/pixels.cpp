@@ -29,7 +29,8 @@ namespace {
 // More than any sensible image; sizes below it cannot overflow.
 constexpr std::int64_t kMaxSide = 1 << 20;
 
-void check(const PixelView& view, std::ptrdiff_t row, const std::string& subject) {
+// Returns the bytes from row to row.
+std::ptrdiff_t row_step(const PixelView& view, int channels, const std::string& subject) {
   const auto fail = [&](const std::string& what) {
     throw Error(ErrorCode::usage, subject + ": " + what);
   };
@@ -38,6 +39,7 @@ void check(const PixelView& view, std::ptrdiff_t row, const std::string& subject
          std::to_string(view.height) + " and " + std::to_string(view.width));
   }
   if (view.data == nullptr) fail("data must point at the top left pixel, got a null pointer");
+  const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(view.width) * channels;
   std::ptrdiff_t bytes = 0;
   if (__builtin_mul_overflow(view.row_stride, view.height, &bytes) || bytes > kMostBytes ||
       bytes < -kMostBytes) {
@@ -48,6 +50,7 @@ void check(const PixelView& view, std::ptrdiff_t row, const std::string& subject
     fail("row_stride must be at least width * channels = " + std::to_string(row) +
          " bytes, or 0 for rows without padding, got " + std::to_string(view.row_stride));
   }
+  return view.row_stride != 0 ? view.row_stride : row;
 }
 
 }  // namespace
@@ -68,14 +71,12 @@ at::Tensor pixels_of(const PixelView& view, const std::string& subject) {
   const bool swapped = view.format == PixelFormat::bgr || view.format == PixelFormat::bgra;
   // Of each plane, which byte of a pixel it takes.
   const int bytes[3] = {swapped ? 2 : 0, channels == 1 ? 0 : 1, channels == 1 || swapped ? 0 : 2};
-  check(view, static_cast<std::ptrdiff_t>(view.width) * channels, subject);
-  const std::ptrdiff_t stride =
-      view.row_stride != 0 ? view.row_stride : static_cast<std::ptrdiff_t>(view.width) * channels;
+  const std::ptrdiff_t step = row_step(view, channels, subject);
   at::Tensor planes = at::empty({1, 3, view.height, view.width}, at::kByte);
   std::uint8_t* out = planes.mutable_data_ptr<std::uint8_t>();
   for (const int byte : bytes) {
     const std::uint8_t* row = view.data + byte;
-    for (std::int64_t y = 0; y < view.height; ++y, row += stride) {
+    for (std::int64_t y = 0; y < view.height; ++y, row += step) {
       for (std::int64_t x = 0; x < view.width; ++x) *out++ = row[x * channels];
     }
   }
