@@ -73,7 +73,9 @@ class TemporaryFolder {
 struct Rung {
   const RungKind* kind = nullptr;
   std::unique_ptr<BenchProcess> process;
-  std::vector<double> calls, round_us, from_pixels, end_to_end;
+  std::vector<double> calls;
+  // A median per turn; what is a difference is one of times of the same turn.
+  std::vector<double> round_us, decode, preprocess, end_to_end;
   double error = 0;  // largest, over an output's largest value
   std::string problem;
 };
@@ -194,11 +196,11 @@ void measure(std::vector<Rung>& rungs, const Arguments& arguments) {
       rung->round_us.push_back(median(calls));
       rung->calls.insert(rung->calls.end(), calls.begin(), calls.end());
       if (arguments.image.empty()) continue;
-      for (auto& [what, all] : {std::pair{"from_pixels", &rung->from_pixels},
-                                std::pair{"end_to_end", &rung->end_to_end}}) {
-        const std::vector<double> times = ask(*rung, what);
-        all->insert(all->end(), times.begin(), times.end());
-      }
+      const double pixels_us = median(ask(*rung, "from_pixels"));
+      const double whole_us = median(ask(*rung, "end_to_end"));
+      rung->preprocess.push_back(pixels_us - rung->round_us.back());
+      rung->decode.push_back(whole_us - pixels_us);
+      rung->end_to_end.push_back(whole_us);
     }
   }
 }
@@ -227,11 +229,10 @@ json row(Rung& rung, const Arguments& arguments) {
   result["images_per_s"] = 1e6 * count * arguments.input.batch / total;
   result["round_us"] = rung.round_us;
   if (!rung.end_to_end.empty()) {
-    const double whole_us = median(rung.end_to_end), later_us = median(rung.from_pixels);
-    result["stages_us"] = {{"decode", std::max(0.0, whole_us - later_us)},
-                           {"preprocess", std::max(0.0, later_us - network_us)},
+    result["stages_us"] = {{"decode", std::max(0.0, median(rung.decode))},
+                           {"preprocess", std::max(0.0, median(rung.preprocess))},
                            {"network", network_us},
-                           {"end_to_end", whole_us}};
+                           {"end_to_end", median(rung.end_to_end)}};
   }
   return result;
 }

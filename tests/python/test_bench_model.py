@@ -33,6 +33,7 @@ from convship.bench.network_case import NetworkCase
 from convship.bench.page import as_page
 from convship.bench.rungs import RUNGS, RungSpec, choose_rungs
 from convship.bench.settings import Settings
+from convship.bench.stages import of_turn
 from convship.cli import main
 from convship.export import export_model
 from convship.model import load
@@ -275,12 +276,15 @@ def test_ratios_are_of_the_same_round():
     assert found["best stock"].interval.coverage == 0.5  # two rounds are not sure of much
 
 
-def test_what_a_rung_cannot_time_is_the_rest():
-    pixels = {"from_pixels": [7e-6], "end_to_end": [10e-6] * 3}
-    decode = {"decode": [2e-6], "end_to_end": [10e-6]}
+def test_what_a_rung_cannot_time_is_the_rest_of_its_turn():
+    network = [6e-6]
+    pixels = of_turn({"from_pixels": [7e-6], "end_to_end": [10e-6] * 3}, network)
+    decode = of_turn({"decode": [2e-6], "end_to_end": [10e-6]}, network)
+    assert of_turn({}, network) == {}
+    # Three turns on a machine that is slow for one of them.
     rows = [
-        RungRow("a", 1, 1, calls=[[6e-6]], stages=pixels),
-        RungRow("b", 1, 1, calls=[[6e-6]], stages=decode),
+        RungRow(name, 1, 1, calls=[network], stages={k: [v, 3 * v, v] for k, v in turn.items()})
+        for name, turn in (("a", pixels), ("b", decode))
     ]
     report = report_of(rows, [RungSpec(name, "ours", "") for name in "ab"])
     one, other = (row["stages_us"] for row in report.results)

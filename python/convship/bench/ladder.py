@@ -20,6 +20,7 @@ from convship.bench.network import Network, open_network
 from convship.bench.network_case import NetworkCase
 from convship.bench.rungs import RungSpec, choose_rungs
 from convship.bench.settings import Settings
+from convship.bench.stages import of_turn
 from convship.bench.turns import take_turns
 
 __all__ = ["RungRow", "bench_model"]
@@ -40,7 +41,7 @@ class RungRow:
         facts: What it says of itself: load and first call in seconds, threads, grad.
         calls: Seconds of every call, a list per round.
         waited: Share of each turn in which another program had the core.
-        stages: Seconds of each stage of every call from image to class, all rounds together.
+        stages: Seconds of each stage from image to class, a median per turn.
         peak_mib: Largest resident memory of its process after load and first calls.
     """
 
@@ -238,5 +239,5 @@ class _Ladder:
             return
         row.calls.append(calls)
         row.waited.append(waited)
-        for name, seconds in stages.items():
-            row.stages.setdefault(name, []).extend(seconds)
+        for name, seconds in of_turn(stages, calls).items():
+            row.stages.setdefault(name, []).append(seconds)

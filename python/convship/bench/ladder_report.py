@@ -160,21 +160,10 @@ def _result(row: RungRow, kinds: dict[str, str]) -> dict[str, Any]:
         "round_us": [_US * value for value in _round_medians(row)],
     }
     if row.stages:
-        result["stages_us"] = _stages(row.stages, p50)
+        result["stages_us"] = {
+            name: max(0.0, _US * statistics.median(turns)) for name, turns in row.stages.items()
+        }
     return result
-
-
-def _stages(stages: dict[str, list[float]], network_us: float) -> dict[str, float]:
-    """Medians; what a rung cannot time alone is what the others leave of the whole."""
-    found = {name: _US * statistics.median(seconds) for name, seconds in stages.items()}
-    found.setdefault("network", network_us)
-    later = found.pop("from_pixels", None)
-    if later is not None:
-        found["decode"] = max(0.0, found["end_to_end"] - later)
-    if "preprocess" not in found:
-        rest = found["end_to_end"] - found["network"] - found["decode"]
-        found["preprocess"] = max(0.0, rest)
-    return found
 
 
 def _round_medians(row: RungRow) -> list[float]:
