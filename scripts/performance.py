@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     lines = {
         "": lambda: table(reports, COLUMNS),
         " --classifiers": lambda: table(reports, FEWER),
-        " --sides": lambda: table(reports, COLUMNS, side_of),
+        " --sides": lambda: table(reports, COLUMNS, "image", side_of),
         " --photograph": lambda: stages_table(reports[0]),
     }[settings.list]()
     what = PER_STAGE if settings.list == " --photograph" else PER_CALL
@@ -88,9 +88,9 @@ def about(report: dict[str, Any]) -> str:
 def table(
     reports: list[dict[str, Any]],
     columns: tuple[str, ...],
+    first: str = "network",
     name_of: Callable[[dict[str, Any]], str] = lambda report: str(report["model"]),
 ) -> list[str]:
-    first = "network" if name_of is not side_of else "image"
     lines = head(first, "batch", "threads", "best stock", *columns, "as stock", "as peer")
     for report in reports:
         keys = dict.fromkeys((row["batch"], row["threads"]) for row in report["results"])

@@ -244,7 +244,7 @@ class WinogradPack<T>::Run {
     const auto v = make_scratch<A>(p_.tile_.points() * point_step(largest, p_.channels_));
     for (int64_t number = begin; number < end; ++number) {
       const Strip s = strip(number);
-      if (s.images == 1 && unsafe_[s.n]) continue;
+      if (s.images == 1 && unsafe_[s.n]) continue;  // refused for an earlier band
       const int64_t vectors = p_.channels_ / p_.lanes_;
       parallel.run(vectors, 1, [&](int64_t from, int64_t to) {
         for (int64_t i = 0; i < s.images; ++i) input(s, i, from, to, v.get());
@@ -261,6 +261,7 @@ class WinogradPack<T>::Run {
   // Vectors of channels of image i of the strip.
   void input(const Strip& s, int64_t i, int64_t from, int64_t to, A* v) {
     const int64_t n = s.n + i;
+    v += i * s.image_tiles() * p_.lanes_;
     const int64_t reach = p_.tile_.reach(), out = p_.tile_.out;
     const int64_t rows = (s.tiles.h - 1) * out + reach, columns = (s.tiles.w - 1) * out + reach;
     const int64_t top = s.first_row - g_.padding.h;
@@ -270,7 +271,7 @@ class WinogradPack<T>::Run {
     task.source.top = top;
     task.source.left = -g_.padding.w;
     task.tiles = s.tiles;
-    task.v = v + i * s.image_tiles() * p_.lanes_;
+    task.v = v;
     task.point_step = point_step(s, p_.channels_);
     task.channel_step = s.tile_count();
     task.scratch = scratch.get();
@@ -308,7 +309,7 @@ class WinogradPack<T>::Run {
       task.source.channels = some.channels;
       task.begin = 0;
       task.end = p_.lanes_;
-      task.v = v + first * s.tile_count() + i * s.image_tiles() * p_.lanes_;
+      task.v = v + first * s.tile_count();
       if (!(p_.loops_.input(task) < p_.limit_)) unsafe_[n] = true;
     }
   }

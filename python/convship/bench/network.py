@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from convship.bench.network_case import NetworkCase
 from convship.bundle import GOLDENS, MANIFEST, Manifest, read_extras
 from convship.errors import ModelFileNotFoundError
-from convship.export import export_model
 from convship.nn import ConvPool2d
 from convship.preprocess import Preprocess
 from convship.scripting import script
@@ -187,23 +186,31 @@ def _from_name(
         parameter.requires_grad_(False)
     file = folder / f"{name}.pt"
     network = Network(name, file, image is None, _pickle(module, folder), _calls_our_op(module))
-    preprocess = _preprocess(None if own else name, size)
     if image is not None:
+        from convship.export import export_model
+
+        preprocess = _preprocess(None if own else name, size)
         export_model(module, file, samples=[Path(image)], preprocess=preprocess)
     else:
         script(module, (), "script").save(str(file))
-        network.rows = {"input": _noise(size or (preprocess.height, preprocess.width), _COLOURS)}
+        side = 32 if own else _preset(name).crop_size[0]
+        network.rows = {"input": _noise(size or (side, side), _COLOURS)}
     return network
 
 
+def _preset(name: str) -> Any:
+    """Return the transforms that torchvision's network was trained with."""
+    from convship._torchvision import torchvision
+
+    return torchvision.models.get_model_weights(name).DEFAULT.transforms()
+
+
 def _preprocess(name: str | None, size: Sequence[int] | None) -> Preprocess:
-    """Return what torchvision's network was trained with; for another size, the same margin."""
+    """Return a preset as ours, for another size with the same margin; None: our own networks'."""
     given = None if size is None else (size[-2], size[-1])
     if name is None:
         return Preprocess(given or 32, mean=_HALF, std=_HALF)
-    from convship._torchvision import torchvision
-
-    preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    preset = _preset(name)
     crop = preset.crop_size[0]
     height, width = given or (crop, crop)
     shorter = round(preset.resize_size[0] / crop * max(height, width))
