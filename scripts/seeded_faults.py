@@ -61,9 +61,9 @@ FAULTS = [
     Fault("channels: the input steps by one column too few", ISA + "channels-inl.h",
           "x += now * step;", "x += (now - (i > 0)) * step;"),
     Fault("channels: a later step starts from the bias again", ISA + "channels-inl.h",
-          "if (tap > 0) {", "if (tap > t.taps_at_once) {"),
-    Fault("channels: pairs although windows are padded", ISA + "channels-inl.h",
-          "p.stride.w == 2 && p.padding.w == 0", "p.stride.w == 2"),
+          "if (step > 0) {", "if (step > 1) {"),
+    Fault("channels: pairs although the last window is cut", ISA + "channels-inl.h",
+          "return pairs && 2 * p.width <= p.conv.w ?", "return pairs ?"),
     Fault("pooling: a band's rows are off by one", ISA + "pooling-inl.h",
           "const int64_t end = smaller(top + pool.size.h, pool.conv.h);",
           "const int64_t end = smaller(top + pool.size.h, pool.conv.h - 1);"),
@@ -157,6 +157,13 @@ FAULTS = [
           "weight[k * kWidth + channel.value]", "weight[k * kWidth]"),
     Fault("winograd: all images of a strip are its first", CONV + "winograd.cpp",
           "k * s.image_tiles() * p_.block_size()", "0"),
+    # Taps that padding alone meets.
+    Fault("taps: the lowest row that meets the image is left out", CONV + "tap_runs.cpp",
+          "(range.end - 1) * dilation >= extent", "range.end * dilation >= extent"),
+    Fault("taps: a row near the lower edge has the one's above", CONV + "tasks.h",
+          "t.upper + 1 + row - t.lower", "t.upper + row - t.lower"),
+    Fault("taps: a step begins with the one before it", CONV + "tap_runs.cpp",
+          "std::max<int64_t>(runs_[k].begin, begin)", "runs_[k].begin"),
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@
 #include "kernels/conv2d/channels_input.h"
 #include "kernels/conv2d/cut.h"
 #include "kernels/conv2d/destination.h"
+#include "kernels/conv2d/tap_runs.h"
 #include "kernels/conv2d/taps.h"
 #include "kernels/conv2d/words_input.h"
 #include "kernels/scratch.h"
@@ -12,12 +13,21 @@
 namespace convship::kernels::conv2d {
 namespace {
 
-// All, as long as a block's weights leave most of the second-level cache to the
-// input; else as many as the first-level cache holds beside the input.
-int64_t taps_at_once(int64_t taps, int64_t tap_bytes) {
+// All, as long as the weights that a row of a block needs leave most of the
+// second-level cache to the input; else as many as the first-level cache holds
+// beside the input.
+int64_t taps_at_once(int64_t taps, int64_t needed, int64_t tap_bytes) {
   constexpr int64_t kFirstLevelBytes = 16 << 10;
-  if (taps * tap_bytes <= second_level_cache() / 4) return taps;
+  if (needed * tap_bytes <= second_level_cache() / 4) return taps;
   return kFirstLevelBytes / tap_bytes;
+}
+
+// Input that is copied has zeros around it, or words whose levels stand for 0,
+// which count in sums of integers.
+template <typename Input>
+TapRuns tap_runs(const Geometry& g, int64_t taps) {
+  const bool padded = g.padding.h > 0 || g.padding.w > 0;
+  return padded && Input::kPadsWithZeros ? TapRuns(g, g.c_in / g.groups) : TapRuns(taps);
 }
 
 }  // namespace
@@ -74,19 +84,19 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
   input.set_rows(rows_under(conv_rows_of(c.band_rows, g), g));
   const View<const void>& steps = input.steps();
   const std::vector<int32_t> offsets = input.offsets();
+  const auto taps = static_cast<int64_t>(offsets.size());
   const Destination<T> destination(call, lanes);
 
   ChannelsTask<A> base{};
-  base.source = {nullptr,
-                 0,
-                 g.stride.h * steps.h_step,
-                 g.stride.w * steps.w_step,
-                 offsets.data(),
-                 static_cast<int64_t>(offsets.size())};
+  base.source = {nullptr, 0, g.stride.h * steps.h_step, g.stride.w * steps.w_step, offsets.data(),
+                 taps,    {}};
   base.pool = {g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding, 0, 0};
-  base.taps_at_once = taps_at_once(base.source.taps, 2 * lanes * sizeof(A));
   base.pool.end = c.band_rows;
-  const bool in_steps = base.taps_at_once < base.source.taps;
+  TapRuns runs = tap_runs<Input>(g, taps);
+  base.taps_at_once = taps_at_once(taps, runs.most(), 2 * lanes * sizeof(A));
+  runs.cut(base.taps_at_once);
+  base.source.row_taps = runs.rows();
+  const bool in_steps = base.source.row_taps.steps > 1;
   const int64_t scratch = ceil_div(channels_scratch(base.pool, in_steps, lanes), 16) * 16;
   const int64_t buffer = ceil_div(destination.buffer_size(most, c.band_rows), 16) * 16;
 
@@ -113,7 +123,7 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
         const ChannelBlocks::Block b = blocks[number];
         const int64_t place = i.group * padded + b.first;
         task.vectors = b.vectors;
-        task.weight = packed.weight.get() + place * base.source.taps;
+        task.weight = packed.weight.get() + place * taps;
         task.bias = packed.bias.get() + place;
         task.scale = packed.scale ? packed.scale.get() + place : nullptr;
         destination.run(task, i.n, i.group * out + b.first, b.exist, memory.get() + scratch,

@@ -14,6 +14,7 @@ template <typename T>
 class ChannelsInput {
  public:
   using A = AccumulatorOf<T>;
+  static constexpr bool kPadsWithZeros = true;
 
   ChannelsInput(const Loops<A>& loops, const Geometry& geometry, const View<const T>& input);
 

@@ -20,6 +20,34 @@ constexpr int kWinogradVectors = 2;
 // Larger windows go to the plain loop.
 constexpr int kMostWindowRows = 64;
 
+// Taps that follow each other.
+struct TapRun {
+  int32_t begin;
+  int32_t end;
+};
+
+// The taps that conv rows sum (tap_runs.h), some at a time: step s of a row's
+// are the runs from first[kind * steps + s] up to the next entry's. Rows before
+// `upper` and from `lower` on are of a kind of their own.
+struct RowTaps {
+  const TapRun* runs;
+  const int32_t* first;
+  int64_t steps;
+  int64_t upper;
+  int64_t lower;
+};
+
+struct TapRunRange {
+  const TapRun* begin;
+  const TapRun* end;
+};
+
+static inline TapRunRange runs_of(const RowTaps& t, int64_t row, int64_t step) {
+  const int64_t kind = row < t.upper ? row : row < t.lower ? t.upper : t.upper + 1 + row - t.lower;
+  const int32_t* first = t.first + kind * t.steps + step;
+  return {t.runs + first[0], t.runs + first[1]};
+}
+
 // The convolution's part: where conv row r, column j, tap t finds its input:
 //   x[(r - first_row) * row_step + j * column_step + offsets[t]]
 template <typename A>
@@ -29,7 +57,8 @@ struct Source {
   int64_t row_step;
   int64_t column_step;
   const int32_t* offsets;
-  int64_t taps;
+  int64_t taps;  // of the weights
+  RowTaps row_taps;
 };
 
 struct Pool {
@@ -74,8 +103,8 @@ struct ChannelsTask {
   Pool pool;
   Target<A> target;
   int vectors;  // of output channels
-  // Taps that are summed for all conv rows before the next ones: fewer than all
-  // where their weights would not stay in the cache meanwhile.
+  // Taps of a step, which is summed for all conv rows before the next one: all,
+  // unless their weights would not stay in the cache meanwhile.
   int64_t taps_at_once;
   const A* weight;  // [taps][vectors][lanes]
   const A* bias;    // [vectors][lanes]

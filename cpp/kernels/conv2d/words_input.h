@@ -13,6 +13,8 @@ namespace convship::kernels::conv2d {
 
 class WordsInput {
  public:
+  static constexpr bool kPadsWithZeros = false;
+
   WordsInput(const WordLoops& loops,
              const Geometry& geometry,
              const View<const float>& input,

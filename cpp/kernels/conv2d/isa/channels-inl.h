@@ -32,9 +32,7 @@ struct Channels {
   static constexpr int kTile = (kRegisters - kVectors - 1) / kVectors / 2 * 2;
 
   struct Taps {
-    const int32_t* begin;
-    const int32_t* end;
-    const A* weight;
+    TapRunRange runs;
     const A* start;      // what a sum starts from: the bias, or a sum so far
     int64_t start_step;  // from column to column
   };
@@ -58,10 +56,11 @@ struct Channels {
     return pairs && 2 * p.width <= p.conv.w ? RowPool::pairs : RowPool::any;
   }
 
-  bool in_steps() const { return t.taps_at_once < t.source.taps; }
+  bool in_steps() const { return t.source.row_taps.steps > 1; }
 
-  Taps all_taps() const {
-    return {t.source.offsets, t.source.offsets + t.source.taps, t.weight, t.bias, 0};
+  // Of conv row r, from the bias on.
+  Taps taps_of(int64_t r, int64_t step = 0) const {
+    return {runs_of(t.source.row_taps, r, step), t.bias, 0};
   }
 
   const A* input_of(int64_t r) const {
@@ -89,11 +88,11 @@ struct Channels {
   void conv_row(int64_t r, RowPool how, A* pooled, I* index) const {
     const Pool& p = t.pool;
     if (how == RowPool::pairs) {
-      tiles<true>(all_taps(), input_of(r), p.width, pooled);
+      tiles<true>(taps_of(r), input_of(r), p.width, pooled);
     } else if (how == RowPool::none) {
-      tiles<false>(all_taps(), input_of(r), p.width, pooled);
+      tiles<false>(taps_of(r), input_of(r), p.width, pooled);
     } else {
-      tiles<false>(all_taps(), input_of(r), columns(), rows + p.padding.w * kBlock);
+      tiles<false>(taps_of(r), input_of(r), columns(), rows + p.padding.w * kBlock);
       pooling.pool_columns(rows, pooled, index);
     }
   }
@@ -101,7 +100,7 @@ struct Channels {
   // Each tile to its place in the result.
   void run_without_pooling() const {
     for (int64_t y = t.pool.begin; y < t.pool.end; ++y) {
-      tiles<false, true>(all_taps(), input_of(y), t.pool.width,
+      tiles<false, true>(taps_of(y), input_of(y), t.pool.width,
                          t.target.y + (y - t.pool.begin) * t.target.row_step);
     }
   }
@@ -111,9 +110,8 @@ struct Channels {
     const Pool& p = t.pool;
     const int64_t last = smaller(p.conv.h, (p.end - 1) * p.stride.h - p.padding.h + p.size.h);
     const auto row = [&](int64_t r) { return rows + (r - t.source.first_row) * row_size; };
-    for (int64_t tap = 0; tap < t.source.taps; tap += t.taps_at_once) {
-      const int64_t end = smaller(tap + t.taps_at_once, t.source.taps);
-      Taps taps{t.source.offsets + tap, t.source.offsets + end, t.weight + tap * kBlock, t.bias, 0};
+    for (int64_t step = 0; step < t.source.row_taps.steps; ++step) {
+      const int64_t end = smaller((step + 1) * t.taps_at_once, t.source.taps);
       // Inside of a network weights come from far away: the next step's (or the
       // next block's, which follow) are fetched meanwhile, a share with each row.
       const A* next = t.weight + end * kBlock;
@@ -123,7 +121,8 @@ struct Channels {
         for (int64_t i = 0; i < share; i += kLine) __builtin_prefetch(next + i, 0, 2);
         next += share;
         A* to = row(r) + p.padding.w * kBlock;
-        if (tap > 0) {
+        Taps taps = taps_of(r, step);
+        if (step > 0) {
           taps.start = to;
           taps.start_step = kBlock;
         }
@@ -186,19 +185,22 @@ struct Channels {
       CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) sums[j][v] = Product::begin(start(j, v));
     }
-    const A* w = taps.weight;
-    for (const int32_t* offset = taps.begin; offset != taps.end; ++offset) {
-      V weight[kVectors];
-      CONVSHIP_UNROLL
-      for (int v = 0; v < kVectors; ++v) weight[v] = hn::Load(d, w + v * kLanes);
-      w += kBlock;
-      const A* from = x + *offset;
-      CONVSHIP_UNROLL
-      for (int j = 0; j < kColumns; ++j) {
-        const V value = hn::Set(d, from[j * step]);
+    for (const TapRun* run = taps.runs.begin; run != taps.runs.end; ++run) {
+      const A* w = t.weight + run->begin * kBlock;
+      const int32_t* const end = t.source.offsets + run->end;
+      for (const int32_t* offset = t.source.offsets + run->begin; offset != end; ++offset) {
+        V weight[kVectors];
         CONVSHIP_UNROLL
-        for (int v = 0; v < kVectors; ++v) {
-          sums[j][v] = Product::add(sums[j][v], value, weight[v]);
+        for (int v = 0; v < kVectors; ++v) weight[v] = hn::Load(d, w + v * kLanes);
+        w += kBlock;
+        const A* from = x + *offset;
+        CONVSHIP_UNROLL
+        for (int j = 0; j < kColumns; ++j) {
+          const V value = hn::Set(d, from[j * step]);
+          CONVSHIP_UNROLL
+          for (int v = 0; v < kVectors; ++v) {
+            sums[j][v] = Product::add(sums[j][v], value, weight[v]);
+          }
         }
       }
     }
