@@ -54,12 +54,12 @@ namespace {
 constexpr int64_t kLargestWindow = 64;
 
 // Multiplications per input and output channel, and the reading of the
-// weights, which costs as much as some tiles: with few tiles, small transforms
-// of the weights win.
-double cost(const Geometry& g, int64_t out, int64_t points) {
-  constexpr double kWeightsInTiles = 20;  // measured, the weights not in a cache
+// weights, which costs as much as some tiles, more of them the faster those are:
+// with few tiles, small transforms of the weights win.
+double cost(const Geometry& g, int64_t lanes, int64_t out, int64_t points) {
+  const double weights_in_tiles = 1.25 * static_cast<double>(lanes);  // measured, not in a cache
   const int64_t tiles = ((g.conv.h + out - 1) / out) * ((g.conv.w + out - 1) / out);
-  return static_cast<double>(points) * (static_cast<double>(tiles) + kWeightsInTiles);
+  return static_cast<double>(points) * (static_cast<double>(tiles) + weights_in_tiles);
 }
 
 // Output channels that a loop of `vectors` at a time sums, for each that exists.
@@ -86,9 +86,9 @@ Family fastest_winograd(const Geometry& g, int64_t lanes) {
       {Family::winograd_2x2_5x5, 5, 2, 36},
   };
   Family best = Family::plain;
-  double least = cost(g, 1, k * k) * padding_of(g, lanes, 1);
+  double least = cost(g, lanes, 1, k * k) * padding_of(g, lanes, 1);
   for (const Variant& v : kVariants) {
-    const double c = cost(g, v.out, v.points) * padding_of(g, lanes, kWinogradVectors);
+    const double c = cost(g, lanes, v.out, v.points) * padding_of(g, lanes, kWinogradVectors);
     if (v.taps == k && channels >= fewest_channels(v.family) && c < least) {
       best = v.family;
       least = c;

@@ -42,7 +42,8 @@ Range kernel_inside(int64_t first,
 }  // namespace
 
 TapRuns::TapRuns(int64_t taps)
-    : lower_(std::numeric_limits<int64_t>::max()),
+    : most_(taps),
+      lower_(std::numeric_limits<int64_t>::max()),
       runs_{{0, static_cast<int32_t>(taps)}},
       first_{0, 1} {}
 
@@ -59,6 +60,7 @@ TapRuns::TapRuns(const Geometry& g, int64_t channels) {
   while (lower_ > upper_ && !whole(lower_ - 1)) --lower_;
   const Range columns =
       kernel_inside(0, g.conv.w - 1, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w, g.image.w);
+  // Appends what rows of the kernel sum; how many taps those are.
   const auto add = [&](Range rows) {
     first_.push_back(static_cast<int32_t>(runs_.size()));
     const std::size_t first = runs_.size();
@@ -70,21 +72,14 @@ TapRuns::TapRuns(const Geometry& g, int64_t channels) {
         append(runs_, first, row + columns.begin * count, row + columns.end * count);
       }
     }
+    return channels * (rows.end - rows.begin) * (columns.end - columns.begin);
   };
-  for (int64_t r = 0; r < upper_; ++r) add(rows_of(r));
-  if (upper_ < g.conv.h) add({0, g.kernel.h});
+  for (int64_t r = 0; r < upper_; ++r) most_ = std::max(most_, add(rows_of(r)));
+  const int64_t all = add({0, g.kernel.h});
+  if (upper_ < g.conv.h) most_ = all;
   for (int64_t r = lower_; r < g.conv.h; ++r) add(rows_of(r));
   first_.push_back(static_cast<int32_t>(runs_.size()));
-}
-
-int64_t TapRuns::most() const {
-  int64_t most = 0;
-  for (std::size_t kind = 0; kind + 1 < first_.size(); ++kind) {
-    int64_t taps = 0;
-    for (int32_t i = first_[kind]; i < first_[kind + 1]; ++i) taps += runs_[i].end - runs_[i].begin;
-    most = std::max(most, taps);
-  }
-  return most;
+  skips_ = runs_.size() > 1;
 }
 
 void TapRuns::cut(int64_t at_once) {

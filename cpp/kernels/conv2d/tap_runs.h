@@ -18,7 +18,9 @@ class TapRuns {
   TapRuns(const Geometry& g, int64_t channels);
 
   // The most taps that a conv row sums.
-  int64_t most() const;
+  int64_t most() const { return most_; }
+  // Whether some rows leave out some.
+  bool skips() const { return skips_; }
   // From here on steps of `at_once` taps of those that there are.
   void cut(int64_t at_once);
 
@@ -26,8 +28,10 @@ class TapRuns {
   RowTaps rows() const;
 
  private:
+  int64_t most_ = 0;
+  bool skips_ = false;
   // Conv rows before upper_ and from lower_ on are near an edge: they have
-  // runs of their own; those between share theirs.
+  // runs of their own. Those between share theirs: all that any row has.
   int64_t upper_ = 0;
   int64_t lower_ = 0;
   int64_t steps_ = 1;

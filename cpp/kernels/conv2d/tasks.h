@@ -48,6 +48,12 @@ static inline TapRunRange runs_of(const RowTaps& t, int64_t row, int64_t step) {
   return {t.runs + first[0], t.runs + first[1]};
 }
 
+// Of all taps that any row sums.
+static inline TapRunRange all_runs(const RowTaps& t, int64_t step) {
+  const int32_t* first = t.first + t.upper * t.steps + step;
+  return {t.runs + first[0], t.runs + first[1]};
+}
+
 // The convolution's part: where conv row r, column j, tap t finds its input:
 //   x[(r - first_row) * row_step + j * column_step + offsets[t]]
 template <typename A>
@@ -106,6 +112,7 @@ struct ChannelsTask {
   // Taps of a step, which is summed for all conv rows before the next one: all,
   // unless their weights would not stay in the cache meanwhile.
   int64_t taps_at_once;
+  bool prefetch;    // weights come from far away, and all are needed
   const A* weight;  // [taps][vectors][lanes]
   const A* bias;    // [vectors][lanes]
   const A* scale;   // [vectors][lanes]: of sums of integers; else unused

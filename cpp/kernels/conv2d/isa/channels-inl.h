@@ -30,11 +30,37 @@ struct Channels {
   static constexpr int64_t kBlock = P::kBlock;
   // Accumulators, the weights of a tap and one input fill the registers.
   static constexpr int kTile = (kRegisters - kVectors - 1) / kVectors / 2 * 2;
+  // Where so few columns fill them, short rows make tiles that have too few sums
+  // in flight: a tile may then go on in the rows below. Their columns have
+  // addresses of their own, for which larger tiles would lack registers.
+  static constexpr bool kHasFlatTiles = kTile <= 6;
+  static constexpr int kFlat = -1;                  // kStep of such tiles
+  static constexpr int64_t kLine = 64 / sizeof(A);  // of a cache
+  static constexpr int64_t kGroup = 8;              // taps between two looks ahead
 
   struct Taps {
     TapRunRange runs;
     const A* start;      // what a sum starts from: the bias, or a sum so far
     int64_t start_step;  // from column to column
+  };
+
+  // Weights that are fetched meanwhile, `each` with every group of taps: a tile's
+  // worth at once would keep all others from memory.
+  struct Ahead {
+    const A* next;
+    int64_t each;
+  };
+
+  // `count` columns (or pairs of them) in tiles of nearly equal size: a narrow
+  // last tile would have too few independent sums.
+  struct Tiles {
+    int64_t number;
+    int64_t size;
+    int64_t larger_ones;
+
+    Tiles(int64_t count, int64_t most)
+        : number((count + most - 1) / most), size(count / number), larger_ones(count % number) {}
+    int64_t operator[](int64_t i) const { return size + (i < larger_ones ? 1 : 0); }
   };
 
   const ChannelsTask<A>& t;
@@ -73,13 +99,22 @@ struct Channels {
     return smaller((p.width - 1) * p.stride.w - p.padding.w + p.size.w, p.conv.w);
   }
 
+  // The weights of the next step, or of the next block, which follows, while
+  // `tiles` tiles are summed.
+  Ahead ahead_of(int64_t step, int64_t tiles) const {
+    if (!t.prefetch) return {t.weight, 0};
+    const int64_t end = smaller((step + 1) * t.taps_at_once, t.source.taps);
+    return {t.weight + end * kBlock, kGroup * kBlock / tiles + 1};
+  }
+
   void run() const {
-    if (in_steps()) return run_in_steps();
     const RowPool how = row_pool();
-    if (how == RowPool::none && pooling.writes_directly() && t.pool.size.h == 1 &&
-        t.pool.stride.h == 1 && t.pool.padding.h == 0) {
+    const Pool& p = t.pool;
+    if (how == RowPool::none && pooling.writes_directly() && p.size.h == 1 && p.stride.h == 1 &&
+        p.padding.h == 0) {
       return run_without_pooling();
     }
+    if (in_steps()) return run_in_steps();
     if (how == RowPool::any) pooling.fill_margins(rows);
     pooling.run([&](int64_t r, A* to, I* index) { conv_row(r, how, to, index); });
   }
@@ -87,22 +122,42 @@ struct Channels {
   // Sums and row-pools conv row r.
   void conv_row(int64_t r, RowPool how, A* pooled, I* index) const {
     const Pool& p = t.pool;
+    Ahead nothing{t.weight, 0};
     if (how == RowPool::pairs) {
-      tiles<true>(taps_of(r), input_of(r), p.width, pooled);
+      tiles<true>(taps_of(r), nothing, input_of(r), p.width, pooled);
     } else if (how == RowPool::none) {
-      tiles<false>(taps_of(r), input_of(r), p.width, pooled);
+      tiles<false>(taps_of(r), nothing, input_of(r), p.width, pooled);
     } else {
-      tiles<false>(taps_of(r), input_of(r), columns(), rows + p.padding.w * kBlock);
+      tiles<false>(taps_of(r), nothing, input_of(r), columns(), rows + p.padding.w * kBlock);
       pooling.pool_columns(rows, pooled, index);
     }
   }
 
-  // Each tile to its place in the result.
+  // All results of the band, some taps at a time, and with the last ones each tile
+  // to its place.
   void run_without_pooling() const {
-    for (int64_t y = t.pool.begin; y < t.pool.end; ++y) {
-      tiles<false, true>(taps_of(y), input_of(y), t.pool.width,
-                         t.target.y + (y - t.pool.begin) * t.target.row_step);
+    const int64_t last = t.source.row_taps.steps - 1;
+    for (int64_t step = 0; step < last; ++step) step_without_pooling<false>(step);
+    step_without_pooling<true>(last);
+  }
+
+  template <bool kFinal>
+  void step_without_pooling(int64_t step) const {
+    if constexpr (kHasFlatTiles) {
+      if (flat_tiles_are_faster()) return flat_tiles<kFinal>(step);
     }
+    const int64_t width = t.pool.width, height = t.pool.end - t.pool.begin;
+    Ahead ahead = ahead_of(step, height * Tiles(width, kTile).number);
+    for (int64_t y = 0; y < height; ++y) {
+      A* const sums = rows + y * width * kBlock;
+      const Taps taps = from_sums(taps_of(t.pool.begin + y, step), step, sums);
+      tiles<false, kFinal>(taps, ahead, input_of(t.pool.begin + y), width,
+                           kFinal ? t.target.y + y * t.target.row_step : sums);
+    }
+  }
+
+  static Taps from_sums(Taps taps, int64_t step, const A* sums) {
+    return step > 0 ? Taps{taps.runs, sums, kBlock} : taps;
   }
 
   // All conv rows of the band, some taps at a time.
@@ -111,22 +166,10 @@ struct Channels {
     const int64_t last = smaller(p.conv.h, (p.end - 1) * p.stride.h - p.padding.h + p.size.h);
     const auto row = [&](int64_t r) { return rows + (r - t.source.first_row) * row_size; };
     for (int64_t step = 0; step < t.source.row_taps.steps; ++step) {
-      const int64_t end = smaller((step + 1) * t.taps_at_once, t.source.taps);
-      // Inside of a network weights come from far away: the next step's (or the
-      // next block's, which follow) are fetched meanwhile, a share with each row.
-      const A* next = t.weight + end * kBlock;
-      const int64_t share = t.taps_at_once * kBlock / (last - t.source.first_row) + 1;
+      Ahead ahead = ahead_of(step, (last - t.source.first_row) * Tiles(columns(), kTile).number);
       for (int64_t r = t.source.first_row; r < last; ++r) {
-        constexpr int64_t kLine = 64 / sizeof(A);
-        for (int64_t i = 0; i < share; i += kLine) __builtin_prefetch(next + i, 0, 2);
-        next += share;
-        A* to = row(r) + p.padding.w * kBlock;
-        Taps taps = taps_of(r, step);
-        if (step > 0) {
-          taps.start = to;
-          taps.start_step = kBlock;
-        }
-        tiles<false>(taps, input_of(r), columns(), to);
+        A* const sums = row(r) + p.padding.w * kBlock;
+        tiles<false>(from_sums(taps_of(r, step), step, sums), ahead, input_of(r), columns(), sums);
       }
     }
     pooling.run([&](int64_t r, A* to, I* index) {
@@ -135,20 +178,65 @@ struct Channels {
     });
   }
 
-  // `count` results (columns, or pairs of them), in tiles of nearly equal size:
-  // a narrow last tile would have too few independent sums.
-  // kFinal: `to` is in the result.
+  // Whether the band's rows follow each other in the result, and are better summed
+  // as one. A multiply-add takes four cycles, in each of which two begin.
+  bool flat_tiles_are_faster() const {
+    const auto cost = [](int64_t count) {
+      const Tiles tiles(count, kTile);
+      const auto of = [](int64_t columns) { return larger(8, columns * kVectors); };
+      return tiles.larger_ones * of(tiles.size + 1) +
+             (tiles.number - tiles.larger_ones) * of(tiles.size);
+    };
+    const int64_t width = t.pool.width, height = t.pool.end - t.pool.begin;
+    return t.target.row_step == width * t.target.column_step &&
+           17 * cost(height * width) < 16 * height * cost(width);
+  }
+
+  template <bool kFinal>
+  void flat_tiles(int64_t step) const {
+    const int64_t width = t.pool.width;
+    const Tiles tiles((t.pool.end - t.pool.begin) * width, kTile);
+    Ahead ahead = ahead_of(step, tiles.number);
+    for (int64_t i = 0, first = 0; i < tiles.number; ++i) {
+      const int64_t now = tiles[i];
+      const int64_t top = t.pool.begin + first / width;
+      const int64_t bottom = t.pool.begin + (first + now - 1) / width;
+      const A* columns[kTile];
+      for (int64_t j = 0, r = top, column = first % width; j < now; ++j) {
+        columns[j] = input_of(r) + column * t.source.column_step;
+        if (++column == width) {
+          column = 0;
+          ++r;
+        }
+      }
+      A* const sums = rows + first * kBlock;
+      Taps taps = from_sums(taps_of(top, step), step, sums);
+      if (bottom > top) taps.runs = all_runs(t.source.row_taps, step);
+      pick_flat_tile<kFinal, kTile>(now, taps, ahead, columns,
+                                    kFinal ? t.target.y + first * t.target.column_step : sums);
+      first += now;
+    }
+  }
+
+  template <bool kFinal, int kSize>
+  void pick_flat_tile(
+      int64_t size, const Taps& taps, Ahead& ahead, const A* const* columns, A* to) const {
+    if constexpr (kSize > 1) {
+      if (size < kSize) return pick_flat_tile<kFinal, kSize - 1>(size, taps, ahead, columns, to);
+    }
+    tile<false, kFinal, kSize, kFlat>(taps, ahead, columns, to);
+  }
+
+  // `count` results, columns or pairs of them. kFinal: `to` is in the result.
   template <bool kPairs, bool kFinal = false>
-  void tiles(Taps taps, const A* x, int64_t count, A* to) const {
+  void tiles(Taps taps, Ahead& ahead, const A* x, int64_t count, A* to) const {
     constexpr int64_t kMost = kPairs ? kTile / 2 : kTile;
-    const int64_t number = (count + kMost - 1) / kMost;
-    const int64_t size = count / number;
-    const int64_t larger_ones = count % number;
+    const Tiles tiles(count, kMost);
     const int64_t step = (kPairs ? 2 : 1) * t.source.column_step;
     const int64_t to_step = kFinal ? t.target.column_step : kBlock;
-    for (int64_t i = 0; i < number; ++i) {
-      const int64_t now = size + (i < larger_ones ? 1 : 0);
-      pick_tile<kPairs, kFinal, kMost>(now, taps, x, to);
+    for (int64_t i = 0; i < tiles.number; ++i) {
+      const int64_t now = tiles[i];
+      pick_tile<kPairs, kFinal, kMost>(now, taps, ahead, x, to);
       x += now * step;
       to += now * to_step;
       taps.start += now * (kPairs ? 2 : 1) * taps.start_step;
@@ -156,54 +244,74 @@ struct Channels {
   }
 
   template <bool kPairs, bool kFinal, int kSize>
-  void pick_tile(int64_t size, const Taps& taps, const A* x, A* to) const {
+  void pick_tile(int64_t size, const Taps& taps, Ahead& ahead, const A* x, A* to) const {
     if constexpr (kSize > 1) {
-      if (size < kSize) return pick_tile<kPairs, kFinal, kSize - 1>(size, taps, x, to);
+      if (size < kSize) return pick_tile<kPairs, kFinal, kSize - 1>(size, taps, ahead, x, to);
     }
     if (t.source.column_step == 1) {
-      tile<kPairs, kFinal, kSize, 1>(taps, x, to);
+      tile<kPairs, kFinal, kSize, 1>(taps, ahead, x, to);
     } else if (t.source.column_step == 2) {
-      tile<kPairs, kFinal, kSize, 2>(taps, x, to);
+      tile<kPairs, kFinal, kSize, 2>(taps, ahead, x, to);
     } else if (t.source.column_step == kLanes) {
-      tile<kPairs, kFinal, kSize, kLanes>(taps, x, to);
+      tile<kPairs, kFinal, kSize, kLanes>(taps, ahead, x, to);
     } else {
-      tile<kPairs, kFinal, kSize, 0>(taps, x, to);
+      tile<kPairs, kFinal, kSize, 0>(taps, ahead, x, to);
     }
   }
 
-  // kStep: column_step where it is known, else 0.
-  template <bool kPairs, bool kFinal, int kSize, int kStep>
-  HWY_NOINLINE void tile(const Taps& taps, const A* x, A* to) const {
+  // x: the first column, and kStep: column_step where it is known, else 0; or the
+  // address of each column, and kFlat.
+  template <bool kPairs, bool kFinal, int kSize, int kStep, class Input>
+  HWY_NOINLINE void tile(const Taps& taps, Ahead& ahead, const Input x, A* to) const {
     constexpr int kColumns = kPairs ? 2 * kSize : kSize;
     const D d;
-    const int64_t step = kStep ? kStep : t.source.column_step;
     const auto start = [&](int j, int v)
                            HWY_ATTR { return taps.start + j * taps.start_step + v * kLanes; };
+    const int64_t step = kStep > 0 ? kStep : t.source.column_step;
+    const A* columns[kColumns];
+    if constexpr (kStep == kFlat) {
+      CONVSHIP_UNROLL
+      for (int j = 0; j < kColumns; ++j) columns[j] = x[j];
+    }
     typename Product::Sum sums[kColumns][kVectors];
     CONVSHIP_UNROLL
     for (int j = 0; j < kColumns; ++j) {
       CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) sums[j][v] = Product::begin(start(j, v));
     }
+    const A* next = ahead.next;
+    const int64_t each = ahead.each;
     for (const TapRun* run = taps.runs.begin; run != taps.runs.end; ++run) {
       const A* w = t.weight + run->begin * kBlock;
+      const int32_t* offset = t.source.offsets + run->begin;
       const int32_t* const end = t.source.offsets + run->end;
-      for (const int32_t* offset = t.source.offsets + run->begin; offset != end; ++offset) {
-        V weight[kVectors];
-        CONVSHIP_UNROLL
-        for (int v = 0; v < kVectors; ++v) weight[v] = hn::Load(d, w + v * kLanes);
-        w += kBlock;
-        const A* from = x + *offset;
-        CONVSHIP_UNROLL
-        for (int j = 0; j < kColumns; ++j) {
-          const V value = hn::Set(d, from[j * step]);
+      while (offset != end) {
+        for (int64_t i = 0; i < each; i += kLine) __builtin_prefetch(next + i, 0, 2);
+        next += each;
+        const int32_t* const group = end - offset > kGroup ? offset + kGroup : end;
+        for (; offset != group; ++offset) {
+          V weight[kVectors];
           CONVSHIP_UNROLL
-          for (int v = 0; v < kVectors; ++v) {
-            sums[j][v] = Product::add(sums[j][v], value, weight[v]);
+          for (int v = 0; v < kVectors; ++v) weight[v] = hn::Load(d, w + v * kLanes);
+          w += kBlock;
+          const int64_t tap = *offset;
+          CONVSHIP_UNROLL
+          for (int j = 0; j < kColumns; ++j) {
+            V value;
+            if constexpr (kStep == kFlat) {
+              value = hn::Set(d, columns[j][tap]);
+            } else {
+              value = hn::Set(d, (x + tap)[j * step]);
+            }
+            CONVSHIP_UNROLL
+            for (int v = 0; v < kVectors; ++v) {
+              sums[j][v] = Product::add(sums[j][v], value, weight[v]);
+            }
           }
         }
       }
     }
+    ahead.next = next;
     V sum[kColumns][kVectors];
     CONVSHIP_UNROLL
     for (int j = 0; j < kColumns; ++j) {

@@ -214,13 +214,14 @@ struct WinogradGemm {
         const A* u = t.u + point * t.u_point_step + b * slice;
         const A* v = t.v + point * t.v_point_step;
         A* m = t.m + (b * t.points + point) * t.m_point_step;
-        const A* ahead = b + 1 < t.blocks ? u + slice : t.u + (point + 1) * t.u_point_step;
-        const int64_t share = (slice + numbers - 1) / numbers;
+        // The next slice is fetched meanwhile, a little with each vector of channels:
+        // a tile's share at once would keep all else from memory.
+        const int64_t each = t.prefetch ? (kLanes * kBlock + numbers - 1) / numbers : 0;
+        const A* next = b + 1 < t.blocks ? u + slice : t.u + (point + 1) * t.u_point_step;
         for (int64_t i = 0; i < numbers; ++i) {
-          // The next slice, spread over the time that this one takes.
-          if (t.prefetch) prefetch(ahead + i * share, share);
           const int64_t now = size + (i < larger_ones ? 1 : 0);
-          pick_tile<kTile>(now, v, u, m);
+          pick_tile<kTile>(now, v, u, m, next, each);
+          next += t.channels / kLanes * each;
           v += now * kLanes;
           m += now * kBlock;
         }
@@ -228,23 +229,18 @@ struct WinogradGemm {
     }
   }
 
-  static void prefetch(const A* from, int64_t count) {
-    for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(A))) {
-      __builtin_prefetch(from + i, 0, 2);
-    }
-  }
-
   template <int kSize>
-  void pick_tile(int64_t size, const A* v, const A* u, A* m) const {
+  void pick_tile(int64_t size, const A* v, const A* u, A* m, const A* ahead, int64_t each) const {
     if constexpr (kSize > 1) {
-      if (size < kSize) return pick_tile<kSize - 1>(size, v, u, m);
+      if (size < kSize) return pick_tile<kSize - 1>(size, v, u, m, ahead, each);
     }
-    tile<kSize>(v, u, m);
+    tile<kSize>(v, u, m, ahead, each);
   }
 
   template <int kSize>
-  HWY_NOINLINE void tile(const A* v, const A* u, A* m) const {
+  HWY_NOINLINE void tile(const A* v, const A* u, A* m, const A* ahead, int64_t each) const {
     const D d;
+    constexpr int64_t kLine = 64 / sizeof(A);
     const int64_t channel_step = t.tiles * kLanes;
     const int64_t next = t.channels <= kFewChannels ? kShortChain : kChain;
     for (int64_t c = 0, end = smaller(kChain, t.channels); c < t.channels;
@@ -256,6 +252,8 @@ struct WinogradGemm {
         for (int k = 0; k < kVectors; ++k) sum[j][k] = hn::Zero(d);
       }
       for (int64_t i = c; i < end; i += kLanes, v += channel_step) {
+        for (int64_t k = 0; k < each; k += kLine) __builtin_prefetch(ahead + k, 0, 2);
+        ahead += each;
         for (const A* x = v; x != v + kLanes; ++x, u += kBlock) {
           V weight[kVectors];
           CONVSHIP_UNROLL
