@@ -9,10 +9,11 @@
 
 namespace convship::kernels {
 
-constexpr std::size_t kCacheLine = 64;
+constexpr std::align_val_t kCacheLine{64};
 
 struct AlignedDelete {
-  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t(kCacheLine)); }
+  std::align_val_t alignment = kCacheLine;
+  void operator()(void* memory) const { ::operator delete(memory, alignment); }
 };
 
 template <typename T>
@@ -21,7 +22,23 @@ using AlignedArray = std::unique_ptr<T[], AlignedDelete>;
 template <typename T>
 AlignedArray<T> make_aligned(int64_t count) {
   const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
-  return AlignedArray<T>(static_cast<T*>(::operator new(bytes, std::align_val_t(kCacheLine))));
+  return AlignedArray<T>(static_cast<T*>(::operator new(bytes, kCacheLine)));
+}
+
+// That of huge pages; kCacheLine where `bytes` do not fill one.
+std::align_val_t page_alignment(std::size_t bytes);
+// Asks the system for huge pages; it may have none.
+void prefer_huge_pages(void* memory, std::size_t bytes);
+
+// For packed weights, which each call reads from end to end and hardly any cache
+// keeps: in huge pages, since CPUs fetch ahead no further than a page's end.
+template <typename T>
+AlignedArray<T> make_weights(int64_t count) {
+  const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
+  const std::align_val_t alignment = page_alignment(bytes);
+  AlignedArray<T> array(static_cast<T*>(::operator new(bytes, alignment)), {alignment});
+  prefer_huge_pages(array.get(), bytes);
+  return array;
 }
 
 }  // namespace convship::kernels

@@ -54,7 +54,7 @@ ChannelsPack<T>::ChannelsPack(const Loops<A>& loops,
   const int64_t taps = shape.channels * shape.kernel.h * shape.kernel.w;
   const int64_t out = blocks.out(), padded = blocks.padded();
   packed_.loop = loops.channels;
-  packed_.weight = make_aligned<A>(shape.groups * padded * taps);
+  packed_.weight = make_weights<A>(shape.groups * padded * taps);
   packed_.bias = make_aligned<A>(shape.groups * padded);
   for (int64_t group = 0; group < shape.groups; ++group) {
     for (int64_t i = 0; i < blocks.count(); ++i) {

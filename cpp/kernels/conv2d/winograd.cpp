@@ -104,7 +104,7 @@ WinogradPack<T>::WinogradPack(const InstructionSet& isa,
                      : std::min<int64_t>(blocks_, ceil_div(128, block_size()));
   const int64_t slice = channels_ * block_size();
   const int64_t all = ceil_div(blocks_, pass_blocks_) * pass_blocks_;
-  u_ = make_aligned<A>(shape.groups * all * points * slice);
+  u_ = make_weights<A>(shape.groups * all * points * slice);
   bias_ = make_aligned<A>(shape.groups * all * block_size());
   // The lanes beyond the last channel stay zeros.
   if (channels_ > shape.channels || all > blocks_) {

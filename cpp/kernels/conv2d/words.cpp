@@ -34,7 +34,7 @@ WordsPack::WordsPack(const WordLoops& loops,
   const int64_t taps = taps_of(shape, loops.channels_in_word);
   const int64_t padded = packed_.blocks.padded();
   packed_.loop = loops.channels;
-  packed_.weight = make_aligned<float>(shape.groups * padded * taps);
+  packed_.weight = make_weights<float>(shape.groups * padded * taps);
   packed_.bias = make_aligned<float>(shape.groups * padded);
   packed_.scale = make_aligned<float>(shape.groups * padded);
   std::memset(packed_.weight.get(), 0, static_cast<std::size_t>(shape.groups * padded * taps) * 4);
