@@ -159,7 +159,9 @@ FAULTS = [
           "k * s.image_tiles() * p_.block_size()", "0"),
     # Taps that padding alone meets.
     Fault("taps: the lowest row that meets the image is left out", CONV + "tap_runs.cpp",
-          "(range.end - 1) * dilation >= extent", "range.end * dilation >= extent"),
+          "bottom / g.stride.h + 1", "bottom / g.stride.h + 2"),
+    Fault("taps: a zero keeps the sign to which it underflowed", ISA + "channels-inl.h",
+          "return without_minus_zero(sum);", "return sum;"),
     Fault("taps: a row near the lower edge has the one's above", CONV + "tasks.h",
           "t.upper + 1 + row - t.lower", "t.upper + row - t.lower"),
     Fault("channels: a tile that goes on below begins there", ISA + "channels-inl.h",

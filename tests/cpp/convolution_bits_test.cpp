@@ -149,6 +149,7 @@ std::vector<Case> small_images() {
             c.g.padding = {kernel.h / 2 * dilation, 1 + dilation};
             c.g.stride = {stride, 1};
             c.g.dilation = {dilation, dilation};
+            c.out = static_cast<Layout>(c.number % kOutputLayouts);
             if (complete(c.g, false)) cases.push_back(c);
           }
         }
@@ -176,6 +177,10 @@ TEST_CASE_TEMPLATE("padding is zeros around the image", T, CONVSHIP_TYPES) {
       if (c.g.padding.h == 0 && c.g.padding.w == 0) continue;
       c.integers = false;
       if (c.in == Layout::expanded) c.in = Layout::nchw;
+      if (c.number % 2) {  // sums that underflow, to zeros of both signs
+        c.exponent = sizeof(T) == sizeof(double) ? -1074 : std::is_same_v<T, float> ? -149 : -133;
+        c.bias = c.relu = false;
+      }
       const Problem<T> padded(c, arenas);
       const Written<T> a = padded.run(*padded.convolution(Accuracy::direct));
       // In the same memory.

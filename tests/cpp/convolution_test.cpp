@@ -192,6 +192,27 @@ TEST_CASE_TEMPLATE("hostile sizes", T, CONVSHIP_TYPES) {
   }
 }
 
+// What is noted of rows near an edge must not grow with the padding.
+TEST_CASE("padding of billions of rows") {
+  constexpr int64_t kPadding = 1'000'000'000;
+  Geometry g = simple(8, {1, 1}, 24, {1, 1});
+  g.padding.h = kPadding;
+  g.pool_stride = {kPadding, 1};
+  REQUIRE(complete(g, false));
+  REQUIRE(g.pooled.h == 3);
+  const std::vector<float> weight(24 * 8, 1), bias(24, 0.5), x(8, 2);
+  const Serial serial;
+  for (const std::string& isa : convship::available_isas()) {
+    convship::set_isa(isa);
+    const Convolution<float> convolution(weight.data(), bias.data(), {24, 8, {1, 1}, 1},
+                                         Accuracy::direct);
+    std::vector<float> y(24 * 3);
+    convolution.run(g, Activation::none, nchw(x.data(), 8, g.image), nchw(y.data(), 24, g.pooled),
+                    {}, {}, serial);
+    for (std::size_t i = 0; i < y.size(); ++i) CHECK(y[i] == (i % 3 == 1 ? 16.5f : 0.5f));
+  }
+}
+
 TEST_CASE("every output width of a layer of small groups") {
   Checker<float> checker;
   Failures failures;

@@ -99,7 +99,7 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
   const bool in_steps = base.source.row_taps.steps > 1;
   // Inside of a network, what no cache keeps from call to call.
   const auto weights = static_cast<int64_t>(sizeof(A)) * g.groups * padded * taps;
-  base.prefetch = in_steps || (weights > second_level_cache() && !runs.skips());
+  base.prefetch = in_steps || (weights > second_level_cache() && runs.most() == taps);
   const int64_t scratch = ceil_div(channels_scratch(base.pool, in_steps, lanes), 16) * 16;
   const int64_t buffer = ceil_div(destination.buffer_size(most, c.band_rows), 16) * 16;
 

@@ -20,7 +20,8 @@ void append(std::vector<TapRun>& runs, std::size_t first, int64_t begin, int64_t
   }
 }
 
-// Kernel positions whose conv positions [first, last] look into the image.
+// Along one side: kernel positions that meet the image, seen from some of the
+// conv positions first to last.
 Range kernel_inside(int64_t first,
                     int64_t last,
                     int64_t kernel,
@@ -28,16 +29,13 @@ Range kernel_inside(int64_t first,
                     int64_t padding,
                     int64_t dilation,
                     int64_t extent) {
-  Range range{0, kernel};
-  while (range.begin < range.end && last * stride - padding + range.begin * dilation < 0) {
-    ++range.begin;
-  }
-  while (range.end > range.begin &&
-         first * stride - padding + (range.end - 1) * dilation >= extent) {
-    --range.end;
-  }
-  return range;
+  const auto inside = [&](int64_t position) {
+    return sources_inside(position * stride - padding, dilation, extent, kernel);
+  };
+  return {inside(last).begin, inside(first).end};
 }
+
+int64_t size(Range range) { return std::max<int64_t>(0, range.end - range.begin); }
 
 }  // namespace
 
@@ -47,23 +45,31 @@ TapRuns::TapRuns(int64_t taps)
       runs_{{0, static_cast<int32_t>(taps)}},
       first_{0, 1} {}
 
-TapRuns::TapRuns(const Geometry& g, int64_t channels) {
-  const auto rows_of = [&](int64_t r) {
-    return kernel_inside(r, r, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h, g.image.h);
+TapRuns::TapRuns(const Geometry& g, int64_t channels)
+    : TapRuns(channels * g.kernel.h * g.kernel.w) {
+  const auto rows_between = [&](int64_t first, int64_t last) {
+    return kernel_inside(first, last, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h, g.image.h);
   };
-  const auto whole = [&](int64_t r) {
-    const Range rows = rows_of(r);
-    return rows.begin == 0 && rows.end == g.kernel.h;
-  };
-  while (upper_ < g.conv.h && !whole(upper_)) ++upper_;
-  lower_ = g.conv.h;
-  while (lower_ > upper_ && !whole(lower_ - 1)) --lower_;
   const Range columns =
       kernel_inside(0, g.conv.w - 1, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w, g.image.w);
-  // Appends what rows of the kernel sum; how many taps those are.
+  const Range all = rows_between(0, g.conv.h - 1);
+  // Conv rows whose first and last tap meet the image.
+  const int64_t top = g.padding.h - all.begin * g.dilation.h;
+  const int64_t bottom = g.image.h - 1 + g.padding.h - (all.end - 1) * g.dilation.h;
+  int64_t upper = std::min(g.conv.h, top > 0 ? ceil_div(top, g.stride.h) : 0);
+  int64_t lower = bottom < 0 ? 0 : std::min(g.conv.h, bottom / g.stride.h + 1);
+  if (size(all) == 0 || lower <= upper) upper = lower = g.conv.h;
+  constexpr int64_t kMostRows = 1024;  // near an edge: each has a list
+  if (upper + g.conv.h - lower > kMostRows) return;
+
+  upper_ = upper;
+  lower_ = lower;
+  runs_.clear();
+  first_.clear();
+  // Appends what some rows of the kernel make; how many taps those are.
   const auto add = [&](Range rows) {
-    first_.push_back(static_cast<int32_t>(runs_.size()));
     const std::size_t first = runs_.size();
+    first_.push_back(static_cast<int32_t>(first));
     for (int64_t c = 0; c < channels; c += kTapChunk) {
       const int64_t count = std::min(kTapChunk, channels - c);
       const int64_t chunk = c * g.kernel.h * g.kernel.w;
@@ -72,14 +78,22 @@ TapRuns::TapRuns(const Geometry& g, int64_t channels) {
         append(runs_, first, row + columns.begin * count, row + columns.end * count);
       }
     }
-    return channels * (rows.end - rows.begin) * (columns.end - columns.begin);
+    return channels * size(rows) * size(columns);
   };
-  for (int64_t r = 0; r < upper_; ++r) most_ = std::max(most_, add(rows_of(r)));
-  const int64_t all = add({0, g.kernel.h});
-  if (upper_ < g.conv.h) most_ = all;
-  for (int64_t r = lower_; r < g.conv.h; ++r) add(rows_of(r));
+  most_ = 0;
+  int64_t sum = 0;
+  const auto add_row = [&](int64_t r) {
+    const int64_t taps = add(rows_between(r, r));
+    most_ = std::max(most_, taps);
+    sum += taps;
+  };
+  for (int64_t r = 0; r < upper; ++r) add_row(r);
+  const int64_t whole = add(all);
+  if (upper < lower) most_ = whole;
+  sum += (lower - upper) * whole;
+  for (int64_t r = lower; r < g.conv.h; ++r) add_row(r);
   first_.push_back(static_cast<int32_t>(runs_.size()));
-  skips_ = runs_.size() > 1;
+  if (whole > 0) share_ = static_cast<float>(sum) / static_cast<float>(g.conv.h * whole);
 }
 
 void TapRuns::cut(int64_t at_once) {
@@ -106,6 +120,8 @@ void TapRuns::cut(int64_t at_once) {
   first_ = std::move(first);
 }
 
-RowTaps TapRuns::rows() const { return {runs_.data(), first_.data(), steps_, upper_, lower_}; }
+RowTaps TapRuns::rows() const {
+  return {runs_.data(), first_.data(), steps_, upper_, lower_, share_};
+}
 
 }  // namespace convship::kernels::conv2d

@@ -14,13 +14,12 @@ class TapRuns {
  public:
   // All taps in one run for every conv row.
   explicit TapRuns(int64_t taps);
-  // What is left of `channels` channels' taps, in the order of for_each_tap.
+  // What is left of `channels` channels' taps, in the order of for_each_tap; all
+  // where too many rows are near an edge.
   TapRuns(const Geometry& g, int64_t channels);
 
   // The most taps that a conv row sums.
   int64_t most() const { return most_; }
-  // Whether some rows leave out some.
-  bool skips() const { return skips_; }
   // From here on steps of `at_once` taps of those that there are.
   void cut(int64_t at_once);
 
@@ -28,15 +27,14 @@ class TapRuns {
   RowTaps rows() const;
 
  private:
-  int64_t most_ = 0;
-  bool skips_ = false;
-  // Conv rows before upper_ and from lower_ on are near an edge: they have
-  // runs of their own. Those between share theirs: all that any row has.
+  int64_t most_;
+  float share_ = 1;
+  // As in RowTaps.
   int64_t upper_ = 0;
-  int64_t lower_ = 0;
+  int64_t lower_;
   int64_t steps_ = 1;
   std::vector<TapRun> runs_;
-  std::vector<int32_t> first_;  // [kind of row][step], and the end
+  std::vector<int32_t> first_;
 };
 
 }  // namespace convship::kernels::conv2d

@@ -28,13 +28,15 @@ struct TapRun {
 
 // The taps that conv rows sum (tap_runs.h), some at a time: step s of a row's
 // are the runs from first[kind * steps + s] up to the next entry's. Rows before
-// `upper` and from `lower` on are of a kind of their own.
+// `upper` and from `lower` on are each of a kind of their own, those between sum
+// all that any row does.
 struct RowTaps {
   const TapRun* runs;
   const int32_t* first;
   int64_t steps;
   int64_t upper;
   int64_t lower;
+  float share;  // of all those, that a row sums on average
 };
 
 struct TapRunRange {
@@ -48,7 +50,7 @@ static inline TapRunRange runs_of(const RowTaps& t, int64_t row, int64_t step) {
   return {t.runs + first[0], t.runs + first[1]};
 }
 
-// Of all taps that any row sums.
+// All that any row sums.
 static inline TapRunRange all_runs(const RowTaps& t, int64_t step) {
   const int32_t* first = t.first + t.upper * t.steps + step;
   return {t.runs + first[0], t.runs + first[1]};

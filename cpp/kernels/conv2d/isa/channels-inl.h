@@ -17,7 +17,9 @@ struct OneProduct {
   using Sum = V;
   static HWY_INLINE Sum begin(const A* start) { return hn::Load(D(), start); }
   static HWY_INLINE Sum add(Sum sum, V value, V weight) { return hn::MulAdd(value, weight, sum); }
-  static HWY_INLINE V end(Sum sum, const A* /*start*/, const A* /*scale*/) { return sum; }
+  static HWY_INLINE V end(Sum sum, const A* /*start*/, const A* /*scale*/) {
+    return without_minus_zero(sum);
+  }
 };
 
 template <class D, int kVectors, class Product = OneProduct<D>>
@@ -179,7 +181,8 @@ struct Channels {
   }
 
   // Whether the band's rows follow each other in the result, and are better summed
-  // as one. A multiply-add takes four cycles, in each of which two begin.
+  // as one, although a tile of several rows sums the taps of all. A multiply-add
+  // takes four cycles, in each of which two begin.
   bool flat_tiles_are_faster() const {
     const auto cost = [](int64_t count) {
       const Tiles tiles(count, kTile);
@@ -189,7 +192,8 @@ struct Channels {
     };
     const int64_t width = t.pool.width, height = t.pool.end - t.pool.begin;
     return t.target.row_step == width * t.target.column_step &&
-           17 * cost(height * width) < 16 * height * cost(width);
+           static_cast<float>(cost(height * width)) <
+               t.source.row_taps.share * static_cast<float>(height * cost(width));
   }
 
   template <bool kFinal>

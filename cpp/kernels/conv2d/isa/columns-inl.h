@@ -144,6 +144,13 @@ struct Columns {
         for (int o = 0; o < kChannels; ++o) sum[o][i] = hn::MulAdd(weight[o], value, sum[o][i]);
       }
     }
+    CONVSHIP_UNROLL
+    for (int o = 0; o < kChannels; ++o) {
+      CONVSHIP_UNROLL
+      for (int i = 0; i < kPhases * kRows * kVectors; ++i) {
+        sum[o][i] = without_minus_zero(sum[o][i]);
+      }
+    }
   }
 
   // 2x2 windows that do not overlap: a window's four sums meet in one lane.

@@ -49,7 +49,14 @@ HWY_INLINE V max_of(V a, V b) {
   return hn::IfThenElse(hn::IsNaN(a), a, hn::Max(a, b));
 }
 
-// NaN stays. -0.0, which a fused sum can underflow to, becomes 0.0; a maximum
+// A fused sum can underflow to -0.0; whether it does must not tell which zeros were
+// added to it.
+template <class V>
+HWY_INLINE V without_minus_zero(V sum) {
+  return hn::Add(sum, hn::Zero(hn::DFromV<V>()));
+}
+
+// NaN stays. -0.0, of a residual, becomes 0.0; a maximum
 // of the two would be either, depending on the CPU.
 template <class V>
 HWY_INLINE V relu(V value) {

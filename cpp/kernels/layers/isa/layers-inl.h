@@ -221,6 +221,8 @@ template <int kColumns>
 HWY_INLINE void finish_tile(const GroupsTask& t, FV* sum, int64_t at) {
   const F d;
   const int64_t column = t.y_column, channels = t.channels;
+  CONVSHIP_UNROLL
+  for (int j = 0; j < kColumns; ++j) sum[j] = without_minus_zero(sum[j]);
   if (t.residual) {
     const float* residual = t.residual + at;
     for (int j = 0; j < kColumns; ++j) {
