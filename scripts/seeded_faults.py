@@ -158,8 +158,8 @@ FAULTS = [
     Fault("winograd: all images of a strip are its first", CONV + "winograd.cpp",
           "k * s.image_tiles() * p_.block_size()", "0"),
     # Taps that padding alone meets.
-    Fault("taps: the lowest row that meets the image is left out", CONV + "tap_runs.cpp",
-          "bottom / g.stride.h + 1", "bottom / g.stride.h + 2"),
+    Fault("taps: what the first row misses is left out for all", CONV + "tap_runs.cpp",
+          "return {inside(last).begin,", "return {inside(first).begin,"),
     Fault("taps: a zero keeps the sign to which it underflowed", ISA + "channels-inl.h",
           "return without_minus_zero(sum);", "return sum;"),
     Fault("taps: a row near the lower edge has the one's above", CONV + "tasks.h",
