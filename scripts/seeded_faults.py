@@ -56,7 +56,7 @@ FAULTS = [
     Fault("the last columns of a transposed row are dropped", ISA + "vectors-inl.h",
           "for (; q < columns; ++q) {\n    for (int64_t c = 0; c < channels; ++c) {",
           "for (; q + 1 < columns; ++q) {\n    for (int64_t c = 0; c < channels; ++c) {"),
-    Fault("channels: larger tiles are one too many", ISA + "channels-inl.h",
+    Fault("larger tiles are one too many", ISA + "vectors-inl.h",
           "(i < larger_ones ? 1 : 0)", "(i <= larger_ones ? 1 : 0)"),
     Fault("channels: the input steps by one column too few", ISA + "channels-inl.h",
           "x += now * step;", "x += (now - (i > 0)) * step;"),

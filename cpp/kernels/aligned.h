@@ -20,9 +20,9 @@ template <typename T>
 using AlignedArray = std::unique_ptr<T[], AlignedDelete>;
 
 template <typename T>
-AlignedArray<T> make_aligned(int64_t count) {
+AlignedArray<T> make_aligned(int64_t count, std::align_val_t alignment = kCacheLine) {
   const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
-  return AlignedArray<T>(static_cast<T*>(::operator new(bytes, kCacheLine)));
+  return {static_cast<T*>(::operator new(bytes, alignment)), AlignedDelete{alignment}};
 }
 
 // That of huge pages; kCacheLine where `bytes` do not fill one.
@@ -35,8 +35,7 @@ void prefer_huge_pages(void* memory, std::size_t bytes);
 template <typename T>
 AlignedArray<T> make_weights(int64_t count) {
   const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
-  const std::align_val_t alignment = page_alignment(bytes);
-  AlignedArray<T> array(static_cast<T*>(::operator new(bytes, alignment)), {alignment});
+  AlignedArray<T> array = make_aligned<T>(count, page_alignment(bytes));
   prefer_huge_pages(array.get(), bytes);
   return array;
 }

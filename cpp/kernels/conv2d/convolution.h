@@ -77,8 +77,8 @@ class Convolution {
   // As in torch: NaN passes through activation and pooling (the last NaN of a
   // window wins), ties go to the first maximum, a window of nothing but -inf
   // gives -inf and its first tap. Padding contributes nothing, even to
-  // infinite weights. A sum is never -0.0. An image's bits depend on nothing but its values, the
-  // geometry, the accuracy and the instruction set.
+  // infinite weights. A sum is never -0.0. An image's bits depend on nothing but
+  // its values, the geometry, the accuracy and the instruction set.
   void run(const Geometry& geometry,
            Activation activation,
            const View<const T>& input,

@@ -44,16 +44,19 @@ struct TapRunRange {
   const TapRun* end;
 };
 
-static inline TapRunRange runs_of(const RowTaps& t, int64_t row, int64_t step) {
-  const int64_t kind = row < t.upper ? row : row < t.lower ? t.upper : t.upper + 1 + row - t.lower;
+static inline TapRunRange runs_of_kind(const RowTaps& t, int64_t kind, int64_t step) {
   const int32_t* first = t.first + kind * t.steps + step;
   return {t.runs + first[0], t.runs + first[1]};
 }
 
+static inline TapRunRange runs_of_row(const RowTaps& t, int64_t row, int64_t step) {
+  const int64_t kind = row < t.upper ? row : row < t.lower ? t.upper : t.upper + 1 + row - t.lower;
+  return runs_of_kind(t, kind, step);
+}
+
 // All that any row sums.
 static inline TapRunRange all_runs(const RowTaps& t, int64_t step) {
-  const int32_t* first = t.first + t.upper * t.steps + step;
-  return {t.runs + first[0], t.runs + first[1]};
+  return runs_of_kind(t, t.upper, step);
 }
 
 // The convolution's part: where conv row r, column j, tap t finds its input:

@@ -36,33 +36,13 @@ struct Channels {
   // in flight: a tile may then go on in the rows below. Their columns have
   // addresses of their own, for which larger tiles would lack registers.
   static constexpr bool kHasFlatTiles = kTile <= 6;
-  static constexpr int kFlat = -1;                  // kStep of such tiles
-  static constexpr int64_t kLine = 64 / sizeof(A);  // of a cache
-  static constexpr int64_t kGroup = 8;              // taps between two looks ahead
+  static constexpr int kFlat = -1;      // kStep of such tiles
+  static constexpr int64_t kGroup = 8;  // taps between two looks ahead
 
   struct Taps {
     TapRunRange runs;
     const A* start;      // what a sum starts from: the bias, or a sum so far
     int64_t start_step;  // from column to column
-  };
-
-  // Weights that are fetched meanwhile, `each` with every group of taps: a tile's
-  // worth at once would keep all others from memory.
-  struct Ahead {
-    const A* next;
-    int64_t each;
-  };
-
-  // `count` columns (or pairs of them) in tiles of nearly equal size: a narrow
-  // last tile would have too few independent sums.
-  struct Tiles {
-    int64_t number;
-    int64_t size;
-    int64_t larger_ones;
-
-    Tiles(int64_t count, int64_t most)
-        : number((count + most - 1) / most), size(count / number), larger_ones(count % number) {}
-    int64_t operator[](int64_t i) const { return size + (i < larger_ones ? 1 : 0); }
   };
 
   const ChannelsTask<A>& t;
@@ -88,7 +68,7 @@ struct Channels {
 
   // Of conv row r, from the bias on.
   Taps taps_of(int64_t r, int64_t step = 0) const {
-    return {runs_of(t.source.row_taps, r, step), t.bias, 0};
+    return {runs_of_row(t.source.row_taps, r, step), t.bias, 0};
   }
 
   const A* input_of(int64_t r) const {
@@ -103,7 +83,7 @@ struct Channels {
 
   // The weights of the next step, or of the next block, which follows, while
   // `tiles` tiles are summed.
-  Ahead ahead_of(int64_t step, int64_t tiles) const {
+  Ahead<A> ahead_of(int64_t step, int64_t tiles) const {
     if (!t.prefetch) return {t.weight, 0};
     const int64_t end = smaller((step + 1) * t.taps_at_once, t.source.taps);
     return {t.weight + end * kBlock, kGroup * kBlock / tiles + 1};
@@ -124,7 +104,7 @@ struct Channels {
   // Sums and row-pools conv row r.
   void conv_row(int64_t r, RowPool how, A* pooled, I* index) const {
     const Pool& p = t.pool;
-    Ahead nothing{t.weight, 0};
+    Ahead<A> nothing{t.weight, 0};
     if (how == RowPool::pairs) {
       tiles<true>(taps_of(r), nothing, input_of(r), p.width, pooled);
     } else if (how == RowPool::none) {
@@ -149,7 +129,7 @@ struct Channels {
       if (flat_tiles_are_faster()) return flat_tiles<kFinal>(step);
     }
     const int64_t width = t.pool.width, height = t.pool.end - t.pool.begin;
-    Ahead ahead = ahead_of(step, height * Tiles(width, kTile).number);
+    Ahead<A> ahead = ahead_of(step, height * Tiles(width, kTile).number);
     for (int64_t y = 0; y < height; ++y) {
       A* const sums = rows + y * width * kBlock;
       const Taps taps = from_sums(taps_of(t.pool.begin + y, step), step, sums);
@@ -168,7 +148,7 @@ struct Channels {
     const int64_t last = smaller(p.conv.h, (p.end - 1) * p.stride.h - p.padding.h + p.size.h);
     const auto row = [&](int64_t r) { return rows + (r - t.source.first_row) * row_size; };
     for (int64_t step = 0; step < t.source.row_taps.steps; ++step) {
-      Ahead ahead = ahead_of(step, (last - t.source.first_row) * Tiles(columns(), kTile).number);
+      Ahead<A> ahead = ahead_of(step, (last - t.source.first_row) * Tiles(columns(), kTile).number);
       for (int64_t r = t.source.first_row; r < last; ++r) {
         A* const sums = row(r) + p.padding.w * kBlock;
         tiles<false>(from_sums(taps_of(r, step), step, sums), ahead, input_of(r), columns(), sums);
@@ -200,7 +180,7 @@ struct Channels {
   void flat_tiles(int64_t step) const {
     const int64_t width = t.pool.width;
     const Tiles tiles((t.pool.end - t.pool.begin) * width, kTile);
-    Ahead ahead = ahead_of(step, tiles.number);
+    Ahead<A> ahead = ahead_of(step, tiles.number);
     for (int64_t i = 0, first = 0; i < tiles.number; ++i) {
       const int64_t now = tiles[i];
       const int64_t top = t.pool.begin + first / width;
@@ -216,24 +196,15 @@ struct Channels {
       A* const sums = rows + first * kBlock;
       Taps taps = from_sums(taps_of(top, step), step, sums);
       if (bottom > top) taps.runs = all_runs(t.source.row_taps, step);
-      pick_flat_tile<kFinal, kTile>(now, taps, ahead, columns,
-                                    kFinal ? t.target.y + first * t.target.column_step : sums);
+      pick_tile<false, kFinal, kTile>(now, taps, ahead, columns,
+                                      kFinal ? t.target.y + first * t.target.column_step : sums);
       first += now;
     }
   }
 
-  template <bool kFinal, int kSize>
-  void pick_flat_tile(
-      int64_t size, const Taps& taps, Ahead& ahead, const A* const* columns, A* to) const {
-    if constexpr (kSize > 1) {
-      if (size < kSize) return pick_flat_tile<kFinal, kSize - 1>(size, taps, ahead, columns, to);
-    }
-    tile<false, kFinal, kSize, kFlat>(taps, ahead, columns, to);
-  }
-
   // `count` results, columns or pairs of them. kFinal: `to` is in the result.
   template <bool kPairs, bool kFinal = false>
-  void tiles(Taps taps, Ahead& ahead, const A* x, int64_t count, A* to) const {
+  void tiles(Taps taps, Ahead<A>& ahead, const A* x, int64_t count, A* to) const {
     constexpr int64_t kMost = kPairs ? kTile / 2 : kTile;
     const Tiles tiles(count, kMost);
     const int64_t step = (kPairs ? 2 : 1) * t.source.column_step;
@@ -247,12 +218,15 @@ struct Channels {
     }
   }
 
-  template <bool kPairs, bool kFinal, int kSize>
-  void pick_tile(int64_t size, const Taps& taps, Ahead& ahead, const A* x, A* to) const {
+  // x: as tile's.
+  template <bool kPairs, bool kFinal, int kSize, class Input>
+  void pick_tile(int64_t size, const Taps& taps, Ahead<A>& ahead, Input x, A* to) const {
     if constexpr (kSize > 1) {
       if (size < kSize) return pick_tile<kPairs, kFinal, kSize - 1>(size, taps, ahead, x, to);
     }
-    if (t.source.column_step == 1) {
+    if constexpr (!hwy::IsSame<Input, const A*>()) {
+      tile<kPairs, kFinal, kSize, kFlat>(taps, ahead, x, to);
+    } else if (t.source.column_step == 1) {
       tile<kPairs, kFinal, kSize, 1>(taps, ahead, x, to);
     } else if (t.source.column_step == 2) {
       tile<kPairs, kFinal, kSize, 2>(taps, ahead, x, to);
@@ -266,7 +240,7 @@ struct Channels {
   // x: the first column, and kStep: column_step where it is known, else 0; or the
   // address of each column, and kFlat.
   template <bool kPairs, bool kFinal, int kSize, int kStep, class Input>
-  HWY_NOINLINE void tile(const Taps& taps, Ahead& ahead, const Input x, A* to) const {
+  HWY_NOINLINE void tile(const Taps& taps, Ahead<A>& ahead, const Input x, A* to) const {
     constexpr int kColumns = kPairs ? 2 * kSize : kSize;
     const D d;
     const auto start = [&](int j, int v)
@@ -283,15 +257,13 @@ struct Channels {
       CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) sums[j][v] = Product::begin(start(j, v));
     }
-    const A* next = ahead.next;
-    const int64_t each = ahead.each;
+    Ahead<A> now = ahead;  // in registers
     for (const TapRun* run = taps.runs.begin; run != taps.runs.end; ++run) {
       const A* w = t.weight + run->begin * kBlock;
       const int32_t* offset = t.source.offsets + run->begin;
       const int32_t* const end = t.source.offsets + run->end;
       while (offset != end) {
-        for (int64_t i = 0; i < each; i += kLine) __builtin_prefetch(next + i, 0, 2);
-        next += each;
+        now.fetch();
         const int32_t* const group = end - offset > kGroup ? offset + kGroup : end;
         for (; offset != group; ++offset) {
           V weight[kVectors];
@@ -315,7 +287,7 @@ struct Channels {
         }
       }
     }
-    ahead.next = next;
+    ahead = now;
     V sum[kColumns][kVectors];
     CONVSHIP_UNROLL
     for (int j = 0; j < kColumns; ++j) {

@@ -3,6 +3,32 @@
 constexpr int64_t smaller(int64_t a, int64_t b) { return b < a ? b : a; }
 constexpr int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 
+// `count` columns (or others) in tiles of nearly equal size, at most `most`: a
+// narrow last tile would have too few independent sums.
+struct Tiles {
+  int64_t number;
+  int64_t size;
+  int64_t larger_ones;
+
+  Tiles(int64_t count, int64_t most)
+      : number((count + most - 1) / most), size(count / number), larger_ones(count % number) {}
+  int64_t operator[](int64_t i) const { return size + (i < larger_ones ? 1 : 0); }
+};
+
+// Weights from far away, fetched while others are at work, `each` at a time: a
+// tile's worth at once would keep all else from memory.
+template <typename A>
+struct Ahead {
+  const A* next;
+  int64_t each;
+
+  HWY_INLINE void fetch() {
+    constexpr int64_t kLine = 64 / sizeof(A);  // of a cache
+    for (int64_t i = 0; i < each; i += kLine) __builtin_prefetch(next + i, 0, 2);
+    next += each;
+  }
+};
+
 template <typename A>
 constexpr A infinity();
 template <>

@@ -207,21 +207,18 @@ struct WinogradGemm {
 
   void run() const {
     const int64_t slice = t.channels * kBlock;
-    const int64_t numbers = (t.tiles + kTile - 1) / kTile;
-    const int64_t size = t.tiles / numbers, larger_ones = t.tiles % numbers;
+    const Tiles tiles(t.tiles, kTile);
+    // With each vector of channels a little of the next slice.
+    const int64_t each = t.prefetch ? (kLanes * kBlock + tiles.number - 1) / tiles.number : 0;
     for (int64_t point = 0; point < t.points; ++point) {
       for (int64_t b = 0; b < t.blocks; ++b) {
         const A* u = t.u + point * t.u_point_step + b * slice;
         const A* v = t.v + point * t.v_point_step;
         A* m = t.m + (b * t.points + point) * t.m_point_step;
-        // The next slice is fetched meanwhile, a little with each vector of channels:
-        // a tile's share at once would keep all else from memory.
-        const int64_t each = t.prefetch ? (kLanes * kBlock + numbers - 1) / numbers : 0;
-        const A* next = b + 1 < t.blocks ? u + slice : t.u + (point + 1) * t.u_point_step;
-        for (int64_t i = 0; i < numbers; ++i) {
-          const int64_t now = size + (i < larger_ones ? 1 : 0);
-          pick_tile<kTile>(now, v, u, m, next, each);
-          next += t.channels / kLanes * each;
+        Ahead<A> ahead{b + 1 < t.blocks ? u + slice : t.u + (point + 1) * t.u_point_step, each};
+        for (int64_t i = 0; i < tiles.number; ++i) {
+          const int64_t now = tiles[i];
+          pick_tile<kTile>(now, v, u, m, ahead);
           v += now * kLanes;
           m += now * kBlock;
         }
@@ -230,17 +227,16 @@ struct WinogradGemm {
   }
 
   template <int kSize>
-  void pick_tile(int64_t size, const A* v, const A* u, A* m, const A* ahead, int64_t each) const {
+  void pick_tile(int64_t size, const A* v, const A* u, A* m, Ahead<A>& ahead) const {
     if constexpr (kSize > 1) {
-      if (size < kSize) return pick_tile<kSize - 1>(size, v, u, m, ahead, each);
+      if (size < kSize) return pick_tile<kSize - 1>(size, v, u, m, ahead);
     }
-    tile<kSize>(v, u, m, ahead, each);
+    tile<kSize>(v, u, m, ahead);
   }
 
   template <int kSize>
-  HWY_NOINLINE void tile(const A* v, const A* u, A* m, const A* ahead, int64_t each) const {
+  HWY_NOINLINE void tile(const A* v, const A* u, A* m, Ahead<A>& ahead) const {
     const D d;
-    constexpr int64_t kLine = 64 / sizeof(A);
     const int64_t channel_step = t.tiles * kLanes;
     const int64_t next = t.channels <= kFewChannels ? kShortChain : kChain;
     for (int64_t c = 0, end = smaller(kChain, t.channels); c < t.channels;
@@ -252,8 +248,7 @@ struct WinogradGemm {
         for (int k = 0; k < kVectors; ++k) sum[j][k] = hn::Zero(d);
       }
       for (int64_t i = c; i < end; i += kLanes, v += channel_step) {
-        for (int64_t k = 0; k < each; k += kLine) __builtin_prefetch(ahead + k, 0, 2);
-        ahead += each;
+        ahead.fetch();
         for (const A* x = v; x != v + kLanes; ++x, u += kBlock) {
           V weight[kVectors];
           CONVSHIP_UNROLL
