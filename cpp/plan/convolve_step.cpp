@@ -58,14 +58,13 @@ Pair regrouped(Pair image, int64_t tile) {
 
 Step convolve_step(const Convolve& layer, const Operand& x, const Operand* residual, Operand y) {
   Geometry g = geometry_of(layer, x.size, y.size);
-  const bool in_memory =
-      x.place.where == Place::Where::memory && y.place.where == Place::Where::memory;
+  const auto in_memory = [](const Operand& o) { return o.place.where == Place::Where::memory; };
   std::string name = "convolution " + std::to_string(g.kernel.h) + "x" +
                      std::to_string(g.kernel.w) + (layer.pooled ? " and max pool" : "") + ", " +
                      describe(x.size) + " to " + describe(y.size) + ": ";
   Operand from = x;
   Operand also = residual ? *residual : Operand{};
-  if (in_memory && is_pointwise(g) && g.groups == 1) {
+  if (in_memory(x) && in_memory(y) && is_pointwise(g) && g.groups == 1) {
     if (x.size.pixels() == 1 && !residual && !layer.weights->rounding()) {
       Operand row = x, result = y;
       row.size.matrix = result.size.matrix = true;
@@ -77,7 +76,7 @@ Step convolve_step(const Convolve& layer, const Operand& x, const Operand* resid
     from.size.image = y.size.image = also.size.image = g.image = g.conv = g.pooled =
         regrouped(g.image, kTileOfWideVectors);
   }
-  name += kernels::conv2d::family_name(layer.weights->family(g, in_memory));
+  name += kernels::conv2d::family_name(layer.weights->family(g, in_memory(x), in_memory(y)));
   return {name, [weights = layer.weights, activation = layer.activation, g, from, also, y,
                  sums = residual != nullptr](const Frame& frame) {
             weights->run(g, activation, from.const_view(frame), y.view(frame),

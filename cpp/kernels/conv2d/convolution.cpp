@@ -124,12 +124,14 @@ Choice Convolution<T>::choice(const InstructionSet& isa) const {
 }
 
 template <typename T>
-Family Convolution<T>::family(const Geometry& geometry, bool channels_adjoin) const {
+Family Convolution<T>::family(const Geometry& geometry,
+                              bool input_blocked,
+                              bool output_blocked) const {
   const InstructionSet& isa = instruction_set(active_instruction_set());
   Choice choice = this->choice(isa);
-  choice.channels_adjoin = channels_adjoin;
-  choice.groups = std::is_same_v<T, float> && channels_adjoin;
-  if (words(isa, geometry, channels_adjoin ? kChannelBlock : 1)) choice.words = rounding_.kind;
+  choice.channels_adjoin = output_blocked;
+  choice.groups = std::is_same_v<T, float> && input_blocked && output_blocked;
+  if (words(isa, geometry, input_blocked ? kChannelBlock : 1)) choice.words = rounding_.kind;
   return choose(geometry, choice);
 }
 

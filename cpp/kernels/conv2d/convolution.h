@@ -88,8 +88,10 @@ class Convolution {
            const Parallel& parallel) const;
 
   // Which loop serves this geometry, with the active instruction set.
-  // channels_adjoin: in memory, those of the input and of the output.
-  Family family(const Geometry& geometry, bool channels_adjoin = false) const;
+  // Blocked: the input, the output have channels in blocks of kChannelBlock.
+  Family family(const Geometry& geometry,
+                bool input_blocked = false,
+                bool output_blocked = false) const;
   const Rounding& rounding() const { return rounding_; }
 
  private:

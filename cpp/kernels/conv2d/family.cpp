@@ -109,7 +109,7 @@ double channels_use(const Geometry& g, int lanes) {
   return used * (vectors == 1 ? 0.8 : 1);
 }
 
-double columns_use(const Geometry& g, int lanes) {
+double columns_use(const Geometry& g, int lanes, bool channels_adjoin) {
   const int64_t stride = g.pooled.w == 1 ? 1 : g.pool_stride.w;
   constexpr int64_t kMostPhases = 16;
   if (stride * g.stride.w > kMostPhases) return 0;
@@ -123,7 +123,11 @@ double columns_use(const Geometry& g, int lanes) {
   // Rows split into more phases than vectors can be interleaved are split one
   // value at a time.
   const double split = stride * g.stride.w > 4 ? 0.7 : 1;
-  return used * split * std::min(1.0, static_cast<double>(sums) / 8) * (out == 1 ? 0.6 : 0.9);
+  // Results are written one value at a time where channels adjoin: a quarter as many
+  // after maxima in registers.
+  const double write = channels_adjoin && !square ? 0.6 : 1;
+  return used * split * write * std::min(1.0, static_cast<double>(sums) / 8) *
+         (out == 1 ? 0.6 : 0.9);
 }
 
 // A strip's values must be countable in 32 bits: its channels, the rows under a
@@ -139,13 +143,15 @@ bool fits_strips(const Geometry& g) {
 
 // Two bfloat16 are multiplied and added in the time of one float; Winograd's
 // 4x4 still needs less (measured), as do columns where lanes would idle.
-Family choose_bfloat16(const Geometry& g, int lanes, Family other) {
+Family choose_bfloat16(const Geometry& g, const Choice& choice, Family other) {
   if (other == Family::winograd_4x4_3x3) return other;
   const int64_t channels = g.c_in / g.groups;
   const double pairs = static_cast<double>(channels) / static_cast<double>((channels + 1) / 2);
   const bool columns = other == Family::columns;
-  return columns && columns_use(g, lanes) > pairs * channels_use(g, lanes) ? other
-                                                                           : Family::words_bfloat16;
+  return columns && columns_use(g, choice.lanes, choice.channels_adjoin) >
+                        pairs * channels_use(g, choice.lanes)
+             ? other
+             : Family::words_bfloat16;
 }
 
 }  // namespace
@@ -160,7 +166,7 @@ Family choose(const Geometry& g, const Choice& choice) {
   if (choice.words == Rounding::Kind::bfloat16) {
     Choice floats = choice;
     floats.words = Rounding::Kind::none;
-    return choose_bfloat16(g, choice.lanes, choose(g, floats));
+    return choose_bfloat16(g, choice, choose(g, floats));
   }
   const bool small_groups = has_small_groups(g, choice.lanes);
   if (small_groups && choice.groups) return Family::groups;
@@ -169,9 +175,9 @@ Family choose(const Geometry& g, const Choice& choice) {
     const Family family = fastest_winograd(g, choice.lanes);
     if (family != Family::plain) return family;
   }
-  // Columns are written one value at a time where channels adjoin (measured).
-  const double columns = columns_use(g, choice.lanes) * (choice.channels_adjoin ? 0.6 : 1);
-  return columns > channels_use(g, choice.lanes) ? Family::columns : Family::channels;
+  return columns_use(g, choice.lanes, choice.channels_adjoin) > channels_use(g, choice.lanes)
+             ? Family::columns
+             : Family::channels;
 }
 
 }  // namespace convship::kernels::conv2d
