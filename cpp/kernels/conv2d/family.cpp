@@ -117,15 +117,15 @@ double columns_use(const Geometry& g, int lanes, bool channels_adjoin) {
   const int64_t count = (g.conv.w + stride - 1) / stride;
   const int64_t vectors = (count + lanes - 1) / lanes;
   const double used = static_cast<double>(count) / static_cast<double>(vectors * lanes);
-  const bool square = g.pool_size.h == 2 && g.pool_size.w == 2 && g.pool_stride.h == 2 &&
-                      g.pool_stride.w == 2 && g.pool_padding.h == 0 && g.pool_padding.w == 0;
-  const int64_t sums = std::min<int64_t>(out, 3) * (square ? 4 : std::min<int64_t>(vectors, 4));
+  const bool pairs = pools_pairs({g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding,
+                                  /*begin=*/0, /*end=*/g.pooled.h});
+  const int64_t sums = std::min<int64_t>(out, 3) * (pairs ? 4 : std::min<int64_t>(vectors, 4));
   // Rows split into more phases than vectors can be interleaved are split one
   // value at a time.
   const double split = stride * g.stride.w > 4 ? 0.7 : 1;
   // Results are written one value at a time where channels adjoin: a quarter as many
   // after maxima in registers.
-  const double write = channels_adjoin && !square ? 0.6 : 1;
+  const double write = channels_adjoin && !pairs ? 0.6 : 1;
   return used * split * write * std::min(1.0, static_cast<double>(sums) / 8) *
          (out == 1 ? 0.6 : 0.9);
 }
