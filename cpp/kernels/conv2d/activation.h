@@ -28,6 +28,10 @@ A activate(Activation activation, A x) {
       return x * sigmoid(x);
     case Activation::hardswish:
       return x * (relu6(x + A(3)) / A(6));
+    case Activation::gelu:
+      return A(0.5) * x * (A(1) + std::erf(x * A(0.70710678118654752)));
+    case Activation::gelu_tanh:
+      return x * sigmoid(A(1.5957691216057308) * (x + A(0.044715) * x * x * x));
   }
   return x;
 }

@@ -22,6 +22,18 @@ int64_t taps_at_once(int64_t taps, int64_t needed, int64_t tap_bytes) {
   return kFirstLevelBytes / tap_bytes;
 }
 
+// See Source::grouped. The channels of a kernel column are whole groups, so that runs
+// of taps are, too.
+bool are_grouped(const std::vector<int32_t>& offsets, int64_t channels) {
+  if (channels % kTapGroup != 0 || offsets.size() % kTapGroup != 0) return false;
+  for (std::size_t t = 0; t < offsets.size(); t += kTapGroup) {
+    for (int i = 1; i < kTapGroup; ++i) {
+      if (offsets[t + i] != offsets[t] + i) return false;
+    }
+  }
+  return true;
+}
+
 // Input that is copied has zeros around it, or words whose levels stand for 0,
 // which count in sums of integers.
 template <typename Input>
@@ -83,13 +95,23 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
       cut(g, blocks.count(), ceil_div(padded, blocks.count()), input.row_bytes(), parallel.width());
   input.set_rows(rows_under(conv_rows_of(c.band_rows, g), g));
   const View<const void>& steps = input.steps();
-  const std::vector<int32_t> offsets = input.offsets();
+  std::vector<int32_t> offsets = input.offsets();
   const auto taps = static_cast<int64_t>(offsets.size());
+  const bool grouped = are_grouped(offsets, g.c_in / g.groups);
+  const bool once = grouped && g.kernel.w <= g.stride.w;
+  offsets.resize(offsets.size() + kTapChunk, offsets.back());
   const Destination<T> destination(call, lanes);
 
   ChannelsTask<A> base{};
-  base.source = {nullptr, 0, g.stride.h * steps.h_step, g.stride.w * steps.w_step, offsets.data(),
-                 taps,    {}};
+  base.source = {nullptr,
+                 0,
+                 g.stride.h * steps.h_step,
+                 g.stride.w * steps.w_step,
+                 offsets.data(),
+                 taps,
+                 grouped,
+                 once ? kTapChunk : 0,
+                 {}};
   base.pool = {g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding, 0, 0};
   base.pool.end = c.band_rows;
   TapRuns runs = tap_runs<Input>(g, taps);

@@ -9,7 +9,18 @@ namespace convship::kernels::conv2d {
 
 // As torch.nn names them. Those from relu6 on follow the pooling, and are for
 // calls without an index.
-enum class Activation { none, relu, relu6, sigmoid, hardsigmoid, silu, hardswish };
+enum class Activation {
+  none,
+  relu,
+  relu6,
+  sigmoid,
+  hardsigmoid,
+  silu,
+  hardswish,
+  gelu,
+  gelu_tanh,  // gelu's approximation by a tanh
+};
+constexpr Activation kLastActivation = Activation::gelu_tanh;
 
 struct Pair {
   int64_t h;

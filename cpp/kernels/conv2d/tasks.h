@@ -59,6 +59,11 @@ static inline TapRunRange all_runs(const RowTaps& t, int64_t step) {
   return runs_of_kind(t, t.upper, step);
 }
 
+// Taps whose input may lie side by side, for every such group of a weight. A loop over
+// whole groups takes a quarter fewer instructions, which tells where two threads share
+// a core's.
+constexpr int kTapGroup = 8;
+
 // The convolution's part: where conv row r, column j, tap t finds its input:
 //   x[(r - first_row) * row_step + j * column_step + offsets[t]]
 template <typename A>
@@ -69,6 +74,10 @@ struct Source {
   int64_t column_step;
   const int32_t* offsets;
   int64_t taps;  // of the weights
+  bool grouped;  // offsets[t + i] is offsets[t] + i, for i < kTapGroup, in every group
+  // How many taps ahead the input is fetched, where no other column has read it before;
+  // else 0. There are as many offsets beyond the last tap.
+  int64_t ahead;
   RowTaps row_taps;
 };
 

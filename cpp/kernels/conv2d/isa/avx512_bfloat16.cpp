@@ -10,6 +10,7 @@ struct Pair16 {
   static constexpr int kChannels = 2;
 
   struct Product : OneProduct<D> {
+    static constexpr bool kHasGroups = false;
     static HWY_INLINE Sum add(Sum sum, V value, V weight) {
       return Sum{_mm512_dpbf16_ps(sum.raw, (__m512bh)value.raw, (__m512bh)weight.raw)};
     }

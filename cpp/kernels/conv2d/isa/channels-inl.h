@@ -15,6 +15,7 @@ struct OneProduct {
   using A = hn::TFromD<D>;
   using V = hn::Vec<D>;
   using Sum = V;
+  static constexpr bool kHasGroups = sizeof(A) == sizeof(float);
   static HWY_INLINE Sum begin(const A* start) { return hn::Load(D(), start); }
   static HWY_INLINE Sum add(Sum sum, V value, V weight) { return hn::MulAdd(value, weight, sum); }
   static HWY_INLINE V end(Sum sum, const A* /*start*/, const A* /*scale*/) {
@@ -36,8 +37,7 @@ struct Channels {
   // in flight: a tile may then go on in the rows below. Their columns have
   // addresses of their own, for which larger tiles would lack registers.
   static constexpr bool kHasFlatTiles = kTile <= 6;
-  static constexpr int kFlat = -1;      // kStep of such tiles
-  static constexpr int64_t kGroup = 8;  // taps between two looks ahead
+  static constexpr int kFlat = -1;  // kStep of such tiles
 
   struct Taps {
     TapRunRange runs;
@@ -86,7 +86,7 @@ struct Channels {
   Ahead<A> ahead_of(int64_t step, int64_t tiles) const {
     if (!t.prefetch) return {t.weight, 0};
     const int64_t end = smaller((step + 1) * t.taps_at_once, t.source.taps);
-    return {t.weight + end * kBlock, kGroup * kBlock / tiles + 1};
+    return {t.weight + end * kBlock, kTapGroup * kBlock / tiles + 1};
   }
 
   void run() const {
@@ -161,12 +161,15 @@ struct Channels {
   }
 
   // Whether the band's rows follow each other in the result, and are better summed
-  // as one, although a tile of several rows sums the taps of all. A multiply-add
-  // takes four cycles, in each of which two begin.
+  // as one, although a tile of several rows sums the taps of all. Counted in
+  // instructions; so few that a multiply-add's four cycles show count as kLeast.
   bool flat_tiles_are_faster() const {
     const auto cost = [](int64_t count) {
       const Tiles tiles(count, kTile);
-      const auto of = [](int64_t columns) { return larger(8, columns * kVectors); };
+      constexpr int64_t kLeast = 16;
+      const auto of = [](int64_t columns) {
+        return larger(kLeast, columns * (kVectors + 1) + kVectors);
+      };
       return tiles.larger_ones * of(tiles.size + 1) +
              (tiles.number - tiles.larger_ones) * of(tiles.size);
     };
@@ -237,6 +240,52 @@ struct Channels {
     }
   }
 
+  // Whether tiles have a loop over groups of taps: those whose columns are at known
+  // distances, or have a register each for their addresses. Compilers take long
+  // over it, so the rare ones have none.
+  template <int kColumns, int kStep>
+  static constexpr bool kHasGroups =
+      Product::kHasGroups && kVectors > 1 && (kStep == kLanes || (kStep <= 0 && kColumns <= 6));
+
+  // Adds taps [offset, end), whole groups of them, to the sums of a tile. at: the address of
+  // each column.
+  template <int kColumns, int kStep>
+  HWY_INLINE void add_groups(const A* const* at,
+                             const A* w,
+                             const int32_t* offset,
+                             const int32_t* end,
+                             Ahead<A>& ahead,
+                             typename Product::Sum (*sums)[kVectors]) const {
+    const D d;
+    const auto input = [&](int64_t tap, int j) HWY_ATTR {
+      if constexpr (kStep > 0) return at[0] + tap + j * kStep;
+      return at[j] + tap;
+    };
+    for (; offset != end; offset += kTapGroup, w += kTapGroup * kBlock) {
+      ahead.fetch();
+      if (t.source.ahead > 0) {
+        const int64_t tap = offset[t.source.ahead];
+        CONVSHIP_UNROLL
+        for (int j = 0; j < kColumns; ++j) __builtin_prefetch(input(tap, j), 0, 3);
+      }
+      const int64_t tap = *offset;
+      CONVSHIP_UNROLL
+      for (int k = 0; k < kTapGroup; ++k) {
+        V weight[kVectors];
+        CONVSHIP_UNROLL
+        for (int v = 0; v < kVectors; ++v) weight[v] = hn::Load(d, w + k * kBlock + v * kLanes);
+        CONVSHIP_UNROLL
+        for (int j = 0; j < kColumns; ++j) {
+          const V value = hn::Set(d, input(tap, j)[k]);
+          CONVSHIP_UNROLL
+          for (int v = 0; v < kVectors; ++v) {
+            sums[j][v] = Product::add(sums[j][v], value, weight[v]);
+          }
+        }
+      }
+    }
+  }
+
   // x: the first column, and kStep: column_step where it is known, else 0; or the
   // address of each column, and kFlat.
   template <bool kPairs, bool kFinal, int kSize, int kStep, class Input>
@@ -247,9 +296,16 @@ struct Channels {
                            HWY_ATTR { return taps.start + j * taps.start_step + v * kLanes; };
     const int64_t step = kStep > 0 ? kStep : t.source.column_step;
     const A* columns[kColumns];
-    if constexpr (kStep == kFlat) {
-      CONVSHIP_UNROLL
-      for (int j = 0; j < kColumns; ++j) columns[j] = x[j];
+    CONVSHIP_UNROLL
+    for (int j = 0; j < kColumns; ++j) {
+      if constexpr (kStep == kFlat) {
+        columns[j] = x[j];
+      } else {
+        columns[j] = x + j * step;
+        // Compilers would make an address of each group's taps instead, and keep all but
+        // a few of these in memory.
+        if constexpr (kHasGroups<kColumns, kStep> && kStep == 0) asm("" : "+r"(columns[j]));
+      }
     }
     typename Product::Sum sums[kColumns][kVectors];
     CONVSHIP_UNROLL
@@ -262,9 +318,15 @@ struct Channels {
       const A* w = t.weight + run->begin * kBlock;
       const int32_t* offset = t.source.offsets + run->begin;
       const int32_t* const end = t.source.offsets + run->end;
+      if constexpr (kHasGroups<kColumns, kStep>) {
+        if (t.source.grouped) {
+          add_groups<kColumns, kStep>(columns, w, offset, end, now, sums);
+          continue;
+        }
+      }
       while (offset != end) {
         now.fetch();
-        const int32_t* const group = end - offset > kGroup ? offset + kGroup : end;
+        const int32_t* const group = end - offset > kTapGroup ? offset + kTapGroup : end;
         for (; offset != group; ++offset) {
           V weight[kVectors];
           CONVSHIP_UNROLL

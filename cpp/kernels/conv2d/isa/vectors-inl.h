@@ -24,8 +24,12 @@ struct Ahead {
 
   HWY_INLINE void fetch() {
     constexpr int64_t kLine = 64 / sizeof(A);  // of a cache
-    for (int64_t i = 0; i < each; i += kLine) __builtin_prefetch(next + i, 0, 2);
+    const A* line = next;
     next += each;
+    do {  // even if there is nothing to fetch: cheaper than to ask
+      __builtin_prefetch(line, 0, 2);
+      line += kLine;
+    } while (line < next);
   }
 };
 
@@ -148,14 +152,64 @@ struct Ramp {
   }
 };
 
+// x / 2 * (1 + erf(x / sqrt(2))), to within 4 * 2^-24 * |x|. NaN stays, by x itself.
+template <class D>
+HWY_INLINE hn::Vec<D> gelu(D d, hn::Vec<D> x) {
+  using A = hn::TFromD<D>;
+  if constexpr (sizeof(A) == sizeof(double)) {
+    HWY_ALIGN A lanes[hn::MaxLanes(D())];
+    hn::Store(x, d, lanes);
+    for (A& lane : lanes) lane = lane / 2 * (1 + __builtin_erf(lane * 0.70710678118654752));
+    return hn::Load(d, lanes);
+  } else {
+    // erf(x / sqrt(2)) = x P(x^2) / Q(x^2) with a relative error of 1e-8 up to kOne, and
+    // 1 to the last bit beyond: a least squares fit, weighted again and again until its
+    // errors were level (Lawson, 1961).
+    constexpr float kOne = 5.3f;
+    const auto bounded = hn::Min(hn::Set(d, kOne), hn::Max(hn::Set(d, -kOne), x));
+    const auto square = hn::Mul(bounded, bounded);
+    const auto polynomial = [&](const auto&... rest) HWY_ATTR {
+      auto value = hn::Zero(d);
+      ((value = hn::MulAdd(value, square, hn::Set(d, rest))), ...);
+      return value;
+    };
+    const auto numerator = polynomial(4.85385802e-8f, 1.27099220e-5f, 3.14580186e-4f,
+                                      9.21950475e-3f, 6.52830959e-2f, 0.797884553f);
+    const auto denominator = polynomial(1.24172369e-6f, 7.03546328e-5f, 1.81950257e-3f,
+                                        2.79697977e-2f, 0.248486741f, 1.0f);
+    const auto inside = hn::Div(hn::Mul(bounded, numerator), denominator);
+    const auto one = hn::CopySign(hn::Set(d, 1.0f), x);
+    const auto erf = hn::IfThenElse(hn::Gt(hn::Abs(x), hn::Set(d, kOne)), one, inside);
+    const auto half = hn::Mul(x, hn::Set(d, 0.5f));
+    return hn::MulAdd(half, erf, half);
+  }
+}
+
 // Those that take a polynomial: a loop over memory instead of a copy of it for
 // every vector of a tile.
 template <class D, typename A = hn::TFromD<D>>
 HWY_NOINLINE void slow_activation(D d, Activation activation, A* values, int64_t count) {
-  for (int64_t i = 0; i < count; i += hn::MaxLanes(d)) {
-    const auto x = hn::Load(d, values + i);
-    const auto dividend = activation == Activation::silu ? x : hn::Set(d, A(1));
-    hn::Store(hn::Div(dividend, one_and_exp_of_negative(d, x)), d, values + i);
+  const auto each = [&](const auto& function) HWY_ATTR {
+    for (int64_t i = 0; i < count; i += hn::MaxLanes(d)) {
+      hn::Store(function(hn::Load(d, values + i)), d, values + i);
+    }
+  };
+  using V = hn::Vec<D>;
+  switch (activation) {
+    case Activation::silu:
+      return each([&](V x) HWY_ATTR { return hn::Div(x, one_and_exp_of_negative(d, x)); });
+    case Activation::gelu:
+      return each([&](V x) HWY_ATTR { return gelu(d, x); });
+    case Activation::gelu_tanh:
+      // (1 + tanh(y)) / 2 is the sigmoid of 2 y; here y = sqrt(2 / pi) (x + 0.044715 x^3).
+      return each([&](V x) HWY_ATTR {
+        const auto cubic = hn::Mul(hn::Mul(x, x), hn::Set(d, A(0.071354816282698)));
+        const auto y = hn::Mul(x, hn::Add(cubic, hn::Set(d, A(1.5957691216057308))));
+        return hn::Div(x, one_and_exp_of_negative(d, y));
+      });
+    default:  // sigmoid
+      return each(
+          [&](V x) HWY_ATTR { return hn::Div(hn::Set(d, A(1)), one_and_exp_of_negative(d, x)); });
   }
 }
 
@@ -177,6 +231,8 @@ HWY_INLINE void activate_all(Activation activation, V* values) {
       return each(Ramp<hn::DFromV<V>>(activation));
     case Activation::sigmoid:
     case Activation::silu:
+    case Activation::gelu:
+    case Activation::gelu_tanh:
       break;
   }
   const hn::DFromV<V> d;
