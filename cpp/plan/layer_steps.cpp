@@ -208,15 +208,45 @@ Step multiply_step(const Operand& a, const Operand& b, const Operand& y) {
                   });
 }
 
-Step affine_step(const Affine& layer, const Operand& x, const Operand& y) {
+Step affine_step(const Affine& layer, const Operand& x, const Operand* residual, const Operand& y) {
   return map_step(
-      "batch norm", x, y,
-      [scale = padded(*layer.scale), shift = padded(*layer.shift), activation = layer.activation](
-          const Frame&, int64_t, int64_t block, MapTask& task) {
+      "affine", x, y,
+      [scale = padded(*layer.scale), shift = padded(*layer.shift), activation = layer.activation,
+       sums = residual != nullptr, also = residual ? *residual : Operand{}](
+          const Frame& frame, int64_t n, int64_t block, MapTask& task) {
         task.scale = scale.data() + block * kChannelBlock;
         task.shift = shift.data() + block * kChannelBlock;
+        if (sums) task.b = block_of(frame, also, n, block);
         task.activation = activation;
       });
+}
+
+Step normalize_step(const Normalize& layer, const Operand& x, const Operand& y) {
+  return {"layer norm, " + describe(y.size),
+          [scale = padded(*layer.scale), shift = padded(*layer.shift), epsilon = layer.epsilon, x,
+           y](const Frame& frame) {
+            // Enough for a thread, and few enough for the first level of the cache.
+            constexpr int64_t kPixels = 16;
+            const int64_t pixels = y.size.pixels();
+            const int64_t parts = (pixels + kPixels - 1) / kPixels;
+            frame.parallel.run(y.size.n * parts, grain(kPixels * y.size.c * 4),
+                               [&](int64_t begin, int64_t end) {
+                                 for (int64_t i = begin; i < end; ++i) {
+                                   const int64_t n = i / parts, pixel = i % parts * kPixels;
+                                   kernels::NormalizeTask task{};
+                                   task.x = block_of(frame, x, n, 0) + pixel * kChannelBlock;
+                                   task.x_block = x.block_step();
+                                   task.scale = scale.data();
+                                   task.shift = shift.data();
+                                   task.y = block_of(frame, y, n, 0) + pixel * kChannelBlock;
+                                   task.y_block = y.block_step();
+                                   task.channels = y.size.c;
+                                   task.pixels = std::min(kPixels, pixels - pixel);
+                                   task.epsilon = epsilon;
+                                   frame.isa.layers.normalize(task);
+                                 }
+                               });
+          }};
 }
 
 }  // namespace convship::plan

@@ -20,10 +20,20 @@ bool is_run_of_blocks(const std::vector<int64_t>& from) {
 }
 
 const char* layer_name(const Layer& layer) {
-  constexpr std::array kNames = {
-      "convolution", "linear",          "max pool", "average pool", "adaptive average pool",
-      "activation",  "round",           "add",      "multiply",     "batch norm",
-      "concatenate", "select channels", "flatten"};
+  constexpr std::array kNames = {"convolution",
+                                 "linear",
+                                 "max pool",
+                                 "average pool",
+                                 "adaptive average pool",
+                                 "activation",
+                                 "round",
+                                 "add",
+                                 "multiply",
+                                 "affine",
+                                 "layer norm",
+                                 "concatenate",
+                                 "select channels",
+                                 "flatten"};
   static_assert(kNames.size() == std::variant_size_v<Layer>);
   return kNames[layer.index()];
 }
@@ -82,17 +92,18 @@ bool absorb(Instruction& one, const Instruction& reader, const Uses& uses, int p
     *activation = next->activation;
     return true;
   }
-  if (!conv || conv->pooled) return false;
+  if (conv && conv->pooled) return false;
   if (const auto* add = std::get_if<Add>(&reader.layer)) {
     const Value other = reader.inputs[0] == one.output ? reader.inputs[1] : reader.inputs[0];
-    if (conv->activation != Activation::none || one.inputs.size() > 1 || other == one.output ||
-        uses.maker(other) >= place) {
+    if ((!conv && !std::holds_alternative<Affine>(one.layer)) || *activation != Activation::none ||
+        one.inputs.size() > 1 || other == one.output || uses.maker(other) >= place) {
       return false;
     }
-    conv->activation = add->activation;
+    *activation = add->activation;
     one.inputs.push_back(other);
     return true;
   }
+  if (!conv) return false;
   if (const auto* pool = std::get_if<MaxPool>(&reader.layer)) {
     const bool commutes =
         conv->activation == Activation::none || conv->activation == Activation::relu;

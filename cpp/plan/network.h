@@ -92,10 +92,18 @@ struct Add {
 // a * b, of equal sizes, or one of them with one pixel: a factor for each channel.
 struct Multiply {};
 
-// activation(x * scale + shift), by channel: batch norm that is not folded.
+// activation(x * scale + shift + residual), by channel: batch norm that is not folded.
+// Inputs: x, and the residual where there is one.
 struct Affine {
   std::shared_ptr<const std::vector<float>> scale, shift;
   Activation activation = Activation::none;
+};
+
+// Each pixel by itself: (x - mean) / sqrt(variance + epsilon) * scale + shift, over its
+// channels; torch's layer_norm of [N, H, W, C].
+struct Normalize {
+  std::shared_ptr<const std::vector<float>> scale, shift;
+  float epsilon;
 };
 
 // Channels of all inputs one after the other.
@@ -126,6 +134,7 @@ using Layer = std::variant<Convolve,
                            Add,
                            Multiply,
                            Affine,
+                           Normalize,
                            Concatenate,
                            Select,
                            Flatten>;

@@ -60,7 +60,10 @@ class Builder {
       const bool second = !(x(0).size == y.size);
       steps_.push_back(multiply_step(x(second ? 1 : 0), x(second ? 0 : 1), y));
     } else if (const auto* affine = std::get_if<Affine>(&i.layer)) {
-      steps_.push_back(affine_step(*affine, x(0), y));
+      const Operand residual = i.inputs.size() > 1 ? x(1) : Operand{};
+      steps_.push_back(affine_step(*affine, x(0), i.inputs.size() > 1 ? &residual : nullptr, y));
+    } else if (const auto* norm = std::get_if<Normalize>(&i.layer)) {
+      steps_.push_back(normalize_step(*norm, x(0), y));
     } else if (std::holds_alternative<Flatten>(i.layer)) {
       steps_.push_back(flatten_step(x(0), y));
     } else if (const auto* select = std::get_if<Select>(&i.layer)) {

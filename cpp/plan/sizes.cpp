@@ -75,6 +75,11 @@ class Infer {
   }
   Size operator()(const Affine& affine) const {
     if (static_cast<int64_t>(affine.scale->size()) != in_[0].c) refuse(layer_, "wrong channels");
+    if (in_.size() > 1 && !(in_[1] == in_[0])) refuse(layer_, "the sum's operands differ in size");
+    return in_[0];
+  }
+  Size operator()(const Normalize& norm) const {
+    if (static_cast<int64_t>(norm.scale->size()) != in_[0].c) refuse(layer_, "wrong channels");
     return in_[0];
   }
   Size operator()(const Concatenate&) const { return joined(); }

@@ -55,7 +55,8 @@ Step activate_step(const Activate& layer, const Operand& x, const Operand& y);
 Step round_step(const Round& layer, const Operand& x, const Operand& y);
 Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operand& y);
 Step multiply_step(const Operand& a, const Operand& b, const Operand& y);
-Step affine_step(const Affine& layer, const Operand& x, const Operand& y);
+Step affine_step(const Affine& layer, const Operand& x, const Operand* residual, const Operand& y);
+Step normalize_step(const Normalize& layer, const Operand& x, const Operand& y);
 Step flatten_step(const Operand& x, const Operand& y);
 // Channels of x to those of y from `channel` on.
 Step place_channels_step(const Operand& x, const Operand& y, int64_t channel);

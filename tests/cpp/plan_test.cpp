@@ -43,6 +43,10 @@ double activated(Activation activation, double x) {
       return x * sigmoid;
     case Activation::hardswish:
       return x * hard;
+    case Activation::gelu:
+      return x / 2 * std::erfc(-x / std::sqrt(2.0));
+    case Activation::gelu_tanh:
+      return x / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
   }
   return x;
 }
@@ -160,6 +164,18 @@ class Reference {
       return at(n, c, p, q) * (*affine.scale)[channel] + (*affine.shift)[channel];
     });
   }
+  void operator()(const Normalize& norm) {
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      double mean = 0, variance = 0;
+      for (int64_t k = 0; k < y_.c; ++k) mean += at(n, k, p, q) / static_cast<double>(y_.c);
+      for (int64_t k = 0; k < y_.c; ++k) {
+        variance += std::pow(at(n, k, p, q) - mean, 2) / static_cast<double>(y_.c);
+      }
+      const auto channel = static_cast<std::size_t>(c);
+      return (at(n, c, p, q) - mean) / std::sqrt(variance + norm.epsilon) * (*norm.scale)[channel] +
+             (*norm.shift)[channel];
+    });
+  }
   void operator()(const Concatenate&) {
     each([&](int64_t n, int64_t c, int64_t p, int64_t q) { return joined(n, c, p, q); });
   }
@@ -258,8 +274,9 @@ class RandomNetwork {
     // Of inputs alone: other values differ from the reference's by rounding errors, and
     // so may their levels.
     if (x < network_.inputs() && pick(0, 3) == 0) return add_rounded(x);
+    if (size.matrix && pick(0, 3) == 0) return add(normalize(size), {x});
     if (size.matrix) return pick(0, 1) == 0 ? add(activate(), {x}) : add(linear(size), {x});
-    switch (pick(0, 13)) {
+    switch (pick(0, 14)) {
       case 0:
       case 1:
       case 2:
@@ -282,6 +299,8 @@ class RandomNetwork {
         return add(Affine{numbers(size.c), numbers(size.c), Activation::none}, {x});
       case 12:
         return concatenate(x);
+      case 13:
+        return add(normalize(size), {x});
       default:
         return pick(0, 2) == 0 && add(Flatten{}, {x});
     }
@@ -364,7 +383,11 @@ class RandomNetwork {
     return add(Select{std::move(from)}, std::move(parts));
   }
 
-  Activate activate() { return {static_cast<Activation>(pick(1, 6))}; }
+  Activate activate() {
+    return {static_cast<Activation>(pick(1, static_cast<int64_t>(conv2d::kLastActivation)))};
+  }
+  // An epsilon that keeps rounding errors of few channels, nearly alike, from growing.
+  Normalize normalize(const Size& size) { return {numbers(size.c), numbers(size.c), 0.1f}; }
   Windows windows() {
     const Pair size{pick(1, 3), pick(1, 3)};
     return {size,
@@ -550,7 +573,7 @@ TEST_CASE("activations pass NaN on, wherever in a vector it is") {
   for (const std::string& isa : convship::available_isas()) {
     convship::set_isa(isa);
     if (!has_loops()) continue;
-    for (int kind = 0; kind <= static_cast<int>(Activation::hardswish); ++kind) {
+    for (int kind = 0; kind <= static_cast<int>(conv2d::kLastActivation); ++kind) {
       const auto activation = static_cast<Activation>(kind);
       Network network;
       const Value x = network.add_input();
@@ -598,6 +621,38 @@ TEST_CASE("sigmoid and silu are those of float64 to a few units in the last plac
       CHECK(worst < 4 * 0x1p-24);
       CHECK(std::abs(y.front()) < 1e-35);
       CHECK(y.back() == (activation == Activation::silu ? values.back() : 1.0f));
+    }
+  }
+  convship::set_isa(convship::available_isas().front());
+}
+
+// Of x, as torch's own: far below zero the result is a difference of numbers near x.
+TEST_CASE("gelu is that of float64 to a few units in the last place of its input") {
+  constexpr int64_t kChannels = 1 << 16;
+  std::vector<float> values(kChannels);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = (static_cast<float>(i) - kChannels / 2) * (12.0f / (kChannels / 2));
+  }
+  values.front() = -1e30f;
+  values.back() = 1e30f;
+  for (const std::string& isa : convship::available_isas()) {
+    convship::set_isa(isa);
+    if (!has_loops()) continue;
+    for (const auto activation : {Activation::gelu, Activation::gelu_tanh}) {
+      Network network;
+      const Value x = network.add_input();
+      network.set_outputs({network.add(Activate{activation}, {x})});
+      const auto y =
+          Call(network, {{1, kChannels, {1, 1}}}).run({values}, convship::kernels::Serial())[0];
+      double worst = 0;
+      for (std::size_t i = 1; i + 1 < values.size(); ++i) {
+        const double exact = activated(activation, values[i]);
+        worst = std::max(worst, std::abs(y[i] - exact) / std::max(std::abs(values[i]), 1e-30f));
+      }
+      CAPTURE(isa);
+      CHECK(worst < 4 * 0x1p-24);
+      CHECK(std::abs(y.front()) < 1e-6);
+      CHECK(y.back() == values.back());
     }
   }
   convship::set_isa(convship::available_isas().front());

@@ -31,6 +31,9 @@ def settle(network: nn.Module) -> nn.Module:
             layer.running_var.uniform_(0.5, 1.5, generator=generator)
             layer.weight.data.uniform_(0.7, 1.3, generator=generator)
             layer.bias.data.normal_(0, 0.1, generator=generator)
+    for name, parameter in network.named_parameters():
+        if name.endswith("layer_scale"):  # begins at 1e-6, where no mistake in a block shows
+            parameter.data.uniform_(0.2, 0.5, generator=generator)
     return network.eval()
 
 
@@ -74,6 +77,7 @@ def check(network: nn.Module, model: convship.Model, x: Tensor, times: float = 8
         "alexnet",
         "vgg11_bn",
         "shufflenet_v2_x0_5",
+        "convnext_tiny",
     ],
 )
 def test_torchvision_networks_run_whole_by_a_plan(name: str, tmp_path: Path) -> None:
@@ -166,6 +170,33 @@ class Views(Layers):
         return self.head(a.contiguous().view(a.size(0), -1)) + self.head(a.reshape(-1, 1280))
 
 
+class ChannelsLast(Layers):
+    """Blocks of ConvNeXt, as torchvision and as its authors write them, and what may stand there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channel_norm = nn.LayerNorm(20, eps=1e-6)
+        self.plain_norm = nn.LayerNorm(20, elementwise_affine=False)
+        self.wide, self.narrow = nn.Linear(20, 80), nn.Linear(80, 20, bias=False)
+        self.outer = nn.Parameter(torch.rand(20, 1, 1))
+        self.inner = nn.Parameter(torch.rand(20))
+        self.head = nn.Linear(20, 7)
+
+    def mix(self, x: Tensor, approximate: str) -> Tensor:
+        hidden = nn.functional.gelu(self.wide(self.channel_norm(x)), approximate=approximate)
+        return self.narrow(nn.functional.dropout(hidden, 0.5, training=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = torch.relu(self.first(x))
+        b = self.mix(self.depthwise(a).permute(0, 2, 3, 1), "none").permute(0, 3, 1, 2)
+        b = self.outer * b
+        b += a
+        last = self.plain_norm(b.permute(0, -2, -1, 1).contiguous())
+        last = last + self.inner * self.mix(last, "tanh")
+        c = torch.nn.functional.gelu(self.second(last.permute(0, 3, 1, 2))) * self.outer
+        return self.head(self.channel_norm(c.mean([2, 3])) * self.inner)
+
+
 def shuffle(x: Tensor, groups: int) -> Tensor:
     """As torchvision writes it."""
     batch, channels, height, width = x.size()
@@ -210,7 +241,17 @@ class SlicesOfLists(Layers):
 
 @pytest.mark.parametrize(
     "make",
-    [Residuals, InPlaceOnShared, ListsOfUneven, PoolsOfAllKinds, Gates, Views, Shuffles, Slices],
+    [
+        Residuals,
+        InPlaceOnShared,
+        ListsOfUneven,
+        PoolsOfAllKinds,
+        Gates,
+        Views,
+        ChannelsLast,
+        Shuffles,
+        Slices,
+    ],
 )
 def test_layers_mean_what_torch_means(make: Callable[[], Layers], tmp_path: Path) -> None:
     torch.manual_seed(3)
@@ -226,7 +267,7 @@ def test_layers_mean_what_torch_means(make: Callable[[], Layers], tmp_path: Path
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("make", [Shuffles, Slices, Views])
+@pytest.mark.parametrize("make", [ChannelsLast, Shuffles, Slices, Views])
 def test_traced_graphs_are_served_too(make: Callable[[], Layers], tmp_path: Path) -> None:
     torch.manual_seed(3)
     network = settle(make())

@@ -32,16 +32,31 @@ struct PoolTask {
   conv2d::Activation activation;
 };
 
-// y = activation(a * scale + shift), (a + b) or (a * b), for `pixels` pixels.
+// y = activation(a * scale + shift + b), of which any part may be missing, or
+// activation(a * b), for `pixels` pixels.
 struct MapTask {
   const float* a;
   const float* b;      // added where `multiply` is false, or null
   const float* scale;  // [16] or null
-  const float* shift;  // [16] or null
+  const float* shift;  // [16]; null where scale is
   bool multiply;
   float* y;
   int64_t pixels;
   conv2d::Activation activation;
+};
+
+// Each of `pixels` pixels by itself: y = (x - mean) / sqrt(variance + epsilon) * scale +
+// shift, with mean and (biased) variance of its channels.
+struct NormalizeTask {
+  const float* x;
+  int64_t x_block;     // step from one block of channels to the next
+  const float* scale;  // [channels], to whole blocks
+  const float* shift;  // as scale
+  float* y;
+  int64_t y_block;
+  int64_t channels;
+  int64_t pixels;
+  float epsilon;
 };
 
 // Rows [begin, end) of y[n] = activation(weight * x[n] + bias).
@@ -92,6 +107,7 @@ struct GroupsTask {
 struct LayerLoops {
   void (*pool)(const PoolTask&);
   void (*map)(const MapTask&);
+  void (*normalize)(const NormalizeTask&);
   void (*linear)(const LinearTask&);
   void (*groups)(const GroupsTask&);
 };

@@ -62,17 +62,31 @@ class Part {
     int64_t groups;
     bool swapped;  // [N, C / groups, groups, H, W]
   };
-  struct Narrowed {  // a tensor as bfloat16
+  struct ChannelsLast {  // images as [N, H, W, C]
     plan::Value value;
   };
-  using Known =
-      std::variant<int64_t, BatchSize, Side, SizesOf, Numbers, Tensors, Pieces, Grouped, Narrowed>;
+  struct Narrowed {  // a tensor as bfloat16
+    plan::Value value;
+    const Value* tensor;
+  };
+  using Known = std::variant<int64_t,
+                             BatchSize,
+                             Side,
+                             SizesOf,
+                             Numbers,
+                             Tensors,
+                             Pieces,
+                             Grouped,
+                             ChannelsLast,
+                             Narrowed>;
 
   bool translate(Node* node);
   bool convolution(Node* node, std::size_t groups, bool may_transpose);
   bool conv_pool2d(Node* node);
   bool linear(Node* node);
+  bool pointwise(Node* node, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
   bool activation(Node* node, kernels::conv2d::Activation activation, bool in_place);
+  bool gelu(Node* node);
   bool clamp(Node* node, bool in_place);
   bool convert(Node* node);
   bool fake_quantize(Node* node);
@@ -84,6 +98,7 @@ class Part {
   bool view(Node* node);
   bool group(Node* node, const Numbers& shape);
   bool transpose(Node* node);
+  bool permute(Node* node);
   bool contiguous(Node* node);
   bool ungroup(Node* node, const Numbers& shape);
   bool channel_shuffle(Node* node);
@@ -93,9 +108,11 @@ class Part {
   bool cut(Node* node, const std::vector<int64_t>& ends);
   bool add(Node* node, bool in_place);
   bool multiply(Node* node);
+  bool scale(Node* node, const Value* x, const Value* factor);
   bool concatenate(Node* node);
   bool append(Node* node);
   bool batch_norm(Node* node);
+  bool layer_norm(Node* node);
   bool identity(Node* node, std::size_t training);
   bool size(Node* node);
   bool length(Node* node);
@@ -110,8 +127,16 @@ class Part {
   // A tensor of the part, or one that becomes an input; nothing where it cannot
   // have that many dimensions.
   std::optional<plan::Value> tensor(Value* value, int64_t dimensions);
-  // Of a value with as many dimensions as what is behind it wants.
-  std::optional<plan::Value> tensor_to_round(Value* value);
+  // Whose elements these are, whichever dimension has the channels.
+  std::optional<plan::Value> elements(const Value* value) const;
+  // Makes sure that the part has a value to round, with as many dimensions as what is
+  // behind it wants.
+  bool has_to_round(Value* value);
+  // weight [c_out, c_in / groups, kernel]; strides, padding and dilation of none.
+  plan::Convolve convolve(const at::Tensor& weight,
+                          const std::optional<at::Tensor>& bias,
+                          int64_t groups,
+                          const plan::Rounding& rounding);
   // What a layer of weights multiplies: these weights, [rows, count], and the
   // input before it is rounded, or as it is where nothing rounds it.
   struct Multiplied {
@@ -144,6 +169,13 @@ class Part {
               std::vector<plan::Value> inputs,
               int64_t dimensions,
               bool in_place = false);
+  // The same for layers that every element, or every pixel, has by itself: the result
+  // has its channels where `like` has them.
+  void finish_like(Node* node,
+                   const Value* like,
+                   plan::Layer layer,
+                   std::vector<plan::Value> inputs);
+  void show_channels_last(const Value* value, plan::Value of);
   // Channels of a value in a new order, read from where they were made.
   plan::Value select(plan::Value value, std::vector<int64_t> from);
   bool may_overwrite(const Value* value) const;

@@ -25,8 +25,8 @@ Part::Multiplied Part::multiplied(plan::Value input, const at::Tensor& weight) c
   return {layers_[input].inputs[0], round->rounding};
 }
 
-std::optional<plan::Value> Part::tensor_to_round(Value* value) {
-  if (inside(value)) return tensors_.at(value);
+bool Part::has_to_round(Value* value) {
+  if (elements(value)) return true;
   // Conversions, then the layer.
   const Value* end = value;
   while (end->uses().size() == 1 &&
@@ -35,7 +35,7 @@ std::optional<plan::Value> Part::tensor_to_round(Value* value) {
     end = end->uses()[0].user->output();
   }
   const bool matrix = end->uses().size() == 1 && end->uses()[0].user->kind() == c10::aten::linear;
-  return tensor(value, matrix ? 2 : 4);
+  return tensor(value, matrix ? 2 : 4).has_value();
 }
 
 // input, dtype, non blocking, copy, memory format: to bfloat16 and back is
@@ -46,15 +46,15 @@ bool Part::convert(Node* node) {
   }
   const auto dtype = constant_int(node->input(1));
   if (dtype == static_cast<int64_t>(at::kBFloat16)) {
-    const auto x = tensor_to_round(node->input(0));
-    if (x) known_[node->output()] = Narrowed{*x};
-    return x.has_value();
+    if (!has_to_round(node->input(0))) return false;
+    known_[node->output()] = Narrowed{*elements(node->input(0)), node->input(0)};
+    return true;
   }
   if (dtype != static_cast<int64_t>(at::kFloat)) return false;
   const auto* narrowed = known<Narrowed>(node->input(0));
   if (!narrowed) return identity(node, 0);
-  const plan::Value x = narrowed->value;
-  finish(node, plan::Round{{plan::Rounding::Kind::bfloat16}}, {x}, dimensions_.at(x));
+  const auto [x, tensor] = *narrowed;
+  finish_like(node, tensor, plan::Round{{plan::Rounding::Kind::bfloat16}}, {x});
   return true;
 }
 
@@ -66,11 +66,10 @@ bool Part::fake_quantize(Node* node) {
       constant_int(node->input(3)) != 0 || constant_int(node->input(4)) != 255) {
     return false;
   }
-  const auto x = tensor_to_round(node->input(0));
-  if (!x) return false;
+  if (!has_to_round(node->input(0))) return false;
   const plan::Rounding rounding{plan::Rounding::Kind::int8, static_cast<float>(*scale),
                                 static_cast<int32_t>(*zero_point)};
-  finish(node, plan::Round{rounding}, {*x}, dimensions_.at(*x));
+  finish_like(node, node->input(0), plan::Round{rounding}, {*elements(node->input(0))});
   return true;
 }
 

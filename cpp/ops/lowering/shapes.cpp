@@ -30,6 +30,7 @@ std::optional<int64_t> Part::channels(plan::Value value) const {
   if (const auto* conv = std::get_if<plan::Convolve>(&i.layer)) return conv->shape.c_out;
   if (const auto* linear = std::get_if<plan::Linear>(&i.layer)) return linear->out;
   if (const auto* affine = std::get_if<plan::Affine>(&i.layer)) return affine->scale->size();
+  if (const auto* norm = std::get_if<plan::Normalize>(&i.layer)) return norm->scale->size();
   if (const auto* select = std::get_if<plan::Select>(&i.layer)) return select->from->size();
   if (const auto* flatten = std::get_if<plan::Flatten>(&i.layer)) {
     return flatten->features < 0 ? std::nullopt : std::optional(flatten->features);

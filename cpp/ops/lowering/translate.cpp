@@ -33,6 +33,7 @@ bool Part::translate(Node* node) {
   if (kind == "aten::silu_") return activation(node, Activation::silu, true);
   if (kind == "aten::hardswish") return activation(node, Activation::hardswish, false);
   if (kind == "aten::hardswish_") return activation(node, Activation::hardswish, true);
+  if (kind == "aten::gelu") return gelu(node);
   if (kind == "aten::hardsigmoid") return activation(node, Activation::hardsigmoid, false);
   if (kind == "aten::hardsigmoid_") return activation(node, Activation::hardsigmoid, true);
   if (kind == "aten::hardtanh" || kind == "aten::clamp") return clamp(node, false);
@@ -51,11 +52,13 @@ bool Part::translate(Node* node) {
   if (kind == "aten::cat") return concatenate(node);
   if (kind == "aten::append") return append(node);
   if (kind == "aten::batch_norm") return batch_norm(node);
+  if (kind == "aten::layer_norm") return layer_norm(node);
   if (kind == "aten::dropout" || kind == "aten::dropout_" || kind == "aten::feature_dropout") {
     return identity(node, 2);
   }
   if (kind == "aten::contiguous") return contiguous(node);
   if (kind == "aten::transpose") return transpose(node);
+  if (kind == "aten::permute") return permute(node);
   if (kind == "aten::channel_shuffle" || kind == "aten::native_channel_shuffle") {
     return channel_shuffle(node);
   }
@@ -94,17 +97,27 @@ bool Part::convolution(Node* node, std::size_t groups, bool may_transpose) {
   const auto x = tensor(node->input(0), 4);
   if (!x) return false;
   const Multiplied what = multiplied(*x, *weight);
-  plan::Convolve layer;
-  layer.weight = keep(*weight).const_data_ptr<float>();
-  layer.bias = bias ? keep(*bias).const_data_ptr<float>() : nullptr;
-  layer.shape = weight_shape(*weight, *group_count);
-  layer.weights = std::make_shared<const kernels::conv2d::Convolution<float>>(
-      layer.weight, layer.bias, layer.shape, resolve(Accuracy::standard), what.rounding);
+  plan::Convolve layer = convolve(*weight, bias, *group_count, what.rounding);
   layer.stride = *stride;
   layer.padding = *padding;
   layer.dilation = *dilation;
   finish(node, std::move(layer), {what.input}, 4);
   return true;
+}
+
+plan::Convolve Part::convolve(const at::Tensor& weight,
+                              const std::optional<at::Tensor>& bias,
+                              int64_t groups,
+                              const plan::Rounding& rounding) {
+  plan::Convolve layer;
+  layer.weight = keep(weight).const_data_ptr<float>();
+  layer.bias = bias ? keep(*bias).const_data_ptr<float>() : nullptr;
+  layer.shape = weight_shape(weight, groups);
+  layer.weights = std::make_shared<const kernels::conv2d::Convolution<float>>(
+      layer.weight, layer.bias, layer.shape, resolve(Accuracy::standard), rounding);
+  layer.stride = layer.dilation = {1, 1};
+  layer.padding = {0, 0};
+  return layer;
 }
 
 // input, weight, bias, stride, padding, dilation, groups, activation, pool
@@ -131,6 +144,7 @@ bool Part::linear(Node* node) {
   const auto weight = constant_weight(node->input(1), 2);
   const auto bias = constant_weight(node->input(2), 1);
   if (!weight || (!bias && !is_none(node->input(2)))) return false;
+  if (known<ChannelsLast>(node->input(0))) return pointwise(node, *weight, bias);
   const auto x = tensor(node->input(0), 2);
   if (!x) return false;
   plan::Linear layer{};
@@ -149,10 +163,20 @@ bool Part::linear(Node* node) {
 
 bool Part::activation(Node* node, Activation activation, bool in_place) {
   Value* x = node->input(0);
-  if (!inside(x) || (in_place && !may_overwrite(x))) return false;
-  const plan::Value value = tensors_.at(x);
-  finish(node, plan::Activate{activation}, {value}, dimensions_.at(value), in_place);
+  const auto value = elements(x);
+  if (!value || (in_place && !may_overwrite(x))) return false;
+  if (in_place) {
+    finish(node, plan::Activate{activation}, {*value}, dimensions_.at(*value), true);
+  } else {
+    finish_like(node, x, plan::Activate{activation}, {*value});
+  }
   return true;
+}
+
+bool Part::gelu(Node* node) {
+  const auto approximate = constant_string(node->input(1));
+  if (approximate == "none") return activation(node, Activation::gelu, false);
+  return approximate == "tanh" && activation(node, Activation::gelu_tanh, false);
 }
 
 bool Part::clamp(Node* node, bool in_place) {
@@ -260,6 +284,10 @@ bool Part::add(Node* node, bool in_place) {
   Value *a = node->input(0), *b = node->input(1);
   if (node->inputs().size() != 3 || constant_number(node->input(2)) != 1.0) return false;
   if (in_place && !may_overwrite(a)) return false;
+  if (known<ChannelsLast>(a) && known<ChannelsLast>(b)) {
+    finish_like(node, a, plan::Add{}, {*elements(a), *elements(b)});
+    return true;
+  }
   if (!inside(a) && !inside(b)) return false;
   const int64_t dimensions = dimensions_.at(tensors_.at(inside(a) ? a : b));
   const auto other = tensor(inside(a) ? b : a, dimensions);
@@ -270,6 +298,8 @@ bool Part::add(Node* node, bool in_place) {
 
 bool Part::multiply(Node* node) {
   Value *a = node->input(0), *b = node->input(1);
+  if (constant(b)) return scale(node, a, b);
+  if (constant(a)) return scale(node, b, a);
   if (!inside(a) || !inside(b)) return false;
   const int64_t dimensions = dimensions_.at(tensors_.at(a));
   if (dimensions_.at(tensors_.at(b)) != dimensions) return false;
@@ -305,9 +335,9 @@ bool Part::batch_norm(Node* node) {
 
 // training: the input that must be false, 0 where there is none.
 bool Part::identity(Node* node, std::size_t training) {
-  if (!inside(node->input(0)) || (training > 0 && constant_int(node->input(training)) != 0)) {
-    return false;
-  }
+  if (training > 0 && constant_int(node->input(training)) != 0) return false;
+  if (known<ChannelsLast>(node->input(0))) return pass_on(node);
+  if (!inside(node->input(0))) return false;
   const plan::Value x = tensors_.at(node->input(0));
   bind(node->output(), x, dimensions_.at(x));
   return true;

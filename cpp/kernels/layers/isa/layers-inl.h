@@ -52,6 +52,10 @@ void map_layer(const MapTask& t) {
   const F d;
   if (t.b && t.multiply) {
     map_pixels(t, [&](FV a, int64_t i, FV, FV) { return hn::Mul(a, hn::LoadU(d, t.b + i)); });
+  } else if (t.b && t.scale) {
+    map_pixels(t, [&](FV a, int64_t i, FV scale, FV shift) {
+      return hn::Add(hn::MulAdd(a, scale, shift), hn::LoadU(d, t.b + i));
+    });
   } else if (t.b) {
     map_pixels(t, [&](FV a, int64_t i, FV, FV) { return hn::Add(a, hn::LoadU(d, t.b + i)); });
   } else if (t.scale && t.shift) {
@@ -61,6 +65,48 @@ void map_layer(const MapTask& t) {
   } else {
     map_pixels(t, [](FV a, int64_t, FV, FV) { return a; });
   }
+}
+
+// kPixels neighbours together, so that their sums are independent; each one's is a chain
+// of vectors and the lanes' sum, in this order.
+template <int kPixels>
+HWY_NOINLINE void normalize_pixels(const NormalizeTask& t, int64_t pixel) {
+  const F d;
+  // visit(i, value, c, exist) for every vector of existing channels of every pixel.
+  const auto for_vectors = [&](const auto& visit) HWY_ATTR {
+    for (int64_t c = 0; c < t.channels; c += kF) {
+      const auto exist = hn::FirstN(d, static_cast<size_t>(smaller(kF, t.channels - c)));
+      const float* x = t.x + c / kPixel * t.x_block + c % kPixel + pixel * kPixel;
+      CONVSHIP_UNROLL
+      for (int i = 0; i < kPixels; ++i) visit(i, hn::LoadU(d, x + i * kPixel), c, exist);
+    }
+  };
+  const FV count = hn::Set(d, static_cast<float>(t.channels));
+  FV mean[kPixels], scale[kPixels];
+  for (int i = 0; i < kPixels; ++i) mean[i] = scale[i] = hn::Zero(d);
+  for_vectors([&](int i, FV x, int64_t, auto exist)
+                  HWY_ATTR { mean[i] = hn::Add(mean[i], hn::IfThenElseZero(exist, x)); });
+  for (int i = 0; i < kPixels; ++i) mean[i] = hn::Div(hn::SumOfLanes(d, mean[i]), count);
+  for_vectors([&](int i, FV x, int64_t, auto exist) HWY_ATTR {
+    const FV difference = hn::IfThenElseZero(exist, hn::Sub(x, mean[i]));
+    scale[i] = hn::MulAdd(difference, difference, scale[i]);
+  });
+  for (int i = 0; i < kPixels; ++i) {
+    const FV variance = hn::Div(hn::SumOfLanes(d, scale[i]), count);
+    const FV deviation = hn::Sqrt(hn::Add(variance, hn::Set(d, t.epsilon)));
+    scale[i] = hn::Div(hn::Set(d, 1.0f), deviation);
+  }
+  for_vectors([&](int i, FV x, int64_t c, auto) HWY_ATTR {
+    const FV normal = hn::Mul(hn::Sub(x, mean[i]), scale[i]);
+    const FV result = hn::MulAdd(normal, hn::LoadU(d, t.scale + c), hn::LoadU(d, t.shift + c));
+    hn::StoreU(result, d, t.y + c / kPixel * t.y_block + c % kPixel + (pixel + i) * kPixel);
+  });
+}
+
+void normalize_layer(const NormalizeTask& t) {
+  int64_t pixel = 0;
+  for (; pixel + 4 <= t.pixels; pixel += 4) normalize_pixels<4>(t, pixel);
+  for (; pixel < t.pixels; ++pixel) normalize_pixels<1>(t, pixel);
 }
 
 // Weights of a linear layer as floats, whatever they are in memory.
@@ -377,5 +423,8 @@ void groups_layer(const GroupsTask& t) {
   }
 }
 
-constexpr LayerLoops kLayerLoops = {
-    .pool = pool_layer, .map = map_layer, .linear = linear_layer, .groups = groups_layer};
+constexpr LayerLoops kLayerLoops = {.pool = pool_layer,
+                                    .map = map_layer,
+                                    .normalize = normalize_layer,
+                                    .linear = linear_layer,
+                                    .groups = groups_layer};

@@ -1,0 +1,111 @@
+// Images as [N, H, W, C], where layers over the last dimension are layers over
+// channels: what ConvNeXt and its like do between their convolutions.
+#include <string_view>
+#include <utility>
+
+#include "ops/lowering/constants.h"
+#include "ops/lowering/part.h"
+
+namespace convship::ops::lowering {
+
+using torch::jit::Node;
+using torch::jit::Value;
+
+std::optional<plan::Value> Part::elements(const Value* value) const {
+  if (const auto* last = known<ChannelsLast>(value)) return last->value;
+  if (inside(value)) return tensors_.at(value);
+  return {};
+}
+
+void Part::finish_like(Node* node,
+                       const Value* like,
+                       plan::Layer layer,
+                       std::vector<plan::Value> inputs) {
+  if (!known<ChannelsLast>(like)) {
+    const int64_t dimensions = dimensions_.at(tensors_.at(like));
+    return finish(node, std::move(layer), std::move(inputs), dimensions);
+  }
+  const plan::Value made = push(std::move(layer), std::move(inputs));
+  dimensions_[made] = 4;
+  show_channels_last(node->output(), made);
+}
+
+// Writing through any of the two would change both.
+void Part::show_channels_last(const Value* value, plan::Value of) {
+  known_[value] = ChannelsLast{of};
+  shown_.insert(of);
+}
+
+// To [N, H, W, C] and back.
+bool Part::permute(Node* node) {
+  auto order = constant_ints(node->input(1));
+  if (!order || order->size() != 4) return false;
+  for (int64_t& d : *order) d += d < 0 ? 4 : 0;
+  const Value* x = node->input(0);
+  if (const auto* last = known<ChannelsLast>(x)) {
+    if (*order != std::vector<int64_t>{0, 3, 1, 2}) return false;
+    bind(node->output(), last->value, 4);
+    return true;
+  }
+  if (!inside(x) || dimensions_.at(tensors_.at(x)) != 4 ||
+      *order != std::vector<int64_t>{0, 2, 3, 1}) {
+    return false;
+  }
+  show_channels_last(node->output(), tensors_.at(x));
+  return true;
+}
+
+// input, normalized shape, weight, bias, eps
+bool Part::layer_norm(Node* node) {
+  const Value* x = node->input(0);
+  const auto over = constant_ints(node->input(1));
+  const auto weight = constant_weight(node->input(2), 1), bias = constant_weight(node->input(3), 1);
+  const auto epsilon = constant_number(node->input(4));
+  const bool over_channels =
+      known<ChannelsLast>(x) || (inside(x) && dimensions_.at(tensors_.at(x)) == 2);
+  if (!over_channels || !over || over->size() != 1 || !epsilon) return false;
+  const auto fits = [&](const std::optional<at::Tensor>& given, const Value* value) {
+    return given ? given->numel() == over->front() : is_none(value);
+  };
+  if (!fits(weight, node->input(2)) || !fits(bias, node->input(3))) return false;
+  const auto numbers = [&](const std::optional<at::Tensor>& given, float otherwise) {
+    if (!given) return std::make_shared<const std::vector<float>>(over->front(), otherwise);
+    const float* from = given->const_data_ptr<float>();
+    return std::make_shared<const std::vector<float>>(from, from + over->front());
+  };
+  finish_like(node, x,
+              plan::Normalize{numbers(weight, 1), numbers(bias, 0), static_cast<float>(*epsilon)},
+              {*elements(x)});
+  return true;
+}
+
+// A linear layer over the channels of every pixel is a convolution of one pixel.
+bool Part::pointwise(Node* node, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  const plan::Value x = *elements(node->input(0));
+  const at::Tensor kernel = weight.view({weight.size(0), weight.size(1), 1, 1});
+  const Multiplied what = multiplied(x, kernel);
+  finish_like(node, node->input(0), convolve(kernel, bias, 1, what.rounding), {what.input});
+  return true;
+}
+
+// By a constant for each channel.
+bool Part::scale(Node* node, const Value* x, const Value* factor) {
+  const auto value = elements(x);
+  const auto given = constant(factor);
+  if (!value || !given || !given->isTensor()) return false;
+  const auto by = constant_weight(factor, given->toTensor().dim());
+  if (!by) return false;
+  const int64_t dimensions = dimensions_.at(*value), dims = by->dim();
+  // From the last dimension on, as broadcasting counts.
+  const int64_t channel = known<ChannelsLast>(x) || dimensions == 2 ? 1 : 3;
+  if (dims < channel || dims > dimensions || by->size(dims - channel) != by->numel()) return false;
+  const auto count = channels(*value);
+  if (!count || *count != by->numel()) return false;
+  const float* from = by->const_data_ptr<float>();
+  auto factors = std::make_shared<const std::vector<float>>(from, from + *count);
+  auto zeros = std::make_shared<const std::vector<float>>(*count, 0.0f);
+  finish_like(node, x, plan::Affine{std::move(factors), std::move(zeros)}, {*value});
+  return true;
+}
+
+}  // namespace convship::ops::lowering
