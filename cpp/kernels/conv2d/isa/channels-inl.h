@@ -164,19 +164,22 @@ struct Channels {
   // as one, although a tile of several rows sums the taps of all. Counted in
   // instructions; so few that a multiply-add's four cycles show count as kLeast.
   bool flat_tiles_are_faster() const {
-    const auto cost = [](int64_t count) {
+    const auto cost = [&](int64_t count, int64_t of_tile) {
       const Tiles tiles(count, kTile);
       constexpr int64_t kLeast = 16;
-      const auto of = [](int64_t columns) {
+      const auto of_tap = [](int64_t columns) {
         return larger(kLeast, columns * (kVectors + 1) + kVectors);
       };
-      return tiles.larger_ones * of(tiles.size + 1) +
-             (tiles.number - tiles.larger_ones) * of(tiles.size);
+      return tiles.number * of_tile +
+             t.source.taps * (tiles.larger_ones * of_tap(tiles.size + 1) +
+                              (tiles.number - tiles.larger_ones) * of_tap(tiles.size));
     };
+    // What surrounds a tile's taps.
+    constexpr int64_t kTileOfRow = 60, kTileOfRows = 100;
     const int64_t width = t.pool.width, height = t.pool.end - t.pool.begin;
     return t.target.row_step == width * t.target.column_step &&
-           static_cast<float>(cost(height * width)) <
-               t.source.row_taps.share * static_cast<float>(height * cost(width));
+           static_cast<float>(cost(height * width, kTileOfRows)) <
+               t.source.row_taps.share * static_cast<float>(height * cost(width, kTileOfRow));
   }
 
   template <bool kFinal>

@@ -43,13 +43,16 @@ struct Pooling {
     const D d;
     const int64_t step = target.column_step;
     const int64_t last = exist(kVectors - 1);
+    int64_t starts[kVectors];  // vectors may alias anything: here no store makes them new
+    CONVSHIP_UNROLL
+    for (int v = 0; v < kVectors; ++v) starts[v] = target.starts[v];
     if (target.residual) {
       const A* from = target.residual + (to - target.y);
       CONVSHIP_UNROLL
       for (int j = 0; j < kColumns; ++j) {
         CONVSHIP_UNROLL
         for (int v = 0; v < kVectors; ++v) {
-          const A* place = from + j * step + target.starts[v];
+          const A* place = from + j * step + starts[v];
           sum[j][v] = hn::Add(sum[j][v], load_some(d, place, v + 1 < kVectors ? kLanes : last));
         }
       }
@@ -59,8 +62,7 @@ struct Pooling {
     for (int j = 0; j < kColumns; ++j) {
       CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) {
-        store_some(d, sum[j][v], to + j * step + target.starts[v],
-                   v + 1 < kVectors ? kLanes : last);
+        store_some(d, sum[j][v], to + j * step + starts[v], v + 1 < kVectors ? kLanes : last);
       }
     }
   }
