@@ -171,6 +171,17 @@ FAULTS = [
           "if (bottom > top) taps.runs", "if (bottom > top + 9) taps.runs"),
     Fault("taps: a step begins with the one before it", CONV + "tap_runs.cpp",
           "std::max<int64_t>(runs_[k].begin, begin)", "runs_[k].begin"),
+    # Taps by eights; layers over the channels of a pixel.
+    Fault("channels: the last of eight taps has its neighbour's input", ISA + "channels-inl.h",
+          "hn::Set(d, input(tap, j)[k])", "hn::Set(d, input(tap, j)[k > 6 ? 6 : k])"),
+    Fault("channels: eight taps adjoin, of two pixels", CONV + "channels.cpp",
+          "if (channels % kTapGroup != 0 || offsets", "if (offsets"),
+    Fault("layer norm: channels that do not exist count", LAYERS,
+          "hn::IfThenElseZero(exist, hn::Sub(x, mean[i]))", "hn::Sub(x, mean[i])"),
+    Fault("gelu is not zero far below it", ISA + "vectors-inl.h",
+          "hn::IfThenElse(hn::Gt(hn::Abs(x), hn::Set(d, kOne)), one, inside)", "inside"),
+    Fault("plan: what a factor's layer adds is forgotten", PLAN + "layer_steps.cpp",
+          "if (sums) task.b = block_of(frame, also, n, block);", ""),
 ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 // Steps over the loops of kernels/layers.
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <vector>
 
@@ -246,6 +247,26 @@ Step normalize_step(const Normalize& layer, const Operand& x, const Operand& y) 
                                    frame.isa.layers.normalize(task);
                                  }
                                });
+          }};
+}
+
+// A few numbers behind a whole network, so plain loops. Relative to the largest no
+// exponential overflows; NaN and +inf make all of a row NaN, as in torch.
+Step softmax_step(const Softmax& layer, const Operand& x, const Operand& y) {
+  return {"softmax, " + describe(y.size), [layer, x, y](const Frame& frame) {
+            for (int64_t n = 0; n < y.size.n; ++n) {
+              const float* from = block_of(frame, x, n, 0);
+              float* to = block_of(frame, y, n, 0);
+              const float most = *std::max_element(from, from + y.size.c);
+              double sum = 0;
+              for (int64_t i = 0; i < y.size.c; ++i) sum += std::exp(from[i] - most);
+              const auto share = static_cast<float>(1 / sum);
+              const auto logarithm = static_cast<float>(std::log(sum));
+              for (int64_t i = 0; i < y.size.c; ++i) {
+                const float difference = from[i] - most;
+                to[i] = layer.logarithm ? difference - logarithm : std::exp(difference) * share;
+              }
+            }
           }};
 }
 

@@ -20,20 +20,10 @@ bool is_run_of_blocks(const std::vector<int64_t>& from) {
 }
 
 const char* layer_name(const Layer& layer) {
-  constexpr std::array kNames = {"convolution",
-                                 "linear",
-                                 "max pool",
-                                 "average pool",
-                                 "adaptive average pool",
-                                 "activation",
-                                 "round",
-                                 "add",
-                                 "multiply",
-                                 "affine",
-                                 "layer norm",
-                                 "concatenate",
-                                 "select channels",
-                                 "flatten"};
+  constexpr std::array kNames = {
+      "convolution", "linear",  "max pool",    "average pool",    "adaptive average pool",
+      "activation",  "round",   "add",         "multiply",        "affine",
+      "layer norm",  "softmax", "concatenate", "select channels", "flatten"};
   static_assert(kNames.size() == std::variant_size_v<Layer>);
   return kNames[layer.index()];
 }

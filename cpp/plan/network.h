@@ -106,6 +106,11 @@ struct Normalize {
   float epsilon;
 };
 
+// exp(x) / sum of exp(x) over the features of each row of a matrix, or its logarithm.
+struct Softmax {
+  bool logarithm = false;
+};
+
 // Channels of all inputs one after the other.
 struct Concatenate {};
 
@@ -135,6 +140,7 @@ using Layer = std::variant<Convolve,
                            Multiply,
                            Affine,
                            Normalize,
+                           Softmax,
                            Concatenate,
                            Select,
                            Flatten>;

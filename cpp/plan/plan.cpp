@@ -64,6 +64,8 @@ class Builder {
       steps_.push_back(affine_step(*affine, x(0), i.inputs.size() > 1 ? &residual : nullptr, y));
     } else if (const auto* norm = std::get_if<Normalize>(&i.layer)) {
       steps_.push_back(normalize_step(*norm, x(0), y));
+    } else if (const auto* softmax = std::get_if<Softmax>(&i.layer)) {
+      steps_.push_back(softmax_step(*softmax, x(0), y));
     } else if (std::holds_alternative<Flatten>(i.layer)) {
       steps_.push_back(flatten_step(x(0), y));
     } else if (const auto* select = std::get_if<Select>(&i.layer)) {

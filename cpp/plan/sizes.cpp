@@ -82,6 +82,10 @@ class Infer {
     if (static_cast<int64_t>(norm.scale->size()) != in_[0].c) refuse(layer_, "wrong channels");
     return in_[0];
   }
+  Size operator()(const Softmax&) const {
+    if (!in_[0].matrix) refuse(layer_, "needs a matrix, got images");
+    return in_[0];
+  }
   Size operator()(const Concatenate&) const { return joined(); }
   Size operator()(const Select& select) const {
     Size y = joined();

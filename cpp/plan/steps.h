@@ -57,6 +57,7 @@ Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operan
 Step multiply_step(const Operand& a, const Operand& b, const Operand& y);
 Step affine_step(const Affine& layer, const Operand& x, const Operand* residual, const Operand& y);
 Step normalize_step(const Normalize& layer, const Operand& x, const Operand& y);
+Step softmax_step(const Softmax& layer, const Operand& x, const Operand& y);
 Step flatten_step(const Operand& x, const Operand& y);
 // Channels of x to those of y from `channel` on.
 Step place_channels_step(const Operand& x, const Operand& y, int64_t channel);

@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
 #include <cstdlib>
 #include <initializer_list>
@@ -245,4 +246,35 @@ TEST_CASE("every output width of a layer of small groups") {
   }
   const bool has_loops = convship::available_isas().size() > 1;
   CHECK((!has_loops || checker.tally().calls[static_cast<std::size_t>(Family::groups)] > 400));
+}
+
+// Loops take eight taps together where their channels adjoin, and may not where what
+// adjoins are the channels of neighbouring pixels: 4 and 12 of them here.
+TEST_CASE("every output width of layers whose channels adjoin") {
+  Checker<float> checker;
+  Failures failures;
+  for (int64_t number = 0, width = 1; width <= 31; ++width) {
+    for (const Pair kernel : {Pair{1, 1}, Pair{2, 1}, Pair{2, 3}, Pair{3, 3}}) {
+      for (const int64_t channels : {4, 8, 12, 16, 24, 56}) {
+        Case c;
+        c.number = static_cast<uint64_t>(number++);
+        const int64_t stride = number % 5 == 0 ? 2 : 1;
+        const Pair padding = number % 3 == 0 ? Pair{0, 0} : Pair{kernel.h / 2, kernel.w / 2};
+        const Pair image{number % 4 + 3, (width - 1) * stride + kernel.w - 2 * padding.w};
+        c.g = simple(channels, image, number % 2 == 0 ? 16 : 25 + 8 * (number % 4), kernel);
+        c.g.stride = {stride, stride};
+        c.g.padding = padding;
+        if (image.w < 1 || !complete(c.g, false)) continue;
+        constexpr std::array kLayouts{Layout::blocked, Layout::nhwc, Layout::nchw};
+        c.in = kLayouts[static_cast<std::size_t>(number % 3)];
+        c.out = number % 7 < 4 ? Layout::blocked : Layout::nhwc;
+        c.integers = number % 2 == 0;
+        c.residual = number % 4 == 1;
+        c.flush_end = number % 8 < 4;
+        if (!failures.enough()) failures.note(checker.check(c));
+      }
+    }
+  }
+  const bool has_loops = convship::available_isas().size() > 1;
+  CHECK((!has_loops || checker.tally().calls[static_cast<std::size_t>(Family::channels)] > 400));
 }

@@ -176,6 +176,14 @@ class Reference {
              (*norm.shift)[channel];
     });
   }
+  void operator()(const Softmax& softmax) {
+    each([&](int64_t n, int64_t c, int64_t, int64_t) {
+      double sum = 0;
+      for (int64_t k = 0; k < y_.c; ++k) sum += std::exp(at(n, k, 0, 0));
+      const double log = at(n, c, 0, 0) - std::log(sum);
+      return softmax.logarithm ? log : std::exp(log);
+    });
+  }
   void operator()(const Concatenate&) {
     each([&](int64_t n, int64_t c, int64_t p, int64_t q) { return joined(n, c, p, q); });
   }
@@ -275,6 +283,7 @@ class RandomNetwork {
     // so may their levels.
     if (x < network_.inputs() && pick(0, 3) == 0) return add_rounded(x);
     if (size.matrix && pick(0, 3) == 0) return add(normalize(size), {x});
+    if (size.matrix && pick(0, 3) == 0) return add(Softmax{pick(0, 1) == 0}, {x});
     if (size.matrix) return pick(0, 1) == 0 ? add(activate(), {x}) : add(linear(size), {x});
     switch (pick(0, 14)) {
       case 0:

@@ -197,6 +197,18 @@ class ChannelsLast(Layers):
         return self.head(self.channel_norm(c.mean([2, 3])) * self.inner)
 
 
+class Classifies(Layers):
+    """As tutorials end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(20, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.head(torch.relu(self.second(self.first(x))).mean([2, 3]))
+        return torch.log_softmax(logits, 1) + nn.functional.softmax(logits, dim=-1)
+
+
 def shuffle(x: Tensor, groups: int) -> Tensor:
     """As torchvision writes it."""
     batch, channels, height, width = x.size()
@@ -249,6 +261,7 @@ class SlicesOfLists(Layers):
         Gates,
         Views,
         ChannelsLast,
+        Classifies,
         Shuffles,
         Slices,
     ],

@@ -113,6 +113,7 @@ class Part {
   bool append(Node* node);
   bool batch_norm(Node* node);
   bool layer_norm(Node* node);
+  bool softmax(Node* node, bool logarithm);
   bool identity(Node* node, std::size_t training);
   bool size(Node* node);
   bool length(Node* node);

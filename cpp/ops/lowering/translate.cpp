@@ -53,6 +53,8 @@ bool Part::translate(Node* node) {
   if (kind == "aten::append") return append(node);
   if (kind == "aten::batch_norm") return batch_norm(node);
   if (kind == "aten::layer_norm") return layer_norm(node);
+  if (kind == "aten::softmax") return softmax(node, false);
+  if (kind == "aten::log_softmax") return softmax(node, true);
   if (kind == "aten::dropout" || kind == "aten::dropout_" || kind == "aten::feature_dropout") {
     return identity(node, 2);
   }
@@ -330,6 +332,18 @@ bool Part::batch_norm(Node* node) {
                                      mean->const_data_ptr<float>()[c] * factor);
   }
   finish(node, plan::Affine{std::move(scale), std::move(shift)}, {*x}, 4);
+  return true;
+}
+
+// input, dimension, dtype: of a classifier's logits.
+bool Part::softmax(Node* node, bool logarithm) {
+  const auto over = constant_int(node->input(1));
+  const auto dtype = constant_int(node->input(2));
+  const bool single = is_none(node->input(2)) || dtype == static_cast<int64_t>(at::kFloat);
+  if (!single || (over != 1 && over != -1) || !inside(node->input(0))) return false;
+  const auto x = tensor(node->input(0), 2);
+  if (!x) return false;
+  finish(node, plan::Softmax{logarithm}, {*x}, 2);
   return true;
 }
 

@@ -243,12 +243,15 @@ struct Channels {
     }
   }
 
+  // Whether a tile's columns have a register each for their addresses.
+  template <int kColumns, int kStep>
+  static constexpr bool kHasAddresses = kStep <= 0 && kColumns <= 6;
+
   // Whether tiles have a loop over groups of taps: those whose columns are at known
-  // distances, or have a register each for their addresses. Compilers take long
-  // over it, so the rare ones have none.
+  // distances, or have addresses. Compilers take long over it, so the rare ones have none.
   template <int kColumns, int kStep>
   static constexpr bool kHasGroups =
-      Product::kHasGroups && kVectors > 1 && (kStep == kLanes || (kStep <= 0 && kColumns <= 6));
+      Product::kHasGroups && kVectors > 1 && (kStep == kLanes || kHasAddresses<kColumns, kStep>);
 
   // Adds taps [offset, end), whole groups of them, to the sums of a tile. at: the address of
   // each column.
@@ -305,9 +308,9 @@ struct Channels {
         columns[j] = x[j];
       } else {
         columns[j] = x + j * step;
-        // Compilers would make an address of each group's taps instead, and keep all but
-        // a few of these in memory.
-        if constexpr (kHasGroups<kColumns, kStep> && kStep == 0) asm("" : "+r"(columns[j]));
+        // Compilers would make an address of every tap's distance instead, and keep all
+        // but a few of these in memory.
+        if constexpr (kHasAddresses<kColumns, kStep>) asm("" : "+r"(columns[j]));
       }
     }
     typename Product::Sum sums[kColumns][kVectors];
@@ -339,7 +342,7 @@ struct Channels {
           CONVSHIP_UNROLL
           for (int j = 0; j < kColumns; ++j) {
             V value;
-            if constexpr (kStep == kFlat) {
+            if constexpr (kHasAddresses<kColumns, kStep>) {
               value = hn::Set(d, columns[j][tap]);
             } else {
               value = hn::Set(d, (x + tap)[j * step]);

@@ -128,9 +128,15 @@ struct Columns {
       CONVSHIP_UNROLL
       for (int i = 0; i < kPhases * kRows * kVectors; ++i) sum[o][i] = hn::Set(d, t.bias[o]);
     }
-    const A* w = t.weight;
+    const A* rows[kRows];
+    CONVSHIP_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      rows[r] = x + r * t.row_step;
+      asm("" : "+r"(rows[r]));  // an address each, and no sum for every tap
+    }
+    const A* const end = t.weight + t.taps * kChannels;
     const int64_t offset_step = t.pool.stride.w;
-    for (int64_t tap = 0; tap < t.taps; ++tap, offset += offset_step, w += kChannels) {
+    for (const A* w = t.weight; w != end; w += kChannels, offset += offset_step) {
       // Weights stay in registers and inputs pass: the other way around there
       // would be one register too few.
       V weight[kChannels];
@@ -139,7 +145,7 @@ struct Columns {
       CONVSHIP_UNROLL
       for (int i = 0; i < kPhases * kRows * kVectors; ++i) {
         const int s = i / (kRows * kVectors), r = i / kVectors % kRows, v = i % kVectors;
-        const V value = hn::LoadU(d, x + offset[s] + r * t.row_step + v * kLanes);
+        const V value = hn::LoadU(d, rows[r] + offset[s] + v * kLanes);
         CONVSHIP_UNROLL
         for (int o = 0; o < kChannels; ++o) sum[o][i] = hn::MulAdd(weight[o], value, sum[o][i]);
       }
