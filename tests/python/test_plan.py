@@ -171,7 +171,7 @@ class Views(Layers):
 
 
 class ChannelsLast(Layers):
-    """Blocks of ConvNeXt, as torchvision and as its authors write them, and what may stand there."""
+    """Blocks of ConvNeXt, as torchvision and as its authors write them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -404,7 +404,23 @@ class Branches(Layers):
         return a
 
 
-@pytest.mark.parametrize("make", [WritesIntoInput, KeepsBoth, Branches])
+class WritesThroughOtherNames(Layers):
+    """tanh_ is LibTorch's; what it writes is seen by all names of the tensor."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a = self.depthwise(self.second(self.first(x)))
+        b = torch.relu_(a)
+        torch.tanh_(a)
+        c = torch.relu(self.second(self.depthwise(b)))
+        d = c.permute(0, 2, 3, 1).permute(0, 3, 1, 2)
+        torch.tanh_(c)
+        e = torch.relu(self.second(self.depthwise(d)))
+        f = e.contiguous()
+        torch.tanh_(e)
+        return b, d, f
+
+
+@pytest.mark.parametrize("make", [WritesIntoInput, WritesThroughOtherNames, KeepsBoth, Branches])
 def test_graphs_that_plans_serve_in_part(make: Callable[[], Layers], tmp_path: Path) -> None:
     torch.manual_seed(4)
     network = settle(make())

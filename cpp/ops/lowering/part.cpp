@@ -48,13 +48,16 @@ std::optional<std::vector<Value*>> Part::outputs() const {
                                       [&](const auto& use) { return !is_mine(use.user); });
       if (!leaves) continue;
       if (!inside(value)) return {};
+      // Another name of an input, or two of one tensor, would come out in memory of their
+      // own, and what is written through one not be seen through the other.
+      const plan::Value leaves_as = tensors_.at(value);
+      if (leaves_as < 0 || !leaving.insert(leaves_as).second) return {};
       found.push_back(value);
-      leaving.insert(tensors_.at(value));
     }
   }
   // A view and what it shows would come out in memory of their own.
   for (const auto& [view, base] : base_) {
-    if (leaving.count(view) && leaving.count(base)) return {};
+    if (leaving.count(view) && (base < 0 || leaving.count(base))) return {};
   }
   return found;
 }
