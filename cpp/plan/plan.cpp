@@ -38,10 +38,10 @@ class Builder {
     if (alias_channel(i, sizes_)) return;
     const Operand y = direct(i.output);
     const auto x = [&](std::size_t k) { return operand(i.inputs[k]); };
+    const Operand second = i.inputs.size() > 1 ? x(1) : Operand{};
+    const Operand* const residual = i.inputs.size() > 1 ? &second : nullptr;
     if (const auto* conv = std::get_if<Convolve>(&i.layer)) {
-      const Operand image = direct(i.inputs[0]);
-      const Operand residual = i.inputs.size() > 1 ? x(1) : Operand{};
-      steps_.push_back(convolve_step(*conv, image, i.inputs.size() > 1 ? &residual : nullptr, y));
+      steps_.push_back(convolve_step(*conv, direct(i.inputs[0]), residual, y));
     } else if (const auto* linear = std::get_if<Linear>(&i.layer)) {
       steps_.push_back(linear_step(*linear, x(0), y));
     } else if (const auto* max = std::get_if<MaxPool>(&i.layer)) {
@@ -60,8 +60,7 @@ class Builder {
       const bool second = !(x(0).size == y.size);
       steps_.push_back(multiply_step(x(second ? 1 : 0), x(second ? 0 : 1), y));
     } else if (const auto* affine = std::get_if<Affine>(&i.layer)) {
-      const Operand residual = i.inputs.size() > 1 ? x(1) : Operand{};
-      steps_.push_back(affine_step(*affine, x(0), i.inputs.size() > 1 ? &residual : nullptr, y));
+      steps_.push_back(affine_step(*affine, x(0), residual, y));
     } else if (const auto* norm = std::get_if<Normalize>(&i.layer)) {
       steps_.push_back(normalize_step(*norm, x(0), y));
     } else if (const auto* softmax = std::get_if<Softmax>(&i.layer)) {

@@ -99,7 +99,7 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
   const auto taps = static_cast<int64_t>(offsets.size());
   const bool grouped = are_grouped(offsets, g.c_in / g.groups);
   const bool once = grouped && g.kernel.w <= g.stride.w;
-  offsets.resize(offsets.size() + kTapChunk, offsets.back());
+  if (once) offsets.resize(offsets.size() + kTapChunk, offsets.back());
   const Destination<T> destination(call, lanes);
 
   ChannelsTask<A> base{};

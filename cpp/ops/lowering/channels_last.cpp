@@ -1,6 +1,5 @@
 // Images as [N, H, W, C], where layers over the last dimension are layers over
 // channels: what ConvNeXt and its like do between their convolutions.
-#include <string_view>
 #include <utility>
 
 #include "ops/lowering/constants.h"
