@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <string>
+#include <vector>
 
 #include "plan/steps.h"
 
@@ -82,6 +84,57 @@ Step convolve_step(const Convolve& layer, const Operand& x, const Operand* resid
             weights->run(g, activation, from.const_view(frame), y.view(frame),
                          sums ? also.const_view(frame) : kernels::conv2d::View<const float>{}, {},
                          frame.parallel);
+          }};
+}
+
+Step transposed_step(const TransposedConvolve& layer, const Operand& x, const Operand& y) {
+  struct Run {
+    Geometry geometry;
+    Pair first;  // row and column of the result
+    std::shared_ptr<const kernels::conv2d::Convolution<float>> weights;
+  };
+  std::vector<Run> runs;
+  for (const TransposedConvolve::Phase& phase : layer.phases) {
+    // Row p of the result sees row q - t of x by row at + t * stride of the kernel, where
+    // p + padding = q * stride + at.
+    struct Side {
+      int64_t first, count, padding;
+    };
+    const auto side = [](int64_t at, int64_t taps, int64_t stride, int64_t padding, int64_t out) {
+      const int64_t q = std::max<int64_t>(0, (padding - at + stride - 1) / stride);
+      const int64_t first = q * stride + at - padding;
+      return Side{first, first < out ? (out - 1 - first) / stride + 1 : 0, taps - 1 - q};
+    };
+    const Pair taps = phase.shape.kernel;
+    const Side rows = side(phase.at.h, taps.h, layer.stride.h, layer.padding.h, y.size.image.h);
+    const Side columns = side(phase.at.w, taps.w, layer.stride.w, layer.padding.w, y.size.image.w);
+    if (rows.count == 0 || columns.count == 0) continue;
+    Geometry g{};
+    g.n = x.size.n;
+    g.c_in = x.size.c;
+    g.image = x.size.image;
+    g.c_out = y.size.c;
+    g.kernel = taps;
+    g.stride = g.dilation = g.pool_size = g.pool_stride = {1, 1};
+    g.padding = {rows.padding, columns.padding};
+    g.groups = phase.shape.groups;
+    g.conv = g.pooled = {rows.count, columns.count};
+    runs.push_back({g, {rows.first, columns.first}, phase.weights});
+  }
+  std::string name =
+      "transposed convolution " + std::to_string(layer.kernel.h) + "x" +
+      std::to_string(layer.kernel.w) + ", " + describe(x.size) + " to " + describe(y.size) + ": " +
+      kernels::conv2d::family_name(runs.front().weights->family(runs.front().geometry, true, true));
+  return {std::move(name),
+          [runs, stride = layer.stride, activation = layer.activation, x, y](const Frame& frame) {
+            for (const Run& run : runs) {
+              kernels::conv2d::View<float> to = y.view(frame);
+              to.data += run.first.h * to.h_step + run.first.w * to.w_step;
+              to.h_step *= stride.h;
+              to.w_step *= stride.w;
+              run.weights->run(run.geometry, activation, x.const_view(frame), to, {}, {},
+                               frame.parallel);
+            }
           }};
 }
 

@@ -20,10 +20,17 @@ bool is_run_of_blocks(const std::vector<int64_t>& from) {
 }
 
 const char* layer_name(const Layer& layer) {
-  constexpr std::array kNames = {
-      "convolution", "linear",  "max pool",    "average pool",    "adaptive average pool",
-      "activation",  "round",   "add",         "multiply",        "affine",
-      "layer norm",  "softmax", "concatenate", "select channels", "flatten"};
+  constexpr std::array kNames = {"convolution",   "transposed convolution",
+                                 "linear",        "max pool",
+                                 "average pool",  "adaptive average pool",
+                                 "activation",    "round",
+                                 "add",           "multiply",
+                                 "affine",        "layer norm",
+                                 "prelu",         "group norm",
+                                 "upsample",      "pad",
+                                 "pixel shuffle", "softmax",
+                                 "concatenate",   "select channels",
+                                 "flatten"};
   static_assert(kNames.size() == std::variant_size_v<Layer>);
   return kNames[layer.index()];
 }
@@ -67,16 +74,40 @@ Activation* activation_of(Layer& layer) {
   if (auto* linear = std::get_if<Linear>(&layer)) return &linear->activation;
   if (auto* add = std::get_if<Add>(&layer)) return &add->activation;
   if (auto* affine = std::get_if<Affine>(&layer)) return &affine->activation;
+  if (auto* norm = std::get_if<GroupNorm>(&layer)) return &norm->activation;
+  if (auto* conv = std::get_if<TransposedConvolve>(&layer)) return &conv->activation;
   return nullptr;
+}
+
+// Whether a convolution can count the padding before it as its own.
+bool is_of_convolution(const Pad& pad) {
+  const auto at_least_none = [](const Measure& m) { return !m.rule && m.constant >= 0; };
+  return pad.kind == Pad::Kind::constant && pad.value == 0 && at_least_none(pad.top) &&
+         at_least_none(pad.bottom) && at_least_none(pad.left) && at_least_none(pad.right);
+}
+
+// Makes the padding the convolution behind it, if that can do both.
+bool become(Instruction& one, const Instruction& reader) {
+  const auto* pad = std::get_if<Pad>(&one.layer);
+  const auto* conv = std::get_if<Convolve>(&reader.layer);
+  if (!pad || !conv || reader.inputs.size() > 1 || !is_of_convolution(*pad)) return false;
+  Convolve both = *conv;
+  both.padding.h += pad->top.constant;
+  both.padding.w += pad->left.constant;
+  both.more_padding.h += pad->bottom.constant - pad->top.constant;
+  both.more_padding.w += pad->right.constant - pad->left.constant;
+  one.layer = std::move(both);
+  return true;
 }
 
 // Takes the reader of `one`'s output into it, if its kernel does both.
 bool absorb(Instruction& one, const Instruction& reader, const Uses& uses, int place) {
+  if (become(one, reader)) return true;
   auto* conv = std::get_if<Convolve>(&one.layer);
   Activation* activation = activation_of(one.layer);
   if (const auto* next = std::get_if<Activate>(&reader.layer)) {
-    const bool rectified = next->activation == Activation::relu;  // commutes with the maximum
-    if (!activation || *activation != Activation::none || (conv && conv->pooled && !rectified)) {
+    if (!activation || *activation != Activation::none ||
+        (conv && conv->pooled && !is_monotone(next->activation))) {
       return false;
     }
     *activation = next->activation;
@@ -85,8 +116,10 @@ bool absorb(Instruction& one, const Instruction& reader, const Uses& uses, int p
   if (conv && conv->pooled) return false;
   if (const auto* add = std::get_if<Add>(&reader.layer)) {
     const Value other = reader.inputs[0] == one.output ? reader.inputs[1] : reader.inputs[0];
-    if ((!conv && !std::holds_alternative<Affine>(one.layer)) || *activation != Activation::none ||
-        one.inputs.size() > 1 || other == one.output || uses.maker(other) >= place) {
+    const bool sums = conv || std::holds_alternative<Affine>(one.layer) ||
+                      std::holds_alternative<GroupNorm>(one.layer);
+    if (!sums || *activation != Activation::none || one.inputs.size() > 1 || other == one.output ||
+        uses.maker(other) >= place) {
       return false;
     }
     *activation = add->activation;
@@ -95,9 +128,7 @@ bool absorb(Instruction& one, const Instruction& reader, const Uses& uses, int p
   }
   if (!conv) return false;
   if (const auto* pool = std::get_if<MaxPool>(&reader.layer)) {
-    const bool commutes =
-        conv->activation == Activation::none || conv->activation == Activation::relu;
-    if (!commutes || one.inputs.size() > 1) return false;
+    if (!is_monotone(conv->activation) || one.inputs.size() > 1) return false;
     conv->pooled = true;
     conv->pool = pool->windows;
     return true;
@@ -121,6 +152,7 @@ void Network::drop_unread() {
 }
 
 void Network::fuse() {
+  unfused_ = instructions_;
   drop_unread();
   for (bool changed = true; changed;) {
     changed = false;

@@ -5,7 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -29,6 +31,15 @@ struct Size {
 
 bool operator==(const Size& a, const Size& b);
 
+// A number of a network: constant, or what follows from the sizes of its values.
+struct Measure {
+  int64_t constant = 0;
+  std::function<int64_t(const std::vector<Size>&)> rule = nullptr;
+
+  int64_t operator()(const std::vector<Size>& sizes) const { return rule ? rule(sizes) : constant; }
+  bool is(int64_t number) const { return !rule && constant == number; }
+};
+
 // Sliding windows; as torch's pooling layers.
 struct Windows {
   Pair size{1, 1};
@@ -45,9 +56,24 @@ struct Convolve {
   const float* bias;    // or null
   kernels::conv2d::WeightShape shape;
   Pair stride, padding, dilation;
+  Pair more_padding{0, 0};  // below and right of the image, beyond `padding`
   Activation activation = Activation::none;
   bool pooled = false;
   Windows pool;
+};
+
+// activation(torch's conv_transpose2d(x)). Rows and columns of the result whose place
+// modulo the stride is the same see the same taps: they are a convolution of stride 1.
+struct TransposedConvolve {
+  struct Phase {
+    Pair at;  // of the kernel: its first row and column that count here
+    kernels::conv2d::WeightShape shape;
+    std::shared_ptr<const kernels::conv2d::Convolution<float>> weights;
+  };
+  std::vector<Phase> phases;  // stride.h * stride.w of them
+  int64_t c_in, c_out;
+  Pair kernel, stride, padding, output_padding;
+  Activation activation = Activation::none;
 };
 
 // activation(weight x + bias) of matrices; weight [out, in].
@@ -106,6 +132,42 @@ struct Normalize {
   float epsilon;
 };
 
+// x, below zero times slope, by channel: torch's prelu.
+struct Slope {
+  std::shared_ptr<const std::vector<float>> slope;
+};
+
+// activation((x - mean) / sqrt(variance + epsilon) * scale + shift + residual), with the mean
+// and (biased) variance of a group's channels and all pixels of an image: torch's group_norm,
+// and its instance_norm, of which every channel is a group.
+// Inputs: x, and the residual where there is one.
+struct GroupNorm {
+  int64_t groups;
+  std::shared_ptr<const std::vector<float>> scale, shift;
+  float epsilon;
+  Activation activation = Activation::none;
+};
+
+// As torch's upsample_nearest2d and upsample_bilinear2d. scale: where the caller gave it,
+// coordinates follow from it and not from the sizes.
+struct Upsample {
+  enum class Way { nearest, bilinear, bilinear_aligned } way;
+  Measure height, width;
+  std::optional<double> scale_h, scale_w;
+};
+
+// Rows and columns around the image; negative numbers of them are cut off.
+struct Pad {
+  enum class Kind { constant, reflect, replicate, circular } kind;
+  Measure top, bottom, left, right;
+  float value = 0;
+};
+
+// [N, C * factor^2, H, W] to [N, C, H * factor, W * factor].
+struct PixelShuffle {
+  int64_t factor;
+};
+
 // exp(x) / sum of exp(x) over the features of each row of a matrix, or its logarithm.
 struct Softmax {
   bool logarithm = false;
@@ -130,6 +192,7 @@ struct Flatten {
 };
 
 using Layer = std::variant<Convolve,
+                           TransposedConvolve,
                            Linear,
                            MaxPool,
                            AveragePool,
@@ -140,6 +203,11 @@ using Layer = std::variant<Convolve,
                            Multiply,
                            Affine,
                            Normalize,
+                           Slope,
+                           GroupNorm,
+                           Upsample,
+                           Pad,
+                           PixelShuffle,
                            Softmax,
                            Concatenate,
                            Select,
@@ -159,6 +227,8 @@ class Network {
  public:
   Value add_input();
   Value add(Layer layer, std::vector<Value> inputs);
+  // Sizes for which the number is 0 are refused.
+  void require(Measure holds) { requirements_.push_back(std::move(holds)); }
   void set_outputs(std::vector<Value> outputs) { outputs_ = std::move(outputs); }
 
   // Makes one layer of what a kernel does in one pass: bias, residual,
@@ -168,6 +238,11 @@ class Network {
   int inputs() const { return inputs_; }
   int values() const { return values_; }
   const std::vector<Instruction>& instructions() const { return instructions_; }
+  // As they were before `fuse`: measures may look at values that none of them makes now.
+  const std::vector<Instruction>& unfused() const {
+    return unfused_.empty() ? instructions_ : unfused_;
+  }
+  const std::vector<Measure>& requirements() const { return requirements_; }
   const std::vector<Value>& outputs() const { return outputs_; }
 
  private:
@@ -176,6 +251,8 @@ class Network {
   int inputs_ = 0;  // the first values
   int values_ = 0;
   std::vector<Instruction> instructions_;
+  std::vector<Instruction> unfused_;
+  std::vector<Measure> requirements_;
   std::vector<Value> outputs_;
 };
 

@@ -199,6 +199,12 @@ int64_t image_floats(const Size& size) {
 
 std::optional<int64_t> alias_channel(const Instruction& i, const std::vector<Size>& sizes) {
   if (std::holds_alternative<Flatten>(i.layer) && sizes[i.inputs[0]].pixels() == 1) return 0;
+  // Padding of none, as networks have it whose sides may be odd.
+  const auto* pad = std::get_if<Pad>(&i.layer);
+  if (pad && sizes[i.output] == sizes[i.inputs[0]] && pad->top(sizes) == 0 &&
+      pad->left(sizes) == 0) {
+    return 0;
+  }
   const auto* select = std::get_if<Select>(&i.layer);
   if (select && i.inputs.size() == 1 && is_run_of_blocks(*select->from))
     return select->from->front();

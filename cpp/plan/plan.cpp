@@ -42,6 +42,8 @@ class Builder {
     const Operand* const residual = i.inputs.size() > 1 ? &second : nullptr;
     if (const auto* conv = std::get_if<Convolve>(&i.layer)) {
       steps_.push_back(convolve_step(*conv, direct(i.inputs[0]), residual, y));
+    } else if (const auto* transposed = std::get_if<TransposedConvolve>(&i.layer)) {
+      steps_.push_back(transposed_step(*transposed, x(0), y));
     } else if (const auto* linear = std::get_if<Linear>(&i.layer)) {
       steps_.push_back(linear_step(*linear, x(0), y));
     } else if (const auto* max = std::get_if<MaxPool>(&i.layer)) {
@@ -63,6 +65,16 @@ class Builder {
       steps_.push_back(affine_step(*affine, x(0), residual, y));
     } else if (const auto* norm = std::get_if<Normalize>(&i.layer)) {
       steps_.push_back(normalize_step(*norm, x(0), y));
+    } else if (const auto* slope = std::get_if<Slope>(&i.layer)) {
+      steps_.push_back(slope_step(*slope, x(0), y));
+    } else if (const auto* groups = std::get_if<GroupNorm>(&i.layer)) {
+      steps_.push_back(group_norm_step(*groups, x(0), residual, y));
+    } else if (const auto* upsample = std::get_if<Upsample>(&i.layer)) {
+      steps_.push_back(upsample_step(*upsample, x(0), y));
+    } else if (const auto* pad = std::get_if<Pad>(&i.layer)) {
+      steps_.push_back(pad_step(*pad, {pad->top(sizes_), pad->left(sizes_)}, x(0), y));
+    } else if (const auto* shuffle = std::get_if<PixelShuffle>(&i.layer)) {
+      steps_.push_back(pixel_shuffle_step(*shuffle, x(0), y));
     } else if (const auto* softmax = std::get_if<Softmax>(&i.layer)) {
       steps_.push_back(softmax_step(*softmax, x(0), y));
     } else if (std::holds_alternative<Flatten>(i.layer)) {

@@ -33,7 +33,9 @@ Size with_image(const Layer& layer, Size x, Pair image) {
 
 class Infer {
  public:
-  Infer(const Layer& layer, const std::vector<Size>& inputs) : layer_(layer), in_(inputs) {}
+  // sizes: of all values that the layer may look at.
+  Infer(const Layer& layer, const std::vector<Size>& inputs, const std::vector<Size>& sizes)
+      : layer_(layer), in_(inputs), sizes_(sizes) {}
 
   Size operator()(const Convolve& conv) const {
     if (in_[0].c != conv.shape.channels * conv.shape.groups) refuse(layer_, "wrong channels");
@@ -41,6 +43,20 @@ class Infer {
     y.c = conv.shape.c_out;
     if (conv.pooled) y = with_image(layer_, y, pooled(y.image, conv.pool));
     if (in_.size() > 1 && !(in_[1] == y)) refuse(layer_, "the sum's operands differ in size");
+    return y;
+  }
+  Size operator()(const TransposedConvolve& conv) const {
+    if (in_[0].c != conv.c_in) refuse(layer_, "wrong channels");
+    const auto side = [](int64_t size, int64_t kernel, int64_t stride, int64_t padding,
+                         int64_t more) {
+      return (size - 1) * stride - 2 * padding + kernel + more;
+    };
+    Size y = with_image(
+        layer_, in_[0],
+        {side(in_[0].image.h, conv.kernel.h, conv.stride.h, conv.padding.h, conv.output_padding.h),
+         side(in_[0].image.w, conv.kernel.w, conv.stride.w, conv.padding.w,
+              conv.output_padding.w)});
+    y.c = conv.c_out;
     return y;
   }
   Size operator()(const Linear& linear) const {
@@ -82,6 +98,41 @@ class Infer {
     if (static_cast<int64_t>(norm.scale->size()) != in_[0].c) refuse(layer_, "wrong channels");
     return in_[0];
   }
+  Size operator()(const Slope& slope) const {
+    if (static_cast<int64_t>(slope.slope->size()) != in_[0].c) refuse(layer_, "wrong channels");
+    return in_[0];
+  }
+  Size operator()(const GroupNorm& norm) const {
+    if (static_cast<int64_t>(norm.scale->size()) != in_[0].c) refuse(layer_, "wrong channels");
+    if (in_.size() > 1 && !(in_[1] == in_[0])) refuse(layer_, "the sum's operands differ in size");
+    return with_image(layer_, in_[0], in_[0].image);
+  }
+  Size operator()(const Upsample& upsample) const {
+    return with_image(layer_, in_[0], {upsample.height(sizes_), upsample.width(sizes_)});
+  }
+  Size operator()(const Pad& pad) const {
+    const auto side = [&](int64_t size, const Measure& before, const Measure& after) {
+      const int64_t first = before(sizes_), last = after(sizes_);
+      const bool reflects = pad.kind == Pad::Kind::reflect;
+      const int64_t most = reflects ? size - 1 : size;
+      if (pad.kind == Pad::Kind::reflect || pad.kind == Pad::Kind::circular) {
+        if (first > most || last > most) refuse(layer_, "wider than the image");
+      }
+      if (first < 0 && -first >= size) refuse(layer_, "cuts off all of the image");
+      if (last < 0 && -last >= size) refuse(layer_, "cuts off all of the image");
+      return size + first + last;
+    };
+    return with_image(
+        layer_, in_[0],
+        {side(in_[0].image.h, pad.top, pad.bottom), side(in_[0].image.w, pad.left, pad.right)});
+  }
+  Size operator()(const PixelShuffle& shuffle) const {
+    const int64_t factor = shuffle.factor;
+    if (in_[0].c % (factor * factor) != 0) refuse(layer_, "wrong channels");
+    Size y = with_image(layer_, in_[0], {in_[0].image.h * factor, in_[0].image.w * factor});
+    y.c /= factor * factor;
+    return y;
+  }
   Size operator()(const Softmax&) const {
     if (!in_[0].matrix) refuse(layer_, "needs a matrix, got images");
     return in_[0];
@@ -117,28 +168,34 @@ class Infer {
 
   const Layer& layer_;
   const std::vector<Size>& in_;
+  const std::vector<Size>& sizes_;
 };
 
 }  // namespace
 
 Pair convolved(const Convolve& layer, Pair image) {
-  const auto side = [](int64_t size, int64_t kernel, int64_t stride, int64_t padding,
+  const auto side = [](int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t more,
                        int64_t dilation) -> int64_t {
-    const int64_t room = size + 2 * padding - dilation * (kernel - 1) - 1;
+    const int64_t room = size + 2 * padding + more - dilation * (kernel - 1) - 1;
     return room < 0 ? 0 : room / stride + 1;
   };
   const Pair kernel = layer.shape.kernel;
-  return {side(image.h, kernel.h, layer.stride.h, layer.padding.h, layer.dilation.h),
-          side(image.w, kernel.w, layer.stride.w, layer.padding.w, layer.dilation.w)};
+  return {side(image.h, kernel.h, layer.stride.h, layer.padding.h, layer.more_padding.h,
+               layer.dilation.h),
+          side(image.w, kernel.w, layer.stride.w, layer.padding.w, layer.more_padding.w,
+               layer.dilation.w)};
 }
 
 std::vector<Size> infer_sizes(const Network& network, const std::vector<Size>& inputs) {
   std::vector<Size> sizes(network.values());
   std::copy(inputs.begin(), inputs.end(), sizes.begin());
-  for (const Instruction& i : network.instructions()) {
+  for (const Instruction& i : network.unfused()) {
     std::vector<Size> operands;
     for (const Value v : i.inputs) operands.push_back(sizes[v]);
-    sizes[i.output] = std::visit(Infer(i.layer, operands), i.layer);
+    sizes[i.output] = std::visit(Infer(i.layer, operands, sizes), i.layer);
+  }
+  for (const Measure& holds : network.requirements()) {
+    if (holds(sizes) == 0) throw std::invalid_argument("the network refuses images of this size");
   }
   return sizes;
 }

@@ -47,6 +47,7 @@ std::string describe(const Size& size);
 int64_t grain(int64_t operations);
 
 Step convolve_step(const Convolve& layer, const Operand& x, const Operand* residual, Operand y);
+Step transposed_step(const TransposedConvolve& layer, const Operand& x, const Operand& y);
 Step linear_step(const Linear& layer, const Operand& x, const Operand& y);
 Step max_pool_step(const MaxPool& layer, const Operand& x, const Operand& y);
 Step average_pool_step(const AveragePool& layer, const Operand& x, const Operand& y);
@@ -57,6 +58,15 @@ Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operan
 Step multiply_step(const Operand& a, const Operand& b, const Operand& y);
 Step affine_step(const Affine& layer, const Operand& x, const Operand* residual, const Operand& y);
 Step normalize_step(const Normalize& layer, const Operand& x, const Operand& y);
+Step slope_step(const Slope& layer, const Operand& x, const Operand& y);
+Step group_norm_step(const GroupNorm& layer,
+                     const Operand& x,
+                     const Operand* residual,
+                     const Operand& y);
+Step upsample_step(const Upsample& layer, const Operand& x, const Operand& y);
+// top, left: of the image in the result.
+Step pad_step(const Pad& layer, Pair corner, const Operand& x, const Operand& y);
+Step pixel_shuffle_step(const PixelShuffle& layer, const Operand& x, const Operand& y);
 Step softmax_step(const Softmax& layer, const Operand& x, const Operand& y);
 Step flatten_step(const Operand& x, const Operand& y);
 // Channels of x to those of y from `channel` on.

@@ -28,7 +28,7 @@ using Values = std::vector<double>;  // dense NCHW
 double activated(Activation activation, double x) {
   const double six = std::clamp(x, 0.0, 6.0), hard = std::clamp(x + 3, 0.0, 6.0) / 6;
   const double sigmoid = 1 / (1 + std::exp(-x));
-  switch (activation) {
+  switch (activation.kind) {
     case Activation::none:
       return x;
     case Activation::relu:
@@ -47,6 +47,16 @@ double activated(Activation activation, double x) {
       return x / 2 * std::erfc(-x / std::sqrt(2.0));
     case Activation::gelu_tanh:
       return x / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    case Activation::leaky_relu:
+      return x > 0 ? x : activation.a * x;
+    case Activation::clamp:
+      return std::clamp<double>(x, activation.a, activation.b);
+    case Activation::elu:
+      return x > 0 ? activation.b * x : activation.a * std::expm1(x);
+    case Activation::tanh:
+      return std::tanh(x);
+    case Activation::mish:
+      return x * std::tanh(std::log1p(std::exp(x)));
   }
   return x;
 }
@@ -176,6 +186,96 @@ class Reference {
              (*norm.shift)[channel];
     });
   }
+  void operator()(const TransposedConvolve&) {
+    throw std::logic_error("compared with torch's, in tests/python/test_plan_layers.py");
+  }
+  void operator()(const Slope& slope) {
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      const double x = at(n, c, p, q);
+      return x > 0 ? x : x * (*slope.slope)[static_cast<std::size_t>(c)];
+    });
+  }
+  void operator()(const GroupNorm& norm) {
+    const int64_t size = y_.c / norm.groups;
+    const auto average = [&](int64_t n, int64_t group, const auto& value) {
+      double sum = 0;
+      for (int64_t c = group * size; c < (group + 1) * size; ++c)
+        for (int64_t p = 0; p < y_.image.h; ++p)
+          for (int64_t q = 0; q < y_.image.w; ++q) sum += value(at(n, c, p, q));
+      return sum / static_cast<double>(size * y_.pixels());
+    };
+    for (int64_t n = 0; n < y_.n; ++n) {
+      for (int64_t group = 0; group < norm.groups; ++group) {
+        const double mean = average(n, group, [](double x) { return x; });
+        const double variance =
+            average(n, group, [&](double x) { return (x - mean) * (x - mean); });
+        for (int64_t c = group * size; c < (group + 1) * size; ++c) {
+          const auto channel = static_cast<std::size_t>(c);
+          for (int64_t p = 0; p < y_.image.h; ++p) {
+            for (int64_t q = 0; q < y_.image.w; ++q) {
+              out_[static_cast<std::size_t>(((n * y_.c + c) * y_.image.h + p) * y_.image.w + q)] =
+                  (at(n, c, p, q) - mean) / std::sqrt(variance + norm.epsilon) *
+                      (*norm.scale)[channel] +
+                  (*norm.shift)[channel];
+            }
+          }
+        }
+      }
+    }
+  }
+  void operator()(const Upsample& upsample) {
+    struct Between {
+      int64_t first, second;
+      double share;
+    };
+    const auto between = [&](int64_t i, int64_t in, int64_t out) {
+      const bool aligned = upsample.way == Upsample::Way::bilinear_aligned;
+      const double step = aligned ? (out > 1 ? static_cast<double>(in - 1) / (out - 1) : 0)
+                                  : static_cast<double>(in) / static_cast<double>(out);
+      // In whole numbers, where an edge is met exactly.
+      if (upsample.way == Upsample::Way::nearest) return Between{i * in / out, i * in / out, 0};
+      const double place = std::max(0.0, aligned ? i * step : (i + 0.5) * step - 0.5);
+      const auto first = std::min(static_cast<int64_t>(place), in - 1);
+      return Between{first, std::min(first + 1, in - 1), place - static_cast<double>(first)};
+    };
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      const Between rows = between(p, x_.image.h, y_.image.h);
+      const Between columns = between(q, x_.image.w, y_.image.w);
+      const auto across = [&](int64_t row) {
+        return at(n, c, row, columns.first) * (1 - columns.share) +
+               at(n, c, row, columns.second) * columns.share;
+      };
+      return across(rows.first) * (1 - rows.share) + across(rows.second) * rows.share;
+    });
+  }
+  void operator()(const Pad& pad) {
+    // Step by step from outside to the image.
+    const auto source = [&](int64_t i, int64_t size) {
+      switch (pad.kind) {
+        case Pad::Kind::constant:
+          return i;
+        case Pad::Kind::replicate:
+          return std::clamp<int64_t>(i, 0, size - 1);
+        case Pad::Kind::circular:
+          return (i % size + size) % size;
+        case Pad::Kind::reflect:
+          while (i < 0 || i >= size) i = i < 0 ? -i : 2 * (size - 1) - i;
+          return i;
+      }
+      return i;
+    };
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      const int64_t h = source(p - pad.top.constant, x_.image.h);
+      const int64_t w = source(q - pad.left.constant, x_.image.w);
+      return inside(h, w) ? at(n, c, h, w) : pad.value;
+    });
+  }
+  void operator()(const PixelShuffle& shuffle) {
+    const int64_t f = shuffle.factor;
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      return at(n, (c * f + p % f) * f + q % f, p / f, q / f);
+    });
+  }
   void operator()(const Softmax& softmax) {
     each([&](int64_t n, int64_t c, int64_t, int64_t) {
       double sum = 0;
@@ -278,14 +378,14 @@ class RandomNetwork {
   // Whether the layer of chance fitted.
   bool add_one() {
     const Value x = static_cast<Value>(pick(std::max<int64_t>(0, count() - 4), count() - 1));
-    const Size& size = sizes_[static_cast<std::size_t>(x)];
+    const Size size = size_of(x);
     // Of inputs alone: other values differ from the reference's by rounding errors, and
     // so may their levels.
     if (x < network_.inputs() && pick(0, 3) == 0) return add_rounded(x);
     if (size.matrix && pick(0, 3) == 0) return add(normalize(size), {x});
     if (size.matrix && pick(0, 3) == 0) return add(Softmax{pick(0, 1) == 0}, {x});
     if (size.matrix) return pick(0, 1) == 0 ? add(activate(), {x}) : add(linear(size), {x});
-    switch (pick(0, 14)) {
+    switch (pick(0, 19)) {
       case 0:
       case 1:
       case 2:
@@ -310,6 +410,18 @@ class RandomNetwork {
         return concatenate(x);
       case 13:
         return add(normalize(size), {x});
+      case 14:
+        return add(Slope{numbers(size.c)}, {x});
+      case 15:
+        return add(group_norm(size), {x});
+      case 16:
+        return size.pixels() < 500 && add(upsample(size), {x});
+      case 17:
+        return add(pad(), {x});
+      case 18:
+        return add(pad(), {x}) && add(convolution(size), {count() - 1});
+      case 19:
+        return size.c % 4 == 0 && add(PixelShuffle{2}, {x});
       default:
         return pick(0, 2) == 0 && add(Flatten{}, {x});
     }
@@ -393,7 +505,25 @@ class RandomNetwork {
   }
 
   Activate activate() {
-    return {static_cast<Activation>(pick(1, static_cast<int64_t>(conv2d::kLastActivation)))};
+    const auto kind = static_cast<Activation::Kind>(pick(1, Activation::kLast));
+    return {{kind, value() / 2, 0.5f + (value() + 1) / 2}};
+  }
+  GroupNorm group_norm(const Size& size) {
+    std::vector<int64_t> divisors;
+    for (int64_t groups = 1; groups <= size.c; ++groups) {
+      if (size.c % groups == 0) divisors.push_back(groups);
+    }
+    const auto which = static_cast<std::size_t>(pick(0, static_cast<int64_t>(divisors.size()) - 1));
+    return {divisors[which], numbers(size.c), numbers(size.c), 0.1f};
+  }
+  Upsample upsample(const Size& size) {
+    const auto side = [&](int64_t now) { return Measure{pick(1, 2 * now + 2)}; };
+    return {static_cast<Upsample::Way>(pick(0, 2)), side(size.image.h), side(size.image.w), {}, {}};
+  }
+  Pad pad() {
+    const auto kind = static_cast<Pad::Kind>(pick(0, 3));
+    const auto some = [&] { return Measure{pick(kind == Pad::Kind::constant ? -1 : 0, 2)}; };
+    return {kind, some(), some(), some(), some(), pick(0, 1) == 0 ? 0 : value()};
   }
   // An epsilon that keeps rounding errors of few channels, nearly alike, from growing.
   Normalize normalize(const Size& size) { return {numbers(size.c), numbers(size.c), 0.1f}; }
@@ -591,8 +721,8 @@ TEST_CASE("activations pass NaN on, wherever in a vector it is") {
   for (const std::string& isa : convship::available_isas()) {
     convship::set_isa(isa);
     if (!has_loops()) continue;
-    for (int kind = 0; kind <= static_cast<int>(conv2d::kLastActivation); ++kind) {
-      const auto activation = static_cast<Activation>(kind);
+    for (int kind = 0; kind <= Activation::kLast; ++kind) {
+      const Activation activation(static_cast<Activation::Kind>(kind), -0.5f, 0.5f);
       for (int64_t at = 0; at < kChannels; ++at) {
         std::vector<float> values(kChannels, 0.5f);
         values[static_cast<std::size_t>(at)] = std::numeric_limits<float>::quiet_NaN();
@@ -619,7 +749,7 @@ TEST_CASE("sigmoid and silu are those of float64 to a few units in the last plac
   for (const std::string& isa : convship::available_isas()) {
     convship::set_isa(isa);
     if (!has_loops()) continue;
-    for (const auto activation : {Activation::sigmoid, Activation::silu}) {
+    for (const Activation activation : {Activation::sigmoid, Activation::silu}) {
       const auto y = activated_by_plan(activation, values);
       double worst = 0;
       for (std::size_t i = 0; i < values.size(); ++i) {
@@ -648,7 +778,7 @@ TEST_CASE("gelu is that of float64 to a few units in the last place of its input
   for (const std::string& isa : convship::available_isas()) {
     convship::set_isa(isa);
     if (!has_loops()) continue;
-    for (const auto activation : {Activation::gelu, Activation::gelu_tanh}) {
+    for (const Activation activation : {Activation::gelu, Activation::gelu_tanh}) {
       const auto y = activated_by_plan(activation, values);
       double worst = 0;
       for (std::size_t i = 1; i + 1 < values.size(); ++i) {
@@ -662,6 +792,94 @@ TEST_CASE("gelu is that of float64 to a few units in the last place of its input
     }
   }
   convship::set_isa(convship::available_isas().front());
+}
+
+// Of the result: near zero they are near x, or a part of it, and must not lose its digits.
+TEST_CASE("elu, tanh and mish are those of float64 to a few units in the last place") {
+  constexpr int64_t kChannels = 1 << 16;
+  std::vector<float> values(kChannels);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const bool tiny = i % 2 == 0;
+    values[i] =
+        (static_cast<float>(i) - kChannels / 2) * ((tiny ? 1e-3f : 60.0f) / (kChannels / 2));
+  }
+  for (const std::string& isa : convship::available_isas()) {
+    convship::set_isa(isa);
+    if (!has_loops()) continue;
+    for (const Activation activation :
+         {Activation{Activation::elu, 1.7f, 1.1f}, Activation{Activation::tanh},
+          Activation{Activation::mish}}) {
+      const auto y = activated_by_plan(activation, values);
+      double worst = 0;
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const double exact = activated(activation, values[i]);
+        worst = std::max(worst, std::abs(y[i] - exact) / std::max(std::abs(exact), 1e-30));
+      }
+      CAPTURE(isa);
+      CAPTURE(activation.kind);
+      CHECK(worst < 6 * 0x1p-24);
+    }
+  }
+  convship::set_isa(convship::available_isas().front());
+}
+
+TEST_CASE("sums of group norm are close on images of many pixels, far from zero") {
+  for (const std::string& isa : convship::available_isas()) {
+    convship::set_isa(isa);
+    if (!has_loops()) continue;
+    Network network;
+    const Value x = network.add_input();
+    const auto ones = std::make_shared<const std::vector<float>>(24, 1.0f);
+    const auto zeros = std::make_shared<const std::vector<float>>(24, 0.0f);
+    network.set_outputs({network.add(GroupNorm{3, ones, zeros, 1e-5f}, {x})});
+    const Size size{1, 24, {300, 301}, false};
+    std::vector<float> values(Reference::elements(size));
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal(100, 1);
+    for (float& value : values) value = normal(random);
+    const auto exact =
+        evaluate(network, infer_sizes(network, {size}), {Values(values.begin(), values.end())});
+    Call call(network, {size});
+    const auto y = call.run({values}, convship::kernels::Serial())[0];
+    double worst = 0;
+    for (std::size_t i = 0; i < y.size(); ++i)
+      worst = std::max(worst, std::abs(y[i] - exact[1][i]));
+    CAPTURE(isa);
+    CHECK(worst < 2e-5);  // of values to 6; x itself is rounded to 8e-6
+  }
+  convship::set_isa(convship::available_isas().front());
+}
+
+TEST_CASE("measures see sizes of values that fusing has merged, and refuse by them") {
+  const std::vector<float> weight(4 * 3 * 9, 0.1f);
+  Network network;
+  const Value x = network.add_input();
+  Convolve conv{};
+  conv.shape = {4, 3, {3, 3}, 1};
+  conv.weight = weight.data();
+  conv.bias = nullptr;
+  conv.stride = conv.dilation = {1, 1};
+  conv.padding = {1, 1};
+  conv.weights = std::make_shared<conv2d::Convolution<float>>(weight.data(), nullptr, conv.shape,
+                                                              conv2d::Accuracy::direct);
+  const Value a = network.add(conv, {x});
+  const Value pooled = network.add(MaxPool{{{2, 2}, {2, 2}}}, {a});
+  const auto side = [a](bool high) {
+    return Measure{0, [a, high](const std::vector<Size>& sizes) {
+                     const Pair image = sizes[static_cast<std::size_t>(a)].image;
+                     return high ? image.h : image.w;
+                   }};
+  };
+  Upsample back{Upsample::Way::nearest, side(true), side(false), {}, {}};
+  network.set_outputs({network.add(back, {pooled})});
+  network.require({0, [x](const std::vector<Size>& sizes) {
+                     return int64_t{sizes[static_cast<std::size_t>(x)].n < 3};
+                   }});
+  network.fuse();
+  CHECK(network.instructions().size() == 2);
+  const Plan plan(network, {{2, 3, {7, 9}}});
+  CHECK(plan.outputs()[0] == Size{2, 4, {7, 9}, false});
+  CHECK_THROWS_AS(Plan(network, {{3, 3, {7, 9}}}), std::invalid_argument);
 }
 
 TEST_CASE("networks whose sizes do not fit are refused") {

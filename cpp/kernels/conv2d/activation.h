@@ -10,10 +10,10 @@ namespace convship::kernels::conv2d {
 // NaN stays: written as choices and not as std::max, whose answer for NaN
 // depends on the order of its operands.
 template <typename A>
-A activate(Activation activation, A x) {
+A activate(const Activation& activation, A x) {
   const auto relu6 = [](A v) { return v >= A(6) ? A(6) : v <= A(0) ? A(0) : v; };
   const auto sigmoid = [](A v) { return A(1) / (A(1) + std::exp(-v)); };
-  switch (activation) {
+  switch (activation.kind) {
     case Activation::none:
       return x;
     case Activation::relu:
@@ -32,6 +32,16 @@ A activate(Activation activation, A x) {
       return A(0.5) * x * (A(1) + std::erf(x * A(0.70710678118654752)));
     case Activation::gelu_tanh:
       return x * sigmoid(A(1.5957691216057308) * (x + A(0.044715) * x * x * x));
+    case Activation::leaky_relu:
+      return x > A(0) ? x : x * A(activation.a);
+    case Activation::clamp:
+      return x >= A(activation.b) ? A(activation.b) : x <= A(activation.a) ? A(activation.a) : x;
+    case Activation::elu:
+      return x > A(0) ? x * A(activation.b) : A(activation.a) * std::expm1(x);
+    case Activation::tanh:
+      return std::tanh(x);
+    case Activation::mish:
+      return x * std::tanh(std::log1p(std::exp(x)));
   }
   return x;
 }

@@ -38,8 +38,7 @@ bool are_grouped(const std::vector<int32_t>& offsets, int64_t channels) {
 // which count in sums of integers.
 template <typename Input>
 TapRuns tap_runs(const Geometry& g, int64_t taps) {
-  const bool padded = g.padding.h > 0 || g.padding.w > 0;
-  return padded && Input::kPadsWithZeros ? TapRuns(g, g.c_in / g.groups) : TapRuns(taps);
+  return is_padded(g) && Input::kPadsWithZeros ? TapRuns(g, g.c_in / g.groups) : TapRuns(taps);
 }
 
 }  // namespace

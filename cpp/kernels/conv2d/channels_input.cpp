@@ -28,7 +28,7 @@ typename ChannelsInput<T>::Way ChannelsInput<T>::choose() const {
   const bool adjoin = input_.channels_adjoin();
   const int64_t reach =
       input_.channel(g_.c_in) + g_.image.h * input_.h_step + g_.image.w * input_.w_step;
-  if (g_.padding.h == 0 && g_.padding.w == 0 && (input_.block == 1 || g_.groups == 1) &&
+  if (!is_padded(g_) && (input_.block == 1 || g_.groups == 1) &&
       (channels_ <= kFewPlanes || adjoin) && reach < std::numeric_limits<int32_t>::max()) {
     return Way::in_place;
   }

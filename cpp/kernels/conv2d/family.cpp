@@ -157,8 +157,7 @@ Family choose_bfloat16(const Geometry& g, const Choice& choice, Family other) {
 }  // namespace
 
 Family choose(const Geometry& g, const Choice& choice) {
-  const bool padded = g.padding.h > 0 || g.padding.w > 0;
-  if (choice.lanes == 0 || (padded && !choice.may_expand) ||
+  if (choice.lanes == 0 || (is_padded(g) && !choice.may_expand) ||
       std::max(g.pool_size.h, g.pool_size.w) > kLargestWindow || !fits_strips(g)) {
     return Family::plain;
   }

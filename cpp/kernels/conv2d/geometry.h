@@ -9,18 +9,50 @@ namespace convship::kernels::conv2d {
 
 // As torch.nn names them. Those from relu6 on follow the pooling, and are for
 // calls without an index.
-enum class Activation {
-  none,
-  relu,
-  relu6,
-  sigmoid,
-  hardsigmoid,
-  silu,
-  hardswish,
-  gelu,
-  gelu_tanh,  // gelu's approximation by a tanh
+struct Activation {
+  enum Kind {
+    none,
+    relu,
+    relu6,
+    sigmoid,
+    hardsigmoid,
+    silu,
+    hardswish,
+    gelu,
+    gelu_tanh,   // gelu's approximation by a tanh
+    leaky_relu,  // x, below zero times a
+    clamp,       // to [a, b]: hardtanh
+    elu,         // b * x, below zero a * (exp(x) - 1); so selu, too
+    tanh,
+    mish,
+  };
+  static constexpr Kind kLast = mish;
+
+  Kind kind = none;
+  float a = 0;
+  float b = 0;
+
+  constexpr Activation(Kind k = none, float first = 0, float second = 0)  // NOLINT: names a kind
+      : kind(k), a(first), b(second) {}
+  constexpr bool operator==(const Activation&) const = default;
 };
-constexpr Activation kLastActivation = Activation::gelu_tanh;
+
+// Whether f(x) <= f(y) for all x <= y, to the last bit: it may change places with a
+// maximum.
+constexpr bool is_monotone(const Activation& f) {
+  switch (f.kind) {
+    case Activation::none:
+    case Activation::relu:
+    case Activation::relu6:
+      return true;
+    case Activation::leaky_relu:
+      return f.a >= 0;
+    case Activation::clamp:
+      return f.a <= f.b;
+    default:
+      return false;
+  }
+}
 
 struct Pair {
   int64_t h;
@@ -36,7 +68,8 @@ struct WeightShape {
 };
 
 // All sizes are positive, except that n may be 0; the caller has checked that
-// no product of them overflows and that conv and pooled follow from the rest.
+// no product of them overflows and that pooled follows from the rest. padding is above
+// and left of the image; below and right of it are as many zeros as `conv` takes.
 struct Geometry {
   int64_t n;
   int64_t c_in;
@@ -53,6 +86,16 @@ struct Geometry {
   Pair conv;
   Pair pooled;
 };
+
+// Whether some tap lies outside of the image.
+inline bool is_padded(const Geometry& g) {
+  const auto reaches = [](int64_t conv, int64_t stride, int64_t kernel, int64_t dilation) {
+    return (conv - 1) * stride + (kernel - 1) * dilation + 1;
+  };
+  return g.padding.h > 0 || g.padding.w > 0 ||
+         reaches(g.conv.h, g.stride.h, g.kernel.h, g.dilation.h) > g.image.h ||
+         reaches(g.conv.w, g.stride.w, g.kernel.w, g.dilation.w) > g.image.w;
+}
 
 // Pooling alone, for the two routing loops: planes are images times channels.
 struct PoolGeometry {

@@ -32,13 +32,14 @@ struct PoolTask {
   conv2d::Activation activation;
 };
 
-// y = activation(a * scale + shift + b), of which any part may be missing, or
-// activation(a * b), for `pixels` pixels.
+// y = activation(a * scale + shift + b), of which any part may be missing,
+// activation(a * b), or a, below zero times slope, for `pixels` pixels.
 struct MapTask {
   const float* a;
   const float* b;      // added where `multiply` is false, or null
   const float* scale;  // [16] or null
   const float* shift;  // [16]; null where scale is
+  const float* slope;  // [16] or null
   bool multiply;
   float* y;
   int64_t pixels;
@@ -57,6 +58,36 @@ struct NormalizeTask {
   int64_t channels;
   int64_t pixels;
   float epsilon;
+};
+
+// Of each of a block's 16 channels, over `pixels` pixels: the sum, and the sum of squared
+// distances from its mean.
+struct MomentsTask {
+  const float* x;
+  int64_t pixels;
+  float* sum;      // [16]
+  float* squares;  // [16]
+};
+
+// Between which two rows (or columns) a row of the result lies: first * (1 - share) +
+// second * share.
+struct Between {
+  int64_t first;
+  int64_t second;
+  float share;
+};
+
+// One block of 16 channels of one image, rows [begin, end) of the result.
+struct InterpolateTask {
+  const float* x;
+  int64_t x_row;  // step from row to row
+  float* y;
+  int64_t y_row;
+  const Between* rows;
+  const Between* columns;
+  int64_t begin;
+  int64_t end;
+  int64_t width;
 };
 
 // Rows [begin, end) of y[n] = activation(weight * x[n] + bias).
@@ -108,6 +139,8 @@ struct LayerLoops {
   void (*pool)(const PoolTask&);
   void (*map)(const MapTask&);
   void (*normalize)(const NormalizeTask&);
+  void (*moments)(const MomentsTask&);
+  void (*interpolate)(const InterpolateTask&);
   void (*linear)(const LinearTask&);
   void (*groups)(const GroupsTask&);
 };

@@ -86,7 +86,7 @@ bool Part::group(Node* node, const Numbers& shape) {
   if (!inside(node->input(0))) return false;
   const plan::Value x = tensors_.at(node->input(0));
   const auto count = channels(x);
-  const auto *groups = std::get_if<int64_t>(&shape[1]), *each = std::get_if<int64_t>(&shape[2]);
+  const auto groups = shape[1].integer(), each = shape[2].integer();
   if (!count || !groups || !each || *groups < 1 || *count % *groups != 0 ||
       (*each != -1 && *each != *count / *groups) || !is_batch_and_image(shape, x)) {
     return false;
@@ -102,7 +102,7 @@ bool Part::ungroup(Node* node, const Numbers& shape) {
   if (!grouped) return false;
   const plan::Value x = grouped->value;
   const int64_t count = *channels(x);
-  const auto* together = std::get_if<int64_t>(&shape[1]);
+  const auto together = shape[1].integer();
   if (!together || (*together != -1 && *together != count) || !is_batch_and_image(shape, x)) {
     return false;
   }
@@ -115,13 +115,12 @@ bool Part::ungroup(Node* node, const Numbers& shape) {
 }
 
 bool Part::is_batch_and_image(const Numbers& shape, plan::Value x) const {
-  const auto is_side = [&](const Number& n, int64_t dimension) {
-    const auto* side = std::get_if<Side>(&n);
+  const auto is_side = [&](const Formula& n, int64_t dimension) {
+    const Extent* side = n.extent();
     return side && side->value == x && side->dimension == dimension;
   };
   const std::size_t d = shape.size();
-  return std::holds_alternative<BatchSize>(shape[0]) && is_side(shape[d - 2], 2) &&
-         is_side(shape[d - 1], 3);
+  return is_batch(shape[0]) && is_side(shape[d - 2], 2) && is_side(shape[d - 1], 3);
 }
 
 // Of groups and the channels in them.
@@ -197,7 +196,8 @@ bool Part::split(Node* node) {
 
 // input, dimension, begin, end, step
 bool Part::slice(Node* node) {
-  constexpr std::size_t kOfTensor = 5;  // inputs; lists and strings have slices too
+  constexpr std::size_t kOfTensor = 5, kOfList = 4;  // inputs
+  if (node->inputs().size() == kOfList) return slice_list(node);
   if (node->inputs().size() != kOfTensor || constant_int(node->input(4)) != 1) return false;
   const bool from_first = is_none(node->input(2)) || constant_int(node->input(2)) == 0;
   const bool to_last = is_none(node->input(3)) ||
@@ -238,9 +238,15 @@ bool Part::concatenate(Node* node) {
 bool Part::append(Node* node) {
   const auto found = known_.find(node->input(0));
   if (found == known_.end()) return false;
-  auto* list = std::get_if<Tensors>(&found->second);
   // A result that is read would be the same list under another name.
-  if (!list || !inside(node->input(1)) || !node->output()->uses().empty()) return false;
+  if (!node->output()->uses().empty() || aliased_.count(node->input(0))) return false;
+  if (auto* numbers = std::get_if<Numbers>(&found->second)) {
+    const auto number = formula(node->input(1));
+    if (number) numbers->push_back(*number);
+    return number.has_value();
+  }
+  auto* list = std::get_if<Tensors>(&found->second);
+  if (!list || !inside(node->input(1))) return false;
   list->push_back(node->input(1));
   return true;
 }

@@ -32,6 +32,11 @@ inline std::optional<double> constant_number(const torch::jit::Value* value) {
   const auto found = constant(value);
   if (found && found->isDouble()) return found->toDouble();
   if (found && found->isInt()) return static_cast<double>(found->toInt());
+  // As tracing writes them.
+  if (found && found->isTensor() && found->toTensor().dim() == 0 &&
+      found->toTensor().scalar_type() != at::kBool && !found->toTensor().is_complex()) {
+    return found->toTensor().item<double>();
+  }
   return {};
 }
 

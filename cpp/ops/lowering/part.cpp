@@ -14,7 +14,11 @@ using torch::jit::Value;
 bool Part::accept(Node* node) {
   if (node->kind() == c10::prim::Constant) return true;
   const std::size_t inputs = inputs_.size();
+  // Of several nodes in one, some may have been taken before one is not.
+  std::optional<Part> before;
+  if (!node->blocks().empty()) before = *this;
   if (!translate(node)) {
+    if (before) *this = *std::move(before);
     for (; inputs_.size() > inputs; inputs_.pop_back(), kinds_.pop_back()) {
       tensors_.erase(inputs_.back());
     }
@@ -27,6 +31,7 @@ bool Part::accept(Node* node) {
 bool Part::worthwhile() const {
   return layers_.size() >= 3 && std::any_of(layers_.begin(), layers_.end(), [](const auto& i) {
            return std::holds_alternative<plan::Convolve>(i.layer) ||
+                  std::holds_alternative<plan::TransposedConvolve>(i.layer) ||
                   std::holds_alternative<plan::Linear>(i.layer);
          });
 }
@@ -72,6 +77,13 @@ plan::Network Part::network(const std::vector<Value*>& outputs) const {
     std::vector<plan::Value> operands;
     for (const plan::Value v : i.inputs) operands.push_back(number(v));
     network.add(i.layer, std::move(operands));
+  }
+  *input_count_ = static_cast<plan::Value>(inputs_.size());
+  for (const Requirement& required : requirements_) {
+    network.require({0, [holds = required.holds, condition = measure(required.condition)](
+                            const std::vector<plan::Size>& sizes) {
+                       return static_cast<int64_t>((condition(sizes) != 0) == holds);
+                     }});
   }
   std::vector<plan::Value> results;
   for (const Value* value : outputs) results.push_back(number(tensors_.at(value)));

@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "ops/lowering/formula.h"
 #include "ops/planned.h"
 #include "plan/network.h"
 
@@ -48,13 +49,7 @@ class Part {
   struct SizesOf {
     plan::Value value;
   };
-  struct BatchSize {};  // of any of the part's tensors
-  struct Side {         // the height (2) or width (3) of a tensor
-    plan::Value value;
-    int64_t dimension;
-  };
-  using Number = std::variant<int64_t, BatchSize, Side>;
-  using Numbers = std::vector<Number>;
+  using Numbers = std::vector<Formula>;  // a list of them
   using Tensors = std::vector<Value*>;
   using Pieces = std::vector<plan::Value>;  // a list of tensors that one node made
   struct Grouped {                          // images as [N, groups, C / groups, H, W]
@@ -69,25 +64,24 @@ class Part {
     plan::Value value;
     const Value* tensor;
   };
-  using Known = std::variant<int64_t,
-                             BatchSize,
-                             Side,
-                             SizesOf,
-                             Numbers,
-                             Tensors,
-                             Pieces,
-                             Grouped,
-                             ChannelsLast,
-                             Narrowed>;
+  using Known =
+      std::variant<Formula, SizesOf, Numbers, Tensors, Pieces, Grouped, ChannelsLast, Narrowed>;
 
   bool translate(Node* node);
   bool convolution(Node* node, std::size_t groups, bool may_transpose);
+  bool transposed_convolution(Node* node,
+                              std::size_t output_padding,
+                              std::size_t groups,
+                              std::size_t dilation);
   bool conv_pool2d(Node* node);
   bool linear(Node* node);
   bool pointwise(Node* node, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
   bool activation(Node* node, kernels::conv2d::Activation activation, bool in_place);
   bool gelu(Node* node);
+  bool elu(Node* node, bool in_place);
+  bool leaky_relu(Node* node, bool in_place);
   bool clamp(Node* node, bool in_place);
+  bool prelu(Node* node);
   bool convert(Node* node);
   bool fake_quantize(Node* node);
   bool max_pool(Node* node);
@@ -107,12 +101,21 @@ class Part {
   bool slice(Node* node);
   bool cut(Node* node, const std::vector<int64_t>& ends);
   bool add(Node* node, bool in_place);
-  bool multiply(Node* node);
+  bool multiply(Node* node, bool in_place);
   bool scale(Node* node, const Value* x, const Value* factor);
   bool concatenate(Node* node);
   bool append(Node* node);
   bool batch_norm(Node* node);
   bool layer_norm(Node* node);
+  bool group_norm(Node* node);
+  bool instance_norm(Node* node);
+  bool normalize_groups(
+      Node* node, int64_t groups, const Value* weight, const Value* bias, const Value* epsilon);
+  bool upsample(Node* node, bool bilinear);
+  bool pad(Node* node);
+  bool pixel_shuffle(Node* node);
+  bool shift(Node* node, bool subtract, bool in_place);
+  bool scale_by_number(Node* node, const Value* x, double scale, double shift, bool in_place);
   bool softmax(Node* node, bool logarithm);
   bool identity(Node* node, std::size_t training);
   bool size(Node* node);
@@ -120,10 +123,17 @@ class Part {
   bool unpack(Node* node);
   bool item(Node* node);
   bool pass_on(Node* node);
-  bool divide(Node* node);
-  bool compare(Node* node);
+  bool is_nothing(Node* node, bool negated);
   bool list(Node* node);
+  bool join_lists(Node* node);
+  bool slice_list(Node* node);
+  bool compute(Node* node);
   bool branch(Node* node);
+  bool loop(Node* node);
+  // The nodes of a block, one after the other.
+  bool run(const torch::jit::Block* block);
+  // What is known of `from` is known of `to`.
+  bool alias(const Value* to, const Value* from);
 
   // A tensor of the part, or one that becomes an input; nothing where it cannot
   // have that many dimensions.
@@ -153,15 +163,22 @@ class Part {
     const auto found = known_.find(value);
     return found == known_.end() ? nullptr : std::get_if<Kind>(&found->second);
   }
+  // A constant of the graph, or what the part knows of a value that is no tensor.
+  std::optional<Formula> formula(const Value* value) const;
+  std::optional<int64_t> number(const Value* value) const;
   std::optional<Numbers> numbers(const Value* value) const;
-  // Of one of the value's dimensions, as far as it is known.
-  std::optional<Number> extent(plan::Value value, int64_t dimension) const;
-  bool learn(const Value* value, const std::optional<Number>& number);
+  // Of one of the value's dimensions.
+  std::optional<Formula> extent(plan::Value value, int64_t dimension) const;
+  bool learn(const Value* value, const std::optional<Formula>& known);
+  plan::Measure measure(const Formula& formula) const;
+  // Of any of the part's tensors.
+  static bool is_batch(const Formula& number) {
+    return number.extent() && number.extent()->dimension == 0;
+  }
   bool is_batch_and_image(const Numbers& shape, plan::Value x) const;
   std::optional<int64_t> channels_to_cut(const Node* node, std::size_t dimension) const;
   // Where a channel comes from that was concatenated or selected, perhaps often.
   std::pair<plan::Value, int64_t> origin(plan::Value value, int64_t channel) const;
-  std::optional<int64_t> number(const Value* value) const;
   void bind(const Value* value, plan::Value to, int64_t dimensions);
   plan::Value push(plan::Layer layer, std::vector<plan::Value> inputs);
   // The node's result, written over its first input where in_place.
@@ -190,6 +207,14 @@ class Part {
   std::unordered_map<const Value*, Known> known_;
   std::unordered_map<plan::Value, plan::Value> base_;  // of a view: whose memory it shows
   std::unordered_set<plan::Value> shown_;              // by views with other dimensions
+  std::unordered_set<const Value*> aliased_;           // lists of more than one name
+  struct Requirement {
+    Formula condition;
+    bool holds;
+  };
+  std::vector<Requirement> requirements_;  // of sizes that the plan takes
+  // Inputs of the whole part, which come before its layers' values in a network.
+  std::shared_ptr<plan::Value> input_count_ = std::make_shared<plan::Value>(0);
   std::vector<Node*> nodes_;
   std::vector<Value*> inputs_;
   std::vector<PlannedInput> kinds_;

@@ -41,6 +41,7 @@ bool Part::has_to_round(Value* value) {
 // input, dtype, non blocking, copy, memory format: to bfloat16 and back is
 // rounding.
 bool Part::convert(Node* node) {
+  if (known<Formula>(node->input(0))) return compute(node);
   if (node->inputs().size() != 5 || !is_none(node->input(4)) || constant_int(node->input(3)) != 0) {
     return false;
   }

@@ -1,7 +1,7 @@
 // What a graph computes about shapes, known before any size is: it needs no
 // layer.
 #include <algorithm>
-#include <string_view>
+#include <stdexcept>
 #include <utility>
 
 #include "ops/lowering/constants.h"
@@ -12,16 +12,37 @@ namespace convship::ops::lowering {
 using torch::jit::Node;
 using torch::jit::Value;
 
+std::optional<Formula> Part::formula(const Value* value) const {
+  if (const auto* found = known<Formula>(value)) return *found;
+  if (known_.count(value)) return {};
+  if (auto given = constant(value)) return Formula(*std::move(given));
+  return {};
+}
+
 std::optional<int64_t> Part::number(const Value* value) const {
-  if (const auto* n = known<int64_t>(value)) return *n;
-  return known_.count(value) ? std::nullopt : constant_int(value);
+  if (known_.count(value)) {
+    const auto found = formula(value);
+    return found ? found->integer() : std::nullopt;
+  }
+  return constant_int(value);
 }
 
 std::optional<Part::Numbers> Part::numbers(const Value* value) const {
   if (const auto* list = known<Numbers>(value)) return *list;
-  const auto given = constant_ints(value);
-  if (!given) return {};
-  return Numbers(given->begin(), given->end());
+  if (const auto* sizes = known<SizesOf>(value)) {
+    Numbers all;
+    for (int64_t d = 0; d < dimensions_.at(sizes->value); ++d) {
+      all.push_back(*extent(sizes->value, d));
+    }
+    return all;
+  }
+  const auto given = formula(value);
+  const c10::IValue* list = given ? given->constant() : nullptr;
+  if (!list || !(list->isIntList() || list->isDoubleList() || list->isBoolList())) return {};
+  const auto elements = list->toList();
+  Numbers all;
+  for (std::size_t i = 0; i < elements.size(); ++i) all.emplace_back(elements.get(i));
+  return all;
 }
 
 std::optional<int64_t> Part::channels(plan::Value value) const {
@@ -31,6 +52,12 @@ std::optional<int64_t> Part::channels(plan::Value value) const {
   if (const auto* linear = std::get_if<plan::Linear>(&i.layer)) return linear->out;
   if (const auto* affine = std::get_if<plan::Affine>(&i.layer)) return affine->scale->size();
   if (const auto* norm = std::get_if<plan::Normalize>(&i.layer)) return norm->scale->size();
+  if (const auto* conv = std::get_if<plan::TransposedConvolve>(&i.layer)) return conv->c_out;
+  if (const auto* shuffle = std::get_if<plan::PixelShuffle>(&i.layer)) {
+    const auto before = channels(i.inputs[0]);
+    const int64_t pixels = shuffle->factor * shuffle->factor;
+    return before ? std::optional(*before / pixels) : std::nullopt;
+  }
   if (const auto* select = std::get_if<plan::Select>(&i.layer)) return select->from->size();
   if (const auto* flatten = std::get_if<plan::Flatten>(&i.layer)) {
     return flatten->features < 0 ? std::nullopt : std::optional(flatten->features);
@@ -45,115 +72,135 @@ std::optional<int64_t> Part::channels(plan::Value value) const {
   return sum;
 }
 
-std::optional<Part::Number> Part::extent(plan::Value value, int64_t dimension) const {
+std::optional<Formula> Part::extent(plan::Value value, int64_t dimension) const {
   const int64_t dimensions = dimensions_.at(value);
   if (dimension < 0) dimension += dimensions;
   if (dimension < 0 || dimension >= dimensions) return {};
-  if (dimension == 0) return BatchSize{};
-  if (dimension > 1) return Side{value, dimension};
-  const auto count = channels(value);
-  if (!count) return {};
-  return *count;
+  const auto count = dimension == 1 ? channels(value) : std::nullopt;
+  if (count) return Formula(c10::IValue(*count));
+  return Formula(Extent{value, dimension});
 }
 
-bool Part::learn(const Value* value, const std::optional<Number>& number) {
-  if (!number) return false;
-  std::visit([&](const auto& n) { known_[value] = n; }, *number);
+bool Part::learn(const Value* value, const std::optional<Formula>& known) {
+  if (!known) return false;
+  known_.insert_or_assign(value, *known);
   return true;
+}
+
+plan::Measure Part::measure(const Formula& formula) const {
+  if (const auto number = formula.integer()) return {*number};
+  return {0, [formula, count = input_count_](const std::vector<plan::Size>& sizes) {
+            const auto extent_of = [&](const Extent& e) {
+              const plan::Size& size = sizes[e.value < 0 ? -1 - e.value : e.value + *count];
+              switch (e.dimension) {
+                case 0:
+                  return size.n;
+                case 1:
+                  return size.c;
+                case 2:
+                  return size.image.h;
+                default:
+                  return size.image.w;
+              }
+            };
+            try {
+              return formula.evaluate(extent_of).toScalar().toLong();
+            } catch (const std::exception& error) {
+              throw std::invalid_argument(error.what());
+            }
+          }};
 }
 
 // Of all dimensions or of one.
 bool Part::size(Node* node) {
-  if (!inside(node->input(0))) return false;
-  const plan::Value x = tensors_.at(node->input(0));
+  Value* tensor = node->input(0);
+  // The caller's images are often asked for their size first.
+  if (!inside(tensor) && (tensor->node()->kind() != c10::prim::Param || !this->tensor(tensor, 4))) {
+    return false;
+  }
+  const plan::Value x = tensors_.at(tensor);
   if (node->inputs().size() == 1) {
     known_[node->output()] = SizesOf{x};
     return true;
   }
-  const auto dimension = constant_int(node->input(1));
+  const auto dimension = number(node->input(1));
   return dimension && learn(node->output(), extent(x, *dimension));
 }
 
-// Of a tensor or of its sizes.
+// Of a tensor, its dimensions; of a list.
 bool Part::length(Node* node) {
   const Value* input = node->input(0);
   if (inside(input)) {
-    known_[node->output()] = dimensions_.at(tensors_.at(input));
-    return true;
+    return learn(node->output(), Formula(c10::IValue(dimensions_.at(tensors_.at(input)))));
   }
-  const auto* sizes = known<SizesOf>(input);
-  if (!sizes) return false;
-  known_[node->output()] = dimensions_.at(sizes->value);
-  return true;
+  const auto list = numbers(input);
+  return list && learn(node->output(), Formula(c10::IValue(static_cast<int64_t>(list->size()))));
 }
 
 // Sizes as numbers; a list of tensors as the tensors.
 bool Part::unpack(Node* node) {
   const auto outputs = node->outputs();
-  if (const auto* sizes = known<SizesOf>(node->input())) {
-    const plan::Value x = sizes->value;
-    if (dimensions_.at(x) != static_cast<int64_t>(outputs.size())) return false;
-    for (std::size_t d = 0; d < outputs.size(); ++d) {
-      learn(outputs[d], extent(x, static_cast<int64_t>(d)));
+  if (const auto* pieces = known<Pieces>(node->input())) {
+    if (pieces->size() != outputs.size()) return false;
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      bind(outputs[i], (*pieces)[i], dimensions_.at((*pieces)[i]));
     }
     return true;
   }
-  const auto* pieces = known<Pieces>(node->input());
-  if (!pieces || pieces->size() != outputs.size()) return false;
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    bind(outputs[i], (*pieces)[i], dimensions_.at((*pieces)[i]));
-  }
+  const auto list = numbers(node->input());
+  if (!known_.count(node->input()) || !list || list->size() != outputs.size()) return false;
+  for (std::size_t i = 0; i < outputs.size(); ++i) learn(outputs[i], (*list)[i]);
   return true;
 }
 
 bool Part::item(Node* node) {
-  const auto index = constant_int(node->input(1));
+  const auto index = number(node->input(1));
   if (!index) return false;
-  if (const auto* sizes = known<SizesOf>(node->input(0))) {
-    return learn(node->output(), extent(sizes->value, *index));
+  const auto place = [&](std::size_t count) -> std::optional<std::size_t> {
+    const int64_t at = *index < 0 ? *index + static_cast<int64_t>(count) : *index;
+    if (at < 0 || at >= static_cast<int64_t>(count)) return {};
+    return static_cast<std::size_t>(at);
+  };
+  if (const auto* pieces = known<Pieces>(node->input(0))) {
+    const auto at = place(pieces->size());
+    if (!at) return false;
+    const plan::Value piece = (*pieces)[*at];
+    bind(node->output(), piece, dimensions_.at(piece));
+    return true;
   }
-  const auto* pieces = known<Pieces>(node->input(0));
-  if (!pieces) return false;
-  const auto count = static_cast<int64_t>(pieces->size());
-  const int64_t at = *index < 0 ? *index + count : *index;
-  if (at < 0 || at >= count) return false;
-  const plan::Value piece = (*pieces)[at];
-  bind(node->output(), piece, dimensions_.at(piece));
-  return true;
+  const auto list = numbers(node->input(0));
+  const auto at = list ? place(list->size()) : std::nullopt;
+  return at && learn(node->output(), (*list)[*at]);
 }
 
 // What is known of the input is known of the output: tracing writes a number as a
 // tensor and back.
 bool Part::pass_on(Node* node) {
-  const auto found = known_.find(node->input(0));
+  return known_.count(node->input(0)) && alias(node->output(), node->input(0));
+}
+
+bool Part::alias(const Value* to, const Value* from) {
+  if (inside(from)) {
+    const plan::Value x = tensors_.at(from);
+    bind(to, x, dimensions_.at(x));
+    return true;
+  }
+  if (const auto found = formula(from)) return learn(to, found);
+  const auto found = known_.find(from);
   if (found == known_.end()) return false;
   const Known same = found->second;
-  known_[node->output()] = same;
+  known_.insert_or_assign(to, same);
+  aliased_.insert(to);
+  aliased_.insert(from);
   return true;
 }
 
-bool Part::divide(Node* node) {
-  const auto* a = known<int64_t>(node->input(0));
-  const auto b = number(node->input(1));
-  if (!a || !b || *a < 0 || *b < 1) return false;
-  const int64_t quotient = *a / *b;
-  known_[node->output()] = quotient;
-  return true;
-}
-
-bool Part::compare(Node* node) {
-  if (!known_.count(node->input(0)) && !known_.count(node->input(1))) return false;
-  const auto a = number(node->input(0)), b = number(node->input(1));
-  if (!a || !b) return false;
-  const std::string_view kind = node->kind().toQualString();
-  const bool holds = kind == "aten::gt"   ? *a > *b
-                     : kind == "aten::ge" ? *a >= *b
-                     : kind == "aten::lt" ? *a < *b
-                     : kind == "aten::le" ? *a <= *b
-                     : kind == "aten::eq" ? *a == *b
-                                          : *a != *b;
-  known_[node->output()] = static_cast<int64_t>(holds);
-  return true;
+// `is None` of a tensor of the part.
+bool Part::is_nothing(Node* node, bool negated) {
+  if (inside(node->input(0)) && is_none(node->input(1))) {
+    return learn(node->output(), Formula(c10::IValue(negated)));
+  }
+  return compute(node);
 }
 
 bool Part::list(Node* node) {
@@ -165,33 +212,125 @@ bool Part::list(Node* node) {
     known_[node->output()] = Tensors(inputs.begin(), inputs.end());
     return true;
   }
-  Numbers numbers;
-  bool mine = false;
-  for (Value* value : node->inputs()) {
-    mine = mine || known_.count(value);
-    if (known<BatchSize>(value)) {
-      numbers.emplace_back(BatchSize{});
-    } else if (const auto* side = known<Side>(value)) {
-      numbers.emplace_back(*side);
-    } else if (const auto n = number(value)) {
-      numbers.emplace_back(*n);
-    } else {
-      return false;
-    }
+  Numbers all;
+  for (const Value* value : node->inputs()) {
+    const auto found = formula(value);
+    if (!found) return false;
+    all.push_back(*found);
   }
-  if (!mine) return false;
-  known_[node->output()] = std::move(numbers);
+  known_[node->output()] = std::move(all);
   return true;
 }
 
-// Of a condition that is known, to a block that computes nothing.
+// One list, or two.
+bool Part::join_lists(Node* node) {
+  if (inside(node->input(0))) return false;
+  Numbers all;
+  for (const Value* input : node->inputs()) {
+    const auto list = numbers(input);
+    if (!list) return compute(node);
+    all.insert(all.end(), list->begin(), list->end());
+  }
+  known_[node->output()] = std::move(all);
+  return true;
+}
+
+// list, begin, end, step
+bool Part::slice_list(Node* node) {
+  const auto list = numbers(node->input(0));
+  if (!list || number(node->input(3)) != 1) return false;
+  const auto count = static_cast<int64_t>(list->size());
+  const auto bound = [&](std::size_t i, int64_t otherwise) -> std::optional<int64_t> {
+    if (is_none(node->input(i))) return otherwise;
+    const auto given = number(node->input(i));
+    if (!given) return {};
+    return std::clamp(*given < 0 ? *given + count : *given, int64_t{0}, count);
+  };
+  const auto begin = bound(1, 0), end = bound(2, count);
+  if (!begin || !end) return false;
+  known_[node->output()] =
+      *begin < *end ? Numbers(list->begin() + *begin, list->begin() + *end) : Numbers();
+  return true;
+}
+
+// Of numbers that are known, or will be once sizes are. What has nothing to do with the
+// part's tensors is left to LibTorch, unless it is a constant's.
+bool Part::compute(Node* node) {
+  if (node->outputs().size() != 1) return false;
+  std::vector<Formula> operands;
+  bool mine = false;
+  for (const Value* input : node->inputs()) {
+    const auto operand = formula(input);
+    if (!operand) return false;
+    mine = mine || known_.count(input);
+    operands.push_back(*operand);
+  }
+  // Tracing writes a number as a tensor, and back.
+  const bool whole = !operands.empty() && (operands[0].extent() || operands[0].integer());
+  if (node->kind() == c10::aten::Int && whole) return learn(node->output(), operands[0]);
+  const bool number = !node->output()->type()->isSubtypeOf(*c10::TensorType::get());
+  return (mine || number) && learn(node->output(), Formula::apply(node, std::move(operands)));
+}
+
+bool Part::run(const torch::jit::Block* block) {
+  for (const Node* node : block->nodes()) {
+    if (node->kind() != c10::prim::Constant && !translate(const_cast<Node*>(node))) return false;
+  }
+  return true;
+}
+
+// Of a condition that is known; or to an error, if sizes will be such.
 bool Part::branch(Node* node) {
-  if (!known_.count(node->input(0))) return false;
-  const auto holds = number(node->input(0));
-  if (!holds || !node->outputs().empty()) return false;
-  const auto* block = node->blocks().at(*holds != 0 ? 0 : 1);
-  return std::all_of(block->nodes().begin(), block->nodes().end(),
-                     [](const Node* inner) { return inner->kind() == c10::prim::Constant; });
+  const auto condition = formula(node->input(0));
+  if (!condition) return false;
+  const auto raises = [](const torch::jit::Block* block) {
+    return std::any_of(block->nodes().begin(), block->nodes().end(), [](const Node* inner) {
+      return inner->kind() == c10::prim::RaiseException;
+    });
+  };
+  const auto blocks = node->blocks();
+  std::size_t taken = 0;
+  if (const auto holds = condition->integer()) {
+    taken = *holds != 0 ? 0 : 1;
+  } else if (!condition->constant() && raises(blocks[0]) != raises(blocks[1])) {
+    taken = raises(blocks[0]) ? 1 : 0;
+    requirements_.push_back({*condition, taken == 0});
+  } else {
+    return false;
+  }
+  if (raises(blocks[taken]) || !run(blocks[taken])) return false;
+  for (std::size_t i = 0; i < node->outputs().size(); ++i) {
+    if (!alias(node->output(i), blocks[taken]->outputs()[i])) return false;
+  }
+  return true;
+}
+
+// Of a known number of rounds.
+bool Part::loop(Node* node) {
+  constexpr int64_t kMost = 64;
+  const auto rounds = number(node->input(0));
+  const torch::jit::Block* body = node->blocks()[0];
+  if (!rounds || *rounds < 0 || *rounds > kMost || number(node->input(1)) != 1) return false;
+  const auto inputs = node->inputs().slice(2);
+  const auto before = body->inputs().slice(1), after = body->outputs().slice(1);
+  std::vector<const Value*> carried(inputs.begin(), inputs.end());
+  for (std::size_t k = 0; k < after.size(); ++k) {  // values that change places
+    const auto same = std::find(before.begin(), before.end(), after[k]);
+    if (same != before.end() && same != before.begin() + static_cast<std::ptrdiff_t>(k))
+      return false;
+  }
+  for (int64_t i = 0; i < *rounds; ++i) {
+    learn(body->inputs()[0], Formula(c10::IValue(i)));
+    for (std::size_t k = 0; k < before.size(); ++k) {
+      if (!alias(before[k], carried[k])) return false;
+    }
+    if (!run(body) || number(body->outputs()[0]) != 1) return false;
+    carried.assign(after.begin(), after.end());
+  }
+  for (std::size_t k = 0; k < carried.size(); ++k) {
+    if (!alias(node->output(k), carried[k])) return false;
+  }
+  return true;
 }
 
 }  // namespace convship::ops::lowering

@@ -1,6 +1,7 @@
 // Which node becomes which layer.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string_view>
 #include <utility>
 
@@ -21,6 +22,8 @@ bool Part::translate(Node* node) {
   if (kind == "aten::convolution" || kind == "aten::_convolution") {
     return convolution(node, 8, true);
   }
+  if (kind == "aten::conv_transpose2d") return transposed_convolution(node, 5, 6, 7);
+  if (kind == "aten::_convolution_mode") return convolution(node, 6, false);
   if (kind == "convship::conv_pool2d") return conv_pool2d(node);
   if (kind == "aten::linear") return linear(node);
   if (kind == "aten::relu") return activation(node, Activation::relu, false);
@@ -36,6 +39,15 @@ bool Part::translate(Node* node) {
   if (kind == "aten::gelu") return gelu(node);
   if (kind == "aten::hardsigmoid") return activation(node, Activation::hardsigmoid, false);
   if (kind == "aten::hardsigmoid_") return activation(node, Activation::hardsigmoid, true);
+  if (kind == "aten::tanh") return activation(node, Activation::tanh, false);
+  if (kind == "aten::tanh_") return activation(node, Activation::tanh, true);
+  if (kind == "aten::mish") return activation(node, Activation::mish, false);
+  if (kind == "aten::mish_") return activation(node, Activation::mish, true);
+  if (kind == "aten::leaky_relu") return leaky_relu(node, false);
+  if (kind == "aten::leaky_relu_") return leaky_relu(node, true);
+  if (kind == "aten::elu" || kind == "aten::selu") return elu(node, false);
+  if (kind == "aten::elu_" || kind == "aten::selu_") return elu(node, true);
+  if (kind == "aten::prelu") return prelu(node);
   if (kind == "aten::hardtanh" || kind == "aten::clamp") return clamp(node, false);
   if (kind == "aten::hardtanh_" || kind == "aten::clamp_") return clamp(node, true);
   if (kind == "aten::to") return convert(node);
@@ -46,13 +58,25 @@ bool Part::translate(Node* node) {
   if (kind == "aten::mean") return mean(node);
   if (kind == "aten::flatten") return flatten(node);
   if (kind == "aten::view" || kind == "aten::reshape") return view(node);
+  if (kind == "aten::upsample_nearest2d") return upsample(node, false);
+  if (kind == "aten::upsample_bilinear2d") return upsample(node, true);
+  if (kind == "aten::pad" || kind == "aten::constant_pad_nd" || kind == "aten::reflection_pad2d" ||
+      kind == "aten::replication_pad2d") {
+    return pad(node);
+  }
+  if (kind == "aten::pixel_shuffle") return pixel_shuffle(node);
   if (kind == "aten::add") return add(node, false);
   if (kind == "aten::add_") return add(node, true);
-  if (kind == "aten::mul") return multiply(node);
+  if (kind == "aten::sub") return shift(node, true, false);
+  if (kind == "aten::sub_") return shift(node, true, true);
+  if (kind == "aten::mul" || kind == "aten::div") return multiply(node, false);
+  if (kind == "aten::mul_" || kind == "aten::div_") return multiply(node, true);
   if (kind == "aten::cat") return concatenate(node);
   if (kind == "aten::append") return append(node);
   if (kind == "aten::batch_norm") return batch_norm(node);
   if (kind == "aten::layer_norm") return layer_norm(node);
+  if (kind == "aten::group_norm") return group_norm(node);
+  if (kind == "aten::instance_norm") return instance_norm(node);
   if (kind == "aten::softmax") return softmax(node, false);
   if (kind == "aten::log_softmax") return softmax(node, true);
   if (kind == "aten::dropout" || kind == "aten::dropout_" || kind == "aten::feature_dropout") {
@@ -69,17 +93,18 @@ bool Part::translate(Node* node) {
   if (kind == "aten::slice") return slice(node);
   if (kind == "prim::ListUnpack") return unpack(node);
   if (kind == "aten::__getitem__") return item(node);
-  if (kind == "prim::NumToTensor" || kind == "aten::Int") return pass_on(node);
-  if (kind == "aten::floordiv" || kind == "aten::floor_divide") return divide(node);
+  if (kind == "prim::NumToTensor") return pass_on(node);
   if (kind == "aten::size") return size(node);
   if (kind == "aten::len" || kind == "aten::dim") return length(node);
-  if (kind == "aten::gt" || kind == "aten::ge" || kind == "aten::lt" || kind == "aten::le" ||
-      kind == "aten::eq" || kind == "aten::ne") {
-    return compare(node);
-  }
   if (kind == "prim::ListConstruct") return list(node);
+  if (kind == "aten::list") return join_lists(node);
+  if (kind == "aten::__is__") return is_nothing(node, false);
+  if (kind == "aten::__isnot__") return is_nothing(node, true);
   if (kind == "prim::If") return branch(node);
-  return false;
+  if (kind == "prim::Loop") return loop(node);
+  if (kind == "prim::unchecked_cast") return alias(node->output(), node->input(0));
+  if (kind == "prim::Uninitialized") return learn(node->output(), Formula());
+  return compute(node);
 }
 
 // input, weight, bias, stride, padding, dilation, [transposed, output padding,]
@@ -88,20 +113,35 @@ bool Part::convolution(Node* node, std::size_t groups, bool may_transpose) {
   if (node->inputs().size() <= groups) return false;
   const auto weight = constant_weight(node->input(1), 4);
   const auto bias = constant_weight(node->input(2), 1);
-  const auto stride = constant_pair(node->input(3)), padding = constant_pair(node->input(4)),
-             dilation = constant_pair(node->input(5));
+  const auto stride = constant_pair(node->input(3)), dilation = constant_pair(node->input(5));
   const auto group_count = constant_int(node->input(groups));
-  if (!weight || (!bias && !is_none(node->input(2))) || !stride || !padding || !dilation ||
-      !group_count || *group_count < 1 || weight->size(0) % *group_count != 0) {
+  if (may_transpose && constant_int(node->input(6)) == 1) {
+    return transposed_convolution(node, 7, 8, 5);
+  }
+  if (!weight || (!bias && !is_none(node->input(2))) || !stride || !dilation || !group_count ||
+      *group_count < 1 || weight->size(0) % *group_count != 0) {
     return false;
   }
-  if (may_transpose && constant_int(node->input(6)).value_or(1) != 0) return false;
+  if (may_transpose && constant_int(node->input(6)) != 0) return false;
+  // Numbers, or "valid", or "same": what is odd comes below and right.
+  auto padding = constant_pair(node->input(4));
+  Pair more{0, 0};
+  if (const auto mode = constant_string(node->input(4))) {
+    const bool same = mode == "same";
+    const Pair both =
+        same ? Pair{dilation->h * (weight->size(2) - 1), dilation->w * (weight->size(3) - 1)}
+             : Pair{0, 0};
+    padding = Pair{both.h / 2, both.w / 2};
+    more = {both.h % 2, both.w % 2};
+  }
+  if (!padding) return false;
   const auto x = tensor(node->input(0), 4);
   if (!x) return false;
   const Multiplied what = multiplied(*x, *weight);
   plan::Convolve layer = convolve(*weight, bias, *group_count, what.rounding);
   layer.stride = *stride;
   layer.padding = *padding;
+  layer.more_padding = more;
   layer.dilation = *dilation;
   finish(node, std::move(layer), {what.input}, 4);
   return true;
@@ -182,10 +222,48 @@ bool Part::gelu(Node* node) {
 }
 
 bool Part::clamp(Node* node, bool in_place) {
+  if (node->inputs().size() != 3) return false;
   const auto low = constant_number(node->input(1)), high = constant_number(node->input(2));
   if (low == 0.0 && high == 6.0) return activation(node, Activation::relu6, in_place);
-  const bool no_limit = node->inputs().size() > 2 && is_none(node->input(2));
-  return low == 0.0 && no_limit && activation(node, Activation::relu, in_place);
+  if (low == 0.0 && is_none(node->input(2))) return activation(node, Activation::relu, in_place);
+  if ((!low && !is_none(node->input(1))) || (!high && !is_none(node->input(2)))) return false;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const float least = low ? static_cast<float>(*low) : -kInfinity;
+  const float most = high ? static_cast<float>(*high) : kInfinity;
+  return activation(node, {Activation::clamp, least, most}, in_place);
+}
+
+bool Part::leaky_relu(Node* node, bool in_place) {
+  const auto slope = constant_number(node->input(1));
+  if (!slope) return false;
+  return activation(node, {Activation::leaky_relu, static_cast<float>(*slope)}, in_place);
+}
+
+// input, alpha, scale, input scale; of selu the input alone.
+bool Part::elu(Node* node, bool in_place) {
+  double alpha = 1.6732632423543772848170429916717, scale = 1.0507009873554804934193349852946;
+  if (node->inputs().size() == 4) {
+    const auto a = constant_number(node->input(1)), b = constant_number(node->input(2));
+    if (!a || !b || constant_number(node->input(3)) != 1.0) return false;
+    alpha = *a;
+    scale = *b;
+  }
+  return activation(node,
+                    {Activation::elu, static_cast<float>(alpha * scale), static_cast<float>(scale)},
+                    in_place);
+}
+
+bool Part::prelu(Node* node) {
+  const auto slope = constant_weight(node->input(1), 1);
+  if (!slope) return false;
+  const float* from = slope->const_data_ptr<float>();
+  if (slope->numel() == 1) return activation(node, {Activation::leaky_relu, *from}, false);
+  const Value* x = node->input(0);
+  if (!inside(x)) return false;
+  finish_like(node, x,
+              plan::Slope{std::make_shared<const std::vector<float>>(from, from + slope->numel())},
+              {tensors_.at(x)});
+  return true;
 }
 
 namespace {
@@ -270,9 +348,8 @@ bool Part::view(Node* node) {
   if (shape->size() == 5) return group(node, *shape);
   if (shape->size() == 4) return ungroup(node, *shape);
   if (shape->size() != 2) return false;
-  const auto* features = std::get_if<int64_t>(&(*shape)[1]);
-  const auto* rows = std::get_if<int64_t>(&(*shape)[0]);
-  const bool batch = std::holds_alternative<BatchSize>((*shape)[0]) || (rows && *rows == -1);
+  const auto features = (*shape)[1].integer(), rows = (*shape)[0].integer();
+  const bool batch = is_batch((*shape)[0]) || rows == -1;
   if (!features || !batch || (rows && *features < 1)) return false;
   if (!inside(node->input(0))) return false;
   const auto x = tensor(node->input(0), 4);
@@ -284,7 +361,9 @@ bool Part::view(Node* node) {
 
 bool Part::add(Node* node, bool in_place) {
   Value *a = node->input(0), *b = node->input(1);
-  if (node->inputs().size() != 3 || constant_number(node->input(2)) != 1.0) return false;
+  if (node->inputs().size() == 2) return join_lists(node);
+  if (constant_number(b)) return shift(node, false, in_place);
+  if (constant_number(node->input(2)) != 1.0) return false;
   if (in_place && !may_overwrite(a)) return false;
   if (known<ChannelsLast>(a) && known<ChannelsLast>(b)) {
     finish_like(node, a, plan::Add{}, {*elements(a), *elements(b)});
@@ -298,8 +377,15 @@ bool Part::add(Node* node, bool in_place) {
   return true;
 }
 
-bool Part::multiply(Node* node) {
+bool Part::multiply(Node* node, bool in_place) {
   Value *a = node->input(0), *b = node->input(1);
+  if (known<Formula>(a) || known<Formula>(b)) return compute(node);
+  const bool divides = node->kind() == c10::aten::div || node->kind() == c10::aten::div_;
+  if (const auto factor = constant_number(b)) {
+    if (node->inputs().size() != 2 || (divides && *factor == 0)) return false;
+    return scale_by_number(node, a, divides ? 1 / *factor : *factor, 0, in_place);
+  }
+  if (divides || in_place) return false;
   if (constant(b)) return scale(node, a, b);
   if (constant(a)) return scale(node, b, a);
   if (!inside(a) || !inside(b)) return false;

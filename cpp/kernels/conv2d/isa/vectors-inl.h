@@ -93,38 +93,91 @@ HWY_INLINE V relu(V value) {
   return hn::IfThenZeroElse(hn::Le(value, hn::Zero(hn::DFromV<V>())), value);
 }
 
-// 1 + exp(-x). Beyond +-87 exp would leave the range: sigmoid is 0 or 1 there to the
-// last bit but for numbers below the smallest normal one. NaN stays, as the second
-// operand (see max_of).
+// x in [-limit, limit], where an exponential stays in the range. NaN stays, as the
+// second operand (see max_of).
+template <class D>
+HWY_INLINE hn::Vec<D> within(D d, hn::TFromD<D> limit, hn::Vec<D> x) {
+  return hn::Min(hn::Set(d, limit), hn::Max(hn::Set(d, -limit), x));
+}
+
+// exp(sign * x) for |x| <= 87, as scale * (1 + more): with the one left out, numbers near
+// zero keep their digits. 2^n * 2^f, with n an integer and f in [-0.5, 0.5] (Cody and
+// Waite, Software Manual for the Elementary Functions, 1980). Highway's Exp takes twice
+// as long.
+template <class D>
+struct ExpOf {
+  using V = hn::Vec<D>;
+
+  V scale;
+  V more;
+  V quotient, f;  // more = quotient * f
+
+  HWY_INLINE ExpOf(D d, float sign, V x) {
+    // A float of this size has no fraction: its lowest bits are n + 127, the exponent
+    // of 2^n.
+    const auto shifter = hn::Set(d, 12582912.0f + 127.0f);
+    const auto log2e = hn::Set(d, sign * 1.44269502f);
+    const auto rest_of_log2e = hn::Set(d, sign * 1.92596303e-8f);
+    const auto shifted = hn::MulAdd(x, log2e, shifter);
+    const auto n = hn::Sub(shifted, shifter);
+    f = hn::MulAdd(x, rest_of_log2e, hn::MulSub(x, log2e, n));
+    // The least relative error a polynomial of degree 6 can have here, 2e-9.
+    quotient = hn::Set(d, 0.00015353362f);
+    quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.00133988739f));
+    quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.00961843692f));
+    quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.0555033237f));
+    quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.240226477f));
+    quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.693147182f));
+    more = hn::Mul(quotient, f);
+    const hn::RebindToUnsigned<D> bits;
+    scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(bits, shifted)));
+  }
+
+  HWY_INLINE V one_and_more() const { return hn::MulAdd(quotient, f, hn::Set(D(), 1.0f)); }
+};
+
+// 1 + exp(-x). Beyond +-87 sigmoid is 0 or 1 to the last bit but for numbers below the
+// smallest normal one.
 template <class D>
 HWY_INLINE hn::Vec<D> one_and_exp_of_negative(D d, hn::Vec<D> x) {
   using A = hn::TFromD<D>;
   const auto one = hn::Set(d, A(1));
-  const auto bounded = hn::Min(hn::Set(d, A(87)), hn::Max(hn::Set(d, A(-87)), x));
+  const auto bounded = within(d, A(87), x);
   if constexpr (sizeof(A) == sizeof(double)) {
     return hn::Add(one, hn::Exp(d, hn::Neg(bounded)));
   } else {
-    // exp(-x) = 2^n * 2^f, with n an integer and f in [-0.5, 0.5] (Cody and Waite, Software
-    // Manual for the Elementary Functions, 1980). A float of this size has no fraction: its
-    // lowest bits are n + 127, the exponent of 2^n. Highway's Exp takes twice as long.
-    const auto shifter = hn::Set(d, 12582912.0f + 127.0f);
-    const auto log2e = hn::Set(d, -1.44269502f);
-    const auto rest_of_log2e = hn::Set(d, -1.92596303e-8f);
-    const auto shifted = hn::MulAdd(bounded, log2e, shifter);
-    const auto n = hn::Sub(shifted, shifter);
-    const auto f = hn::MulAdd(bounded, rest_of_log2e, hn::MulSub(bounded, log2e, n));
-    // The least relative error a polynomial of degree 6 can have here, 2e-9.
-    auto power = hn::Set(d, 0.00015353362f);
-    power = hn::MulAdd(power, f, hn::Set(d, 0.00133988739f));
-    power = hn::MulAdd(power, f, hn::Set(d, 0.00961843692f));
-    power = hn::MulAdd(power, f, hn::Set(d, 0.0555033237f));
-    power = hn::MulAdd(power, f, hn::Set(d, 0.240226477f));
-    power = hn::MulAdd(power, f, hn::Set(d, 0.693147182f));
-    power = hn::MulAdd(power, f, one);
-    const hn::RebindToUnsigned<D> bits;
-    const auto scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(bits, shifted)));
-    return hn::MulAdd(power, scale, one);
+    const ExpOf<D> e(d, -1, bounded);
+    return hn::MulAdd(e.one_and_more(), e.scale, one);
   }
+}
+
+// exp(x) - 1 for |x| <= 87.
+template <class D>
+HWY_INLINE hn::Vec<D> expm1(D d, hn::Vec<D> x) {
+  if constexpr (sizeof(hn::TFromD<D>) == sizeof(double)) {
+    return hn::Expm1(d, x);
+  } else {
+    const ExpOf<D> e(d, 1, x);
+    return hn::MulAdd(e.more, e.scale, hn::Sub(e.scale, hn::Set(d, 1.0f)));
+  }
+}
+
+// x * tanh(log(1 + exp(x))), which is x * n / (n + 2) with n = exp(x) * (exp(x) + 2).
+template <class D>
+HWY_INLINE hn::Vec<D> mish(D d, hn::Vec<D> x) {
+  using A = hn::TFromD<D>;
+  // Above, n / (n + 2) is 1 to the last bit.
+  const auto bounded = hn::Min(hn::Set(d, A(20)), hn::Max(hn::Set(d, A(-87)), x));
+  const auto two = hn::Set(d, A(2));
+  hn::Vec<D> e;
+  if constexpr (sizeof(A) == sizeof(double)) {
+    e = hn::Exp(d, bounded);
+  } else {
+    const ExpOf<D> parts(d, 1, bounded);
+    e = hn::Mul(parts.one_and_more(), parts.scale);
+  }
+  const auto n = hn::Mul(e, hn::Add(e, two));
+  return hn::Mul(x, hn::Div(n, hn::Add(n, two)));
 }
 
 // relu6, hardsigmoid and hardswish: min(max(x + shift, 0), 6) * scale, times x or
@@ -140,15 +193,34 @@ struct Ramp {
   V scale;
   hn::Mask<D> times_x;
 
-  explicit Ramp(Activation activation)
-      : shift(hn::Set(D(), activation == Activation::relu6 ? A(0) : A(3))),
-        scale(hn::Set(D(), activation == Activation::relu6 ? A(1) : A(1) / A(6))),
-        times_x(hn::FirstN(D(), activation == Activation::hardswish ? hn::MaxLanes(D()) : 0)) {}
+  explicit Ramp(Activation::Kind kind)
+      : shift(hn::Set(D(), kind == Activation::relu6 ? A(0) : A(3))),
+        scale(hn::Set(D(), kind == Activation::relu6 ? A(1) : A(1) / A(6))),
+        times_x(hn::FirstN(D(), kind == Activation::hardswish ? hn::MaxLanes(D()) : 0)) {}
 
   HWY_INLINE V operator()(V x) const {
     const V bounded = hn::Min(hn::Set(D(), A(6)), hn::Max(hn::Zero(D()), hn::Add(x, shift)));
     const V result = hn::Mul(bounded, scale);
     return hn::IfThenElse(times_x, hn::Mul(result, x), result);
+  }
+};
+
+// leaky_relu and clamp: max(min(x, below zero times a slope), ...). NaN stays, as in Ramp.
+template <class D>
+struct Bend {
+  using V = hn::Vec<D>;
+  using A = hn::TFromD<D>;
+
+  V slope, low, high;
+
+  explicit Bend(const Activation& f)
+      : slope(hn::Set(D(), f.kind == Activation::leaky_relu ? A(f.a) : A(1))),
+        low(hn::Set(D(), f.kind == Activation::clamp ? A(f.a) : -infinity<A>())),
+        high(hn::Set(D(), f.kind == Activation::clamp ? A(f.b) : infinity<A>())) {}
+
+  HWY_INLINE V operator()(V x) const {
+    const V bent = hn::IfThenElse(hn::Gt(x, hn::Zero(D())), x, hn::Mul(x, slope));
+    return hn::Min(high, hn::Max(low, bent));
   }
 };
 
@@ -188,14 +260,14 @@ HWY_INLINE hn::Vec<D> gelu(D d, hn::Vec<D> x) {
 // Those that take a polynomial: a loop over memory instead of a copy of it for
 // every vector of a tile.
 template <class D, typename A = hn::TFromD<D>>
-HWY_NOINLINE void slow_activation(D d, Activation activation, A* values, int64_t count) {
+HWY_NOINLINE void slow_activation(D d, const Activation& activation, A* values, int64_t count) {
   const auto each = [&](const auto& function) HWY_ATTR {
     for (int64_t i = 0; i < count; i += hn::MaxLanes(d)) {
       hn::Store(function(hn::Load(d, values + i)), d, values + i);
     }
   };
   using V = hn::Vec<D>;
-  switch (activation) {
+  switch (activation.kind) {
     case Activation::silu:
       return each([&](V x) HWY_ATTR { return hn::Div(x, one_and_exp_of_negative(d, x)); });
     case Activation::gelu:
@@ -207,6 +279,21 @@ HWY_NOINLINE void slow_activation(D d, Activation activation, A* values, int64_t
         const auto y = hn::Mul(x, hn::Add(cubic, hn::Set(d, A(1.5957691216057308))));
         return hn::Div(x, one_and_exp_of_negative(d, y));
       });
+    case Activation::elu:
+      return each([&](V x) HWY_ATTR {
+        const auto zero = hn::Zero(d);
+        const auto below = hn::Min(zero, hn::Max(hn::Set(d, A(-87)), x));
+        return hn::IfThenElse(hn::Gt(x, zero), hn::Mul(x, hn::Set(d, A(activation.b))),
+                              hn::Mul(expm1(d, below), hn::Set(d, A(activation.a))));
+      });
+    case Activation::tanh:
+      // 1 to the last bit beyond 20.
+      return each([&](V x) HWY_ATTR {
+        const auto e = expm1(d, within(d, A(40), hn::Add(x, x)));
+        return hn::Div(e, hn::Add(e, hn::Set(d, A(2))));
+      });
+    case Activation::mish:
+      return each([&](V x) HWY_ATTR { return mish(d, x); });
     default:  // sigmoid
       return each(
           [&](V x) HWY_ATTR { return hn::Div(hn::Set(d, A(1)), one_and_exp_of_negative(d, x)); });
@@ -215,12 +302,12 @@ HWY_NOINLINE void slow_activation(D d, Activation activation, A* values, int64_t
 
 // Of the vectors of a tile.
 template <int kCount, class V>
-HWY_INLINE void activate_all(Activation activation, V* values) {
+HWY_INLINE void activate_all(const Activation& activation, V* values) {
   const auto each = [&](const auto& function) HWY_ATTR {
     CONVSHIP_UNROLL
     for (int i = 0; i < kCount; ++i) values[i] = function(values[i]);
   };
-  switch (activation) {
+  switch (activation.kind) {
     case Activation::none:
       return;
     case Activation::relu:
@@ -228,11 +315,17 @@ HWY_INLINE void activate_all(Activation activation, V* values) {
     case Activation::relu6:
     case Activation::hardsigmoid:
     case Activation::hardswish:
-      return each(Ramp<hn::DFromV<V>>(activation));
+      return each(Ramp<hn::DFromV<V>>(activation.kind));
+    case Activation::leaky_relu:
+    case Activation::clamp:
+      return each(Bend<hn::DFromV<V>>(activation));
     case Activation::sigmoid:
     case Activation::silu:
     case Activation::gelu:
     case Activation::gelu_tanh:
+    case Activation::elu:
+    case Activation::tanh:
+    case Activation::mish:
       break;
   }
   const hn::DFromV<V> d;
@@ -246,7 +339,7 @@ HWY_INLINE void activate_all(Activation activation, V* values) {
 }
 
 template <class V>
-HWY_INLINE V activate(Activation activation, V x) {
+HWY_INLINE V activate(const Activation& activation, V x) {
   activate_all<1>(activation, &x);
   return x;
 }

@@ -50,7 +50,16 @@ void map_pixels(const MapTask& t, const Kind& kind) {
 
 void map_layer(const MapTask& t) {
   const F d;
-  if (t.b && t.multiply) {
+  if (t.slope) {
+    for (int64_t v = 0; v < kPixel; v += kF) {
+      const FV slope = hn::LoadU(d, t.slope + v);
+      for (int64_t i = v; i < t.pixels * kPixel; i += kPixel) {
+        const FV a = hn::LoadU(d, t.a + i);
+        const FV below = hn::Mul(a, slope);
+        hn::StoreU(hn::IfThenElse(hn::Gt(a, hn::Zero(d)), a, below), d, t.y + i);
+      }
+    }
+  } else if (t.b && t.multiply) {
     map_pixels(t, [&](FV a, int64_t i, FV, FV) { return hn::Mul(a, hn::LoadU(d, t.b + i)); });
   } else if (t.b && t.scale) {
     map_pixels(t, [&](FV a, int64_t i, FV scale, FV shift) {
@@ -107,6 +116,62 @@ void normalize_layer(const NormalizeTask& t) {
   int64_t pixel = 0;
   for (; pixel + 4 <= t.pixels; pixel += 4) normalize_pixels<4>(t, pixel);
   for (; pixel < t.pixels; ++pixel) normalize_pixels<1>(t, pixel);
+}
+
+// Four chains, for each channel's sum; then the same for its squares.
+void moments_layer(const MomentsTask& t) {
+  constexpr int64_t kChains = 4;
+  const F d;
+  const auto sum = [&](int64_t v, const auto& value) HWY_ATTR {
+    FV chains[kChains];
+    for (FV& chain : chains) chain = hn::Zero(d);
+    const float* x = t.x + v;
+    int64_t i = 0;
+    for (; i + kChains <= t.pixels; i += kChains) {
+      CONVSHIP_UNROLL
+      for (int64_t k = 0; k < kChains; ++k) {
+        chains[k] = hn::Add(chains[k], value(hn::LoadU(d, x + (i + k) * kPixel)));
+      }
+    }
+    for (; i < t.pixels; ++i) {
+      chains[0] = hn::Add(chains[0], value(hn::LoadU(d, x + i * kPixel)));
+    }
+    return hn::Add(hn::Add(chains[0], chains[1]), hn::Add(chains[2], chains[3]));
+  };
+  for (int64_t v = 0; v < kPixel; v += kF) {
+    const FV whole = sum(v, [](FV x) { return x; });
+    const FV mean = hn::Div(whole, hn::Set(d, static_cast<float>(t.pixels)));
+    const FV squares = sum(v, [&](FV x) HWY_ATTR {
+      const FV distance = hn::Sub(x, mean);
+      return hn::Mul(distance, distance);
+    });
+    hn::StoreU(whole, d, t.sum + v);
+    hn::StoreU(squares, d, t.squares + v);
+  }
+}
+
+void interpolate_layer(const InterpolateTask& t) {
+  const F d;
+  const FV one = hn::Set(d, 1.0f);
+  for (int64_t p = t.begin; p < t.end; ++p) {
+    const Between row = t.rows[p];
+    const float* const upper = t.x + row.first * t.x_row;
+    const float* const lower = t.x + row.second * t.x_row;
+    const FV down = hn::Set(d, row.share), up = hn::Sub(one, down);
+    float* y = t.y + p * t.y_row;
+    for (int64_t q = 0; q < t.width; ++q, y += kPixel) {
+      const Between column = t.columns[q];
+      const int64_t left = column.first * kPixel, right = column.second * kPixel;
+      const FV to_right = hn::Set(d, column.share), to_left = hn::Sub(one, to_right);
+      const auto across = [&](const float* from) HWY_ATTR {
+        return hn::MulAdd(to_left, hn::LoadU(d, from + left),
+                          hn::Mul(to_right, hn::LoadU(d, from + right)));
+      };
+      for (int64_t v = 0; v < kPixel; v += kF) {
+        hn::StoreU(hn::MulAdd(up, across(upper + v), hn::Mul(down, across(lower + v))), d, y + v);
+      }
+    }
+  }
 }
 
 // Weights of a linear layer as floats, whatever they are in memory.
@@ -426,5 +491,7 @@ void groups_layer(const GroupsTask& t) {
 constexpr LayerLoops kLayerLoops = {.pool = pool_layer,
                                     .map = map_layer,
                                     .normalize = normalize_layer,
+                                    .moments = moments_layer,
+                                    .interpolate = interpolate_layer,
                                     .linear = linear_layer,
                                     .groups = groups_layer};

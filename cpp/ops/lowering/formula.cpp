@@ -1,0 +1,81 @@
+#include "ops/lowering/formula.h"
+
+#include <ATen/ops/scalar_tensor.h>
+#include <torch/csrc/jit/runtime/operator.h>
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+namespace convship::ops::lowering {
+
+struct Formula::Content {
+  struct Applied {
+    mutable torch::jit::Operation operation;  // its call is not const
+    std::vector<bool> takes_tensor;
+    std::vector<Formula> operands;
+  };
+  std::variant<c10::IValue, Extent, Applied> is;
+};
+
+Formula::Formula(c10::IValue constant)
+    : content_(std::make_shared<const Content>(Content{std::move(constant)})) {}
+
+Formula::Formula(Extent extent) : content_(std::make_shared<const Content>(Content{extent})) {}
+
+std::optional<Formula> Formula::apply(torch::jit::Node* node, std::vector<Formula> operands) {
+  const c10::FunctionSchema* schema = node->maybeSchema();
+  if (!schema || schema->is_mutable() || schema->is_vararg() || node->hasSideEffects() ||
+      node->isNondeterministic() || !node->blocks().empty() || node->outputs().size() != 1 ||
+      schema->arguments().size() != operands.size()) {
+    return {};
+  }
+  Content::Applied applied{node->getOperation(), {}, {}};
+  for (const c10::Argument& argument : schema->arguments()) {
+    applied.takes_tensor.push_back(argument.type()->isSubtypeOf(*c10::TensorType::get()));
+  }
+  const bool known = std::all_of(operands.begin(), operands.end(),
+                                 [](const Formula& f) { return f.constant() != nullptr; });
+  applied.operands = std::move(operands);
+  Formula made(std::make_shared<const Content>(Content{std::move(applied)}));
+  if (!known) return made;
+  try {
+    return Formula(made.evaluate([](const Extent&) { return int64_t{0}; }));
+  } catch (const std::exception&) {
+    return {};  // LibTorch says what is wrong, where it is
+  }
+}
+
+const c10::IValue* Formula::constant() const { return std::get_if<c10::IValue>(&content_->is); }
+
+std::optional<int64_t> Formula::integer() const {
+  const c10::IValue* value = constant();
+  if (value && value->isInt()) return value->toInt();
+  if (value && value->isBool()) return value->toBool() ? 1 : 0;
+  return {};
+}
+
+const Extent* Formula::extent() const { return std::get_if<Extent>(&content_->is); }
+
+c10::IValue Formula::evaluate(const std::function<int64_t(const Extent&)>& extent_of) const {
+  if (const c10::IValue* value = constant()) return *value;
+  if (const Extent* e = extent()) return extent_of(*e);
+  const auto& applied = std::get<Content::Applied>(content_->is);
+  torch::jit::Stack stack;
+  for (std::size_t i = 0; i < applied.operands.size(); ++i) {
+    c10::IValue value = applied.operands[i].evaluate(extent_of);
+    // Tracing writes numbers as tensors.
+    if (applied.takes_tensor[i] && value.isInt())
+      value = at::scalar_tensor(value.toInt(), at::kLong);
+    stack.push_back(std::move(value));
+  }
+  applied.operation(stack);
+  c10::IValue result = stack.back();
+  if (result.isTensor() && result.toTensor().dim() == 0 &&
+      c10::isIntegralType(result.toTensor().scalar_type(), false)) {
+    return result.toTensor().item<int64_t>();
+  }
+  return result;
+}
+
+}  // namespace convship::ops::lowering

@@ -1,0 +1,317 @@
+"""Layers of networks that make images or normalise by groups, in plans: as eager."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from test_plan import check, needs_loops, settle
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import convship
+
+pytestmark = needs_loops
+
+
+def load(network: nn.Module, x: Tensor, how: str, folder: Path) -> convship.Model:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing: that it fixes numbers
+        script = torch.jit.script(network) if how == "script" else torch.jit.trace(network, x)
+    path = folder / f"{how}.pt"
+    script.save(str(path))
+    return convship.load(path, allow_plain=True)
+
+
+def check_whole(network: nn.Module, x: Tensor, folder: Path, how: str = "script") -> None:
+    model = load(network.eval(), x, how, folder)
+    plan = model.plan(x)
+    assert plan["whole"], plan["left_to_libtorch"]
+    check(network, model, x)
+
+
+def between(layer: nn.Module, channels: int = 20, out: int = 20) -> nn.Sequential:
+    """Convolutions before and behind it make a plan worth while."""
+    return nn.Sequential(nn.Conv2d(3, channels, 3), layer, nn.Conv2d(out, 5, 1))
+
+
+def double_convolution(
+    c_in: int, c_out: int, norm: Callable[[int], nn.Module], act: Callable[[], nn.Module]
+) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in (c_in, c_out):
+        layers += [nn.Conv2d(channels, c_out, 3, padding=1, bias=False), norm(c_out), act()]
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    """Two levels, ``up`` from the lower to the upper; sides that do not fit are padded."""
+
+    def __init__(
+        self,
+        up: nn.Module,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+        act: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        self.first = double_convolution(3, 16, norm, act)
+        self.down = nn.Sequential(nn.MaxPool2d(2), double_convolution(16, 32, norm, act))
+        self.up = up
+        self.last = nn.Sequential(double_convolution(32, 16, norm, act), nn.Conv2d(16, 2, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.first(x)
+        b = self.up(self.down(a))
+        rows = a.size(2) - b.size(2)
+        columns = a.size(3) - b.size(3)
+        pads = [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2]
+        return self.last(torch.cat([a, F.pad(b, pads)], 1))
+
+
+UPS: dict[str, Callable[[], nn.Module]] = {
+    "transposed": lambda: nn.ConvTranspose2d(32, 16, 2, stride=2),
+    "bilinear": lambda: nn.Sequential(
+        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), nn.Conv2d(32, 16, 1)
+    ),
+    "nearest": lambda: nn.Sequential(nn.Upsample(scale_factor=2.0), nn.Conv2d(32, 16, 1)),
+}
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+@pytest.mark.parametrize("up", UPS)
+def test_a_unet_runs_whole_at_every_size(up: str, how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = settle(UNet(UPS[up]()))
+    model = load(network, torch.randn(1, 3, 32, 32), how, tmp_path)
+    for batch, height, width in ((1, 32, 32), (2, 33, 46), (1, 19, 17)):
+        x = torch.randn(batch, 3, height, width)
+        plan = model.plan(x)
+        assert plan["whole"], plan["left_to_libtorch"]
+        assert plan["steps"]
+        check(network, model, x)
+
+
+@pytest.mark.parametrize("groups", [1, 4, 16])
+def test_a_unet_of_group_norm_and_leaky_relu_runs_whole(groups: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = settle(
+        UNet(
+            UPS["bilinear"](),
+            norm=lambda channels: nn.GroupNorm(groups, channels),
+            act=lambda: nn.LeakyReLU(0.1, inplace=True),
+        )
+    )
+    check_whole(network, torch.randn(2, 3, 28, 35), tmp_path)
+
+
+TRANSPOSED = [
+    (kernel, stride, padding, more, groups)
+    for kernel, stride, groups in itertools.product(
+        [(2, 2), (3, 3), (4, 4), (5, 3), (7, 7)], [(1, 1), (2, 2), (3, 2)], [1, 2, 4]
+    )
+    for padding in [(0, 0), (1, 1), (2, 1)]
+    for more in [(0, 0), (1, 0), (1, 1)]
+    if all(s <= k and p <= k - s and m < s
+           for k, s, p, m in zip(kernel, stride, padding, more, strict=True))
+]  # fmt: skip
+
+
+def test_transposed_convolutions_of_every_kind(tmp_path: Path) -> None:
+    pick = random.Random(0)
+    assert len(TRANSPOSED) > 100
+    for case in pick.sample(TRANSPOSED, 40):
+        kernel, stride, padding, more, groups = case
+        torch.manual_seed(0)
+        out = groups * pick.choice([1, 3, 8, 20])
+        layer = nn.ConvTranspose2d(
+            20, out, kernel, stride, padding, more, groups, bias=pick.random() < 0.7
+        )
+        x = torch.randn(pick.choice([1, 3]), 3, pick.randint(5, 12), pick.randint(5, 20))
+        check_whole(
+            nn.Sequential(nn.Conv2d(3, 20, 3), layer, nn.SiLU(), nn.Conv2d(out, 5, 1)), x, tmp_path
+        )
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.ConvTranspose2d(20, 4, 2, stride=3),  # results that see nothing
+        nn.ConvTranspose2d(20, 4, 3, stride=2, padding=2),
+        nn.ConvTranspose2d(20, 4, 3, dilation=2),
+    ],
+)
+def test_unusual_transposed_convolutions_are_still_right(
+    layer: nn.ConvTranspose2d, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = between(layer, out=4)
+    x = torch.randn(2, 3, 11, 13)
+    check(network, load(network, x, "script", tmp_path), x)
+
+
+class Resized(nn.Module):
+    def __init__(self, resize: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.before, self.behind = nn.Conv2d(3, 20, 3), nn.Conv2d(20, 5, 1)
+        self.resize = resize
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.behind(self.resize(self.before(x)))
+
+
+RESIZE: dict[str, Callable[[Tensor], Tensor]] = {
+    "nearest, down": lambda x: F.interpolate(x, size=(5, 4)),
+    "nearest, a third more": lambda x: F.interpolate(x, scale_factor=1.3),
+    "bilinear, a third more": lambda x: F.interpolate(x, scale_factor=1.3, mode="bilinear"),
+    "bilinear, sizes": lambda x: F.interpolate(x, size=(31, 7), mode="bilinear"),
+    "bilinear, sides apart": lambda x: F.interpolate(
+        x, scale_factor=(2.0, 0.7), mode="bilinear", align_corners=False
+    ),
+    "bilinear, one row": lambda x: F.interpolate(
+        x, size=(1, 9), mode="bilinear", align_corners=True
+    ),
+    "recomputed scale": lambda x: F.interpolate(
+        x, scale_factor=1.7, mode="bilinear", recompute_scale_factor=True
+    ),
+    "like another": lambda x: F.interpolate(
+        F.avg_pool2d(x, 3), size=[x.shape[2], x.shape[3]], mode="bilinear"
+    ),
+    "zeros": lambda x: F.pad(x, (0, 1, 2, 3)),
+    "a number": lambda x: F.pad(x, (1, 0, 0, 2), value=0.5),
+    "cut": lambda x: F.pad(x, (-1, -2, 3, -1)),
+    "reflect": lambda x: F.pad(x, (3, 1, 2, 4), mode="reflect"),
+    "replicate": lambda x: F.pad(x, (3, 1, 2, 4), mode="replicate"),
+    "circular": lambda x: F.pad(x, (3, 1, 2, 4), mode="circular"),
+    "columns alone": lambda x: F.pad(x, (1, 2)),
+    "shuffle": lambda x: F.pixel_shuffle(torch.cat([x, x, x, x], 1), 2),
+    "numbers": lambda x: (x * 0.5 - 1) / 3 + x,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RESIZE)
+def test_resizing_and_padding(case: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    check_whole(Resized(RESIZE[case]), torch.randn(2, 3, 13, 17), tmp_path, "trace")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.LeakyReLU(0.2),
+        nn.LeakyReLU(-0.3),
+        nn.PReLU(),
+        nn.PReLU(20),
+        nn.ELU(0.7),
+        nn.SELU(),
+        nn.Tanh(),
+        nn.Mish(),
+        nn.Hardtanh(),
+        nn.Hardtanh(-0.2, 0.3),
+        nn.InstanceNorm2d(20),
+        nn.InstanceNorm2d(20, affine=True),
+        nn.GroupNorm(4, 20),
+        nn.GroupNorm(1, 20, affine=False),
+        nn.ZeroPad2d((1, 0, 2, 1)),
+        nn.ReflectionPad2d(2),
+        nn.ReplicationPad2d((0, 1, 2, 3)),
+        nn.ConstantPad2d((1, 1, 0, 0), -1.5),
+        nn.CircularPad2d(2),
+        nn.Conv2d(20, 20, 4, padding="same"),
+        nn.Conv2d(20, 20, 3, padding="same", dilation=2, groups=20),
+        nn.Conv2d(20, 20, 3, padding="valid"),
+        nn.Conv2d(20, 20, 3, padding=1, padding_mode="reflect"),
+        nn.Upsample(scale_factor=2),
+        nn.Upsample(size=(9, 8), mode="bilinear"),
+        nn.UpsamplingNearest2d(scale_factor=3),
+        nn.UpsamplingBilinear2d(size=(20, 20)),
+    ],
+    ids=repr,
+)
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+def test_modules_scripted(layer: nn.Module, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    if isinstance(layer, nn.PReLU):
+        layer.weight.data.uniform_(-0.5, 0.5)
+    check_whole(between(layer), torch.randn(2, 3, 13, 17), tmp_path)
+
+
+def test_a_pool_behind_an_activation_takes_the_maximum_of_its_results(tmp_path: Path) -> None:
+    """Those of a falling slope are not in the order of what went in."""
+    for act in (nn.LeakyReLU(0.1), nn.LeakyReLU(-0.5), nn.Hardtanh(), nn.ELU(), nn.Mish()):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, 20, 3), act, nn.MaxPool2d(2), nn.Conv2d(20, 4, 1))
+        check_whole(network, torch.randn(1, 3, 15, 16), tmp_path)
+
+
+def test_padding_of_zeros_becomes_part_of_the_convolution_behind_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 20, 3), nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(20, 8, 3, stride=2), nn.ReLU(),
+        nn.ZeroPad2d((2, 0, 1, 3)), nn.Conv2d(8, 8, 3, groups=8), nn.ZeroPad2d((0, 1, 0, 1)),
+        nn.Conv2d(8, 64, 3), nn.ZeroPad2d((1, 2, 2, 1)), nn.Conv2d(64, 64, 4),
+    )  # fmt: skip
+    x = torch.randn(2, 3, 16, 18)
+    model = load(network, x, "script", tmp_path)
+    steps = str(model.plan(x)["steps"])
+    assert steps.count("convolution") == 5, steps
+    assert "pad" not in steps, steps
+    check(network, model, x)
+
+
+def test_values_around_zero_padding_are_not_read(tmp_path: Path) -> None:
+    """Asymmetric padding ends where the image does, whatever lies behind it in memory."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.ZeroPad2d((0, 2, 0, 2)), nn.Conv2d(4, 20, 3), nn.ReLU(), nn.Conv2d(20, 4, 1)
+    )
+    model = load(network, torch.randn(1, 4, 9, 9), "script", tmp_path)
+    whole = torch.full((2, 4, 14, 15), torch.nan)
+    whole[:, :, :9, :10] = torch.randn(2, 4, 9, 10)
+    for x in (whole[:, :, :9, :10], whole.contiguous(memory_format=torch.channels_last)):
+        image = x[:, :, :9, :10]
+        assert torch.allclose(
+            next(iter(model.run(image).values())), network(image), rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.GroupNorm(20, 20), (1, 3, 3, 3)),  # one value for each mean
+        (nn.InstanceNorm2d(20), (1, 3, 3, 3)),
+        (nn.ReflectionPad2d(4), (1, 3, 6, 6)),
+        (nn.CircularPad2d(5), (1, 3, 6, 6)),
+        (nn.ConstantPad2d(-3, 0.0), (1, 3, 6, 6)),
+    ],
+    ids=str,
+)
+def test_sizes_that_torch_refuses_are_refused_in_its_words(
+    layer: nn.Module, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    network = between(layer).eval()
+    model = load(network, torch.randn(1, 3, 20, 20), "script", tmp_path)
+    x = torch.randn(shape)
+    with pytest.raises((RuntimeError, ValueError)) as expected:
+        network(x)
+    words = str(expected.value).split("size")[0]  # torch.Size to eager, a list to scripts
+    with pytest.raises((RuntimeError, ValueError)) as refused:
+        model.run(x)
+    assert words in str(refused.value)
+    check(network, model, torch.randn(2, 3, 20, 21))  # and others go on
+
+
+def test_images_without_a_batch_are_answered_by_libtorch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = between(nn.Sequential(nn.Upsample(scale_factor=2), nn.LeakyReLU())).eval()
+    script = torch.jit.script(nn.Sequential(network[0], nn.LeakyReLU(), network[2]))
+    path = tmp_path / "unbatched.pt"
+    script.save(str(path))
+    model = convship.load(path, allow_plain=True)
+    x = torch.randn(3, 12, 12)
+    ours = next(iter(model.run(x).values()))
+    assert torch.allclose(ours, script(x), rtol=1e-4, atol=1e-5)
