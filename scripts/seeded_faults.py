@@ -138,8 +138,7 @@ FAULTS = [
     Fault("plan: a sum is fused before its operand is made", PLAN + "network.cpp",
           "uses.maker(other) >= place", "uses.maker(other) > place + 9"),
     Fault("plan: a maximum is taken before any activation", PLAN + "network.cpp",
-          "conv->activation == Activation::none || conv->activation == Activation::relu;",
-          "true;"),
+          "if (!is_monotone(conv->activation) || one.inputs", "if (one.inputs"),
     Fault("plan: a channel's factor is taken for a whole image", PLAN + "layer_steps.cpp",
           "const bool by_channel = b.size.pixels() == 1 && a.size.pixels() > 1;",
           "const bool by_channel = b.size.pixels() == 1 && a.size.pixels() > 9;"),
@@ -197,6 +196,8 @@ FAULTS = [
           "2 * (size - 1) - i", "2 * size - 1 - i"),
     Fault("plan: bilinear coordinates are half a pixel off", PLAN + "resize_steps.cpp",
           "step * (place + 0.5f) - 0.5f", "step * place"),
+    Fault("winograd: all places of a dilated image begin in its corner", CONV + "winograd.cpp",
+          "every(call.input, phase.input)", "every(call.input, {0, 0})"),
 ]  # fmt: skip
 
 

@@ -28,6 +28,75 @@ Geometry geometry_of(const Convolve& layer, const Size& x, const Size& y) {
   return g;
 }
 
+// A convolution whose kernel reaches far beyond the image, as DeepLab's do with dilations of
+// 12 to 36, as one of the taps that meet it somewhere: its strips of padding would be many
+// times the image.
+class Trimmed {
+ public:
+  Trimmed(const Convolve& layer, const Geometry& g) : geometry_(g), weights_(layer.weights) {
+    const Range rows = used(g.kernel.h, g.stride.h, g.padding.h, g.dilation.h, g.image.h, g.conv.h);
+    const Range columns =
+        used(g.kernel.w, g.stride.w, g.padding.w, g.dilation.w, g.image.w, g.conv.w);
+    const Pair kernel{rows.end - rows.begin, columns.end - columns.begin};
+    // Steps between levels of integers are those of all of a row's weights.
+    if (layer.weights->rounding() || kernel.h * kernel.w == g.kernel.h * g.kernel.w) return;
+    const int64_t planes = layer.shape.c_out * layer.shape.channels;
+    auto taps = std::make_shared<std::vector<float>>(planes * kernel.h * kernel.w);
+    auto to = taps->begin();
+    for (int64_t plane = 0; plane < planes; ++plane) {
+      for (int64_t i = rows.begin; i < rows.end; ++i) {
+        const float* row = layer.weight + (plane * g.kernel.h + i) * g.kernel.w;
+        to = std::copy(row + columns.begin, row + columns.end, to);
+      }
+    }
+    kernels::conv2d::WeightShape shape = layer.shape;
+    shape.kernel = geometry_.kernel = kernel;
+    geometry_.padding = {g.padding.h - rows.begin * g.dilation.h,
+                         g.padding.w - columns.begin * g.dilation.w};
+    if (kernel.h == 1) geometry_.dilation.h = 1;
+    if (kernel.w == 1) geometry_.dilation.w = 1;
+    taps_ = std::move(taps);
+    weights_ = std::make_shared<const kernels::conv2d::Convolution<float>>(
+        taps_->data(), layer.bias, shape, layer.weights->accuracy());
+  }
+
+  const Geometry& geometry() const { return geometry_; }
+  const float* weight(const Convolve& layer) const { return taps_ ? taps_->data() : layer.weight; }
+  // With the taps that they refer to.
+  std::shared_ptr<const kernels::conv2d::Convolution<float>> weights() const {
+    if (!taps_) return weights_;
+    const auto both =
+        std::make_shared<std::pair<decltype(taps_), decltype(weights_)>>(taps_, weights_);
+    return {both, weights_.get()};
+  }
+
+ private:
+  using Range = kernels::conv2d::Range;
+
+  // Along one side, the kernel's positions that meet the image from anywhere.
+  static Range used(int64_t kernel,
+                    int64_t stride,
+                    int64_t padding,
+                    int64_t dilation,
+                    int64_t image,
+                    int64_t conv) {
+    Range range{kernel, 0};
+    for (int64_t i = 0; dilation > 1 && i < kernel; ++i) {
+      const Range positions =
+          kernels::conv2d::sources_inside(i * dilation - padding, stride, image, conv);
+      if (positions.begin >= positions.end) continue;
+      range.begin = std::min(range.begin, i);
+      range.end = i + 1;
+    }
+    const bool some = range.begin < range.end && range.begin * dilation <= padding;
+    return some ? range : Range{0, kernel};
+  }
+
+  Geometry geometry_;
+  std::shared_ptr<const std::vector<float>> taps_;
+  std::shared_ptr<const kernels::conv2d::Convolution<float>> weights_;
+};
+
 // Reads every pixel once and by itself.
 bool is_pointwise(const Geometry& g) {
   const auto one = [](Pair p) { return p.h == 1 && p.w == 1; };
@@ -59,27 +128,31 @@ Pair regrouped(Pair image, int64_t tile) {
 }  // namespace
 
 Step convolve_step(const Convolve& layer, const Operand& x, const Operand* residual, Operand y) {
-  Geometry g = geometry_of(layer, x.size, y.size);
+  const Trimmed trimmed(layer, geometry_of(layer, x.size, y.size));
+  Geometry g = trimmed.geometry();
+  const auto weights = trimmed.weights();
   const auto in_memory = [](const Operand& o) { return o.place.where == Place::Where::memory; };
-  std::string name = "convolution " + std::to_string(g.kernel.h) + "x" +
-                     std::to_string(g.kernel.w) + (layer.pooled ? " and max pool" : "") + ", " +
-                     describe(x.size) + " to " + describe(y.size) + ": ";
+  std::string name = "convolution " + std::to_string(layer.shape.kernel.h) + "x" +
+                     std::to_string(layer.shape.kernel.w) + (layer.pooled ? " and max pool" : "") +
+                     ", " + describe(x.size) + " to " + describe(y.size) + ": ";
   Operand from = x;
   Operand also = residual ? *residual : Operand{};
   if (in_memory(x) && in_memory(y) && is_pointwise(g) && g.groups == 1) {
-    if (x.size.pixels() == 1 && !residual && !layer.weights->rounding()) {
+    if (x.size.pixels() == 1 && !residual && !weights->rounding()) {
       Operand row = x, result = y;
       row.size.matrix = result.size.matrix = true;
-      Step step =
-          linear_step({layer.weight, layer.bias, g.c_in, g.c_out, layer.activation}, row, result);
-      return {name + "linear", std::move(step.run)};
+      Step step = linear_step(
+          {trimmed.weight(layer), layer.bias, g.c_in, g.c_out, layer.activation}, row, result);
+      // The trimmed taps live as long as the weights.
+      return {name + "linear",
+              [weights, run = std::move(step.run)](const Frame& frame) { run(frame); }};
     }
     constexpr int64_t kTileOfWideVectors = 14;
     from.size.image = y.size.image = also.size.image = g.image = g.conv = g.pooled =
         regrouped(g.image, kTileOfWideVectors);
   }
-  name += kernels::conv2d::family_name(layer.weights->family(g, in_memory(x), in_memory(y)));
-  return {name, [weights = layer.weights, activation = layer.activation, g, from, also, y,
+  name += kernels::conv2d::family_name(weights->family(g, in_memory(x), in_memory(y)));
+  return {name, [weights, activation = layer.activation, g, from, also, y,
                  sums = residual != nullptr](const Frame& frame) {
             weights->run(g, activation, from.const_view(frame), y.view(frame),
                          sums ? also.const_view(frame) : kernels::conv2d::View<const float>{}, {},

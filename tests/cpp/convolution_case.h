@@ -112,6 +112,13 @@ inline int64_t pooled_size(int64_t conv, int64_t size, int64_t stride, int64_t p
   return ceil && (count - 1) * stride >= conv + padding ? count - 1 : count;
 }
 
+// Fills pooled; false where there is no such pooling.
+inline bool complete_pooling(Geometry& g, bool ceil_mode) {
+  g.pooled = {pooled_size(g.conv.h, g.pool_size.h, g.pool_stride.h, g.pool_padding.h, ceil_mode),
+              pooled_size(g.conv.w, g.pool_size.w, g.pool_stride.w, g.pool_padding.w, ceil_mode)};
+  return g.pooled.h > 0 && g.pooled.w > 0;
+}
+
 // Fills conv and pooled; false where there is no such convolution.
 inline bool complete(Geometry& g, bool ceil_mode) {
   const auto conv = [](int64_t image, int64_t kernel, int64_t stride, int64_t pad, int64_t step) {
@@ -120,9 +127,7 @@ inline bool complete(Geometry& g, bool ceil_mode) {
   };
   g.conv = {conv(g.image.h, g.kernel.h, g.stride.h, g.padding.h, g.dilation.h),
             conv(g.image.w, g.kernel.w, g.stride.w, g.padding.w, g.dilation.w)};
-  g.pooled = {pooled_size(g.conv.h, g.pool_size.h, g.pool_stride.h, g.pool_padding.h, ceil_mode),
-              pooled_size(g.conv.w, g.pool_size.w, g.pool_stride.w, g.pool_padding.w, ceil_mode)};
-  return g.pooled.h > 0 && g.pooled.w > 0;
+  return complete_pooling(g, ceil_mode);
 }
 
 // Half of the draws are small: that is where loops end.
@@ -200,7 +205,12 @@ inline Geometry draw_geometry(Random& random) {
            random.one_in(50)  ? 4'000'000
            : random.one_in(4) ? 300'000
                               : 100'000);
-    if (complete(g, ceil_mode)) return g;
+    if (!complete(g, ceil_mode)) continue;
+    if (random.one_in(6)) {  // other zeros below and right than above and left
+      g.conv.h = std::max<int64_t>(1, g.conv.h + random.draw(-1, 2));
+      g.conv.w = std::max<int64_t>(1, g.conv.w + random.draw(-1, 2));
+    }
+    if (complete_pooling(g, ceil_mode)) return g;
   }
 }
 
@@ -220,13 +230,18 @@ inline Geometry draw_transformable(Random& random) {
     const Pair conv = kind == 1   ? Pair{random.draw(16, 20), random.draw(17, 20)}
                       : kind == 2 ? Pair{random.draw(4, 10), random.draw(6, 10)}
                                   : Pair{random.draw(2, 14), random.draw(2, 14)};
-    g.image = {conv.h + kernel - 1 - 2 * g.padding.h, conv.w + kernel - 1 - 2 * g.padding.w};
+    const bool dilated = random.one_in(4);
+    if (dilated) g.dilation = {random.draw(1, 2), random.draw(1, 3)};
+    const auto image = [&](int64_t size, int64_t dilation, int64_t padding) {
+      return size * dilation + dilation * (kernel - 1) - 2 * padding;
+    };
+    g.image = {image(conv.h, g.dilation.h, g.padding.h), image(conv.w, g.dilation.w, g.padding.w)};
     if (random.one_in(4)) {
       g.n = g.groups = 2;
       g.c_in *= 2;
       g.c_out *= 2;
     }
-    if (random.one_in(2)) {
+    if (!dilated && random.one_in(2)) {
       g.pool_size = draw_pair(random, 1, 2, 4);
       g.pool_stride = draw_pair(random, 1, 2, 4);
       g.pool_padding = {random.draw(0, g.pool_size.h / 2), random.draw(0, g.pool_size.w / 2)};

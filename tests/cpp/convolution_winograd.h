@@ -113,13 +113,20 @@ Wide winograd_growth(const WinogradTile& tile,
 // X of one plane: maxima of |x| over what any tile with that conv value reads.
 template <typename Wide>
 void reached(const Geometry& g, const WinogradTile& tile, const Wide* x, Wide* to) {
-  const int64_t before = tile.outputs - 1, after = tile.outputs + tile.taps - 2;
+  // A dilated tile is one of every so many rows and columns.
+  const Pair d = g.dilation;
+  const auto first = [&](int64_t from, int64_t step) {
+    const int64_t reach = from - (tile.outputs - 1) * step;
+    return reach >= 0 ? reach : (reach % step + step) % step;
+  };
+  const int64_t after = tile.outputs + tile.taps - 2;
   std::vector<Wide> rows(g.image.h * g.conv.w);
   for (int64_t y = 0; y < g.image.h; ++y) {
     for (int64_t z = 0; z < g.conv.w; ++z) {
       Wide most = 0;
-      for (int64_t i = std::max<int64_t>(0, z - g.padding.w - before);
-           i <= std::min(g.image.w - 1, z - g.padding.w + after); ++i) {
+      const int64_t from = z - g.padding.w;
+      for (int64_t i = first(from, d.w); i <= std::min(g.image.w - 1, from + after * d.w);
+           i += d.w) {
         most = std::max(most, std::fabs(x[y * g.image.w + i]));
       }
       rows[y * g.conv.w + z] = most;
@@ -127,8 +134,8 @@ void reached(const Geometry& g, const WinogradTile& tile, const Wide* x, Wide* t
   }
   for (int64_t y = 0; y < g.conv.h; ++y) {
     std::fill(to + y * g.conv.w, to + (y + 1) * g.conv.w, Wide(0));
-    for (int64_t i = std::max<int64_t>(0, y - g.padding.h - before);
-         i <= std::min(g.image.h - 1, y - g.padding.h + after); ++i) {
+    const int64_t from = y - g.padding.h;
+    for (int64_t i = first(from, d.h); i <= std::min(g.image.h - 1, from + after * d.h); i += d.h) {
       for (int64_t z = 0; z < g.conv.w; ++z) {
         Wide& most = to[y * g.conv.w + z];
         most = std::max(most, rows[i * g.conv.w + z]);
@@ -137,7 +144,7 @@ void reached(const Geometry& g, const WinogradTile& tile, const Wide* x, Wide* t
   }
 }
 
-// Kernels of the family's size, stride and dilation 1.
+// Kernels of the family's size, stride 1.
 template <typename T, typename Wide = typename Numbers<T>::Wide>
 Expected<Wide> expected_by_winograd(const Case& c, const Tensors<Wide>& t, Family family) {
   const WinogradTile tile = winograd_tile(family);

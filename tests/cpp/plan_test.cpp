@@ -553,6 +553,10 @@ class RandomNetwork {
     conv.stride = plain ? Pair{1, 1} : Pair{pick(1, 2), pick(1, 2)};
     conv.dilation = plain ? Pair{1, 1} : Pair{pick(1, 2), pick(1, 2)};
     conv.padding = plain ? Pair{padding, padding} : Pair{pick(0, 2), pick(0, 2)};
+    if (!plain && pick(0, 7) == 0) {  // most of a kernel outside of the image
+      conv.dilation = {pick(1, 20), pick(1, 20)};
+      conv.padding = {conv.dilation.h * kernel.h / 2, conv.dilation.w * kernel.w / 2};
+    }
     conv.weights = std::make_shared<conv2d::Convolution<float>>(conv.weight, conv.bias, conv.shape,
                                                                 conv2d::Accuracy::direct);
     return conv;

@@ -93,6 +93,7 @@ class Convolution {
                 bool input_blocked = false,
                 bool output_blocked = false) const;
   const Rounding& rounding() const { return rounding_; }
+  Accuracy accuracy() const { return accuracy_; }
 
  private:
   class Packs;

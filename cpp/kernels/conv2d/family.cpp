@@ -1,5 +1,6 @@
 #include "kernels/conv2d/family.h"
 
+#include "kernels/conv2d/dilation.h"
 #include "kernels/conv2d/tasks.h"
 
 namespace convship::kernels::conv2d {
@@ -73,10 +74,13 @@ double padding_of(const Geometry& g, int64_t lanes, int64_t vectors) {
 // Plain where none is faster than a direct sum.
 Family fastest_winograd(const Geometry& g, int64_t lanes) {
   const int64_t k = g.kernel.h;
+  const int64_t phases = g.dilation.h * g.dilation.w;
   if (g.kernel.w != k || (k != 3 && k != 5) || g.stride.h != 1 || g.stride.w != 1 ||
-      g.dilation.h != 1 || g.dilation.w != 1 || g.c_out / g.groups < 16) {
+      (phases > 1 && !has_dilation_phases(g)) || g.c_out / g.groups < 16) {
     return Family::plain;
   }
+  // The first is the largest, by a row and a column at most.
+  const Geometry phase = phases > 1 ? dilation_phase(g, {0, 0}).geometry : g;
   const int64_t channels = g.c_in / g.groups;
   struct Variant {
     Family family;
@@ -90,7 +94,8 @@ Family fastest_winograd(const Geometry& g, int64_t lanes) {
   Family best = Family::plain;
   double least = cost(g, lanes, 1, k * k) * padding_of(g, lanes, 1);
   for (const Variant& v : kVariants) {
-    const double c = cost(g, lanes, v.out, v.points) * padding_of(g, lanes, kWinogradVectors);
+    const double c = static_cast<double>(phases) * cost(phase, lanes, v.out, v.points) *
+                     padding_of(g, lanes, kWinogradVectors);
     if (v.taps == k && channels >= fewest_channels(v.family) && c < least) {
       best = v.family;
       least = c;

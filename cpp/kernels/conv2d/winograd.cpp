@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "kernels/conv2d/dilation.h"
 #include "kernels/conv2d/strip.h"
 #include "kernels/scratch.h"
 
@@ -382,7 +383,33 @@ class WinogradPack<T>::Run {
 
 template <typename T>
 std::vector<int64_t> WinogradPack<T>::run(const Call<T>& call, const Parallel& parallel) const {
-  return Run(*this, call, parallel.width()).run(parallel);
+  const Geometry& g = call.geometry;
+  if (g.dilation.h == 1 && g.dilation.w == 1) {
+    return Run(*this, call, parallel.width()).run(parallel);
+  }
+  const auto every = [&](auto view, Pair first) {
+    if (!view.data) return view;
+    view.data += first.h * view.h_step + first.w * view.w_step;
+    view.h_step *= g.dilation.h;
+    view.w_step *= g.dilation.w;
+    return view;
+  };
+  std::vector<int64_t> refused;
+  for (int64_t h = 0; h < g.dilation.h; ++h) {
+    for (int64_t w = 0; w < g.dilation.w; ++w) {
+      const DilationPhase phase = dilation_phase(g, {h, w});
+      const Call<T> part{phase.geometry,
+                         call.activation,
+                         every(call.input, phase.input),
+                         every(call.output, phase.output),
+                         every(call.residual, phase.output),
+                         call.index};
+      for (const int64_t n : Run(*this, part, parallel.width()).run(parallel)) {
+        if (std::find(refused.begin(), refused.end(), n) == refused.end()) refused.push_back(n);
+      }
+    }
+  }
+  return refused;
 }
 
 template class WinogradPack<float>;
