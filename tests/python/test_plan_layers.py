@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_plan import check, needs_loops, settle
+from test_plan import check, needs_loops, only, settle
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -303,6 +303,102 @@ def test_sizes_that_torch_refuses_are_refused_in_its_words(
         model.run(x)
     assert words in str(refused.value)
     check(network, model, torch.randn(2, 3, 20, 21))  # and others go on
+
+
+class Rounds(nn.Module):
+    """One convolution, again and again; a list of what each round makes, or of their sizes."""
+
+    def __init__(self, collect: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 20, 3, padding=1)
+        self.again = nn.Conv2d(20, 20, 3, padding=1)
+        self.collect = collect
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        found: list[Tensor] = []
+        sides: list[int] = []
+        for i in range(3):
+            x = F.leaky_relu(self.again(x), 0.1)
+            sides.append(x.size(3) + i)
+            if self.collect:
+                found.append(x)
+        if self.collect:
+            x = torch.cat(found, 1)
+        return F.interpolate(x, size=[sides[0], sides[2]])
+
+
+@pytest.mark.parametrize("collect", [False, True])
+def test_loops_of_known_rounds(collect: bool, tmp_path: Path) -> None:
+    """In a loop, one value of the graph is a tensor of its own in each round."""
+    torch.manual_seed(0)
+    network = Rounds(collect).eval()
+    x = torch.randn(2, 3, 9, 11)
+    model = load(network, x, "script", tmp_path)
+    assert collect or model.plan(x)["whole"]
+    check(network, model, x)
+
+
+class Branches(nn.Module):
+    """What is done depends on sizes, and so on the call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 20, 3), nn.Conv2d(20, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        if x.size(2) > 10:
+            x = F.max_pool2d(x, 2)
+        if x.dim() == 4:
+            x = F.avg_pool2d(x, 2)
+        return self.last(x)
+
+
+def test_branches_on_sizes_are_taken_in_every_call(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Branches().eval()
+    model = load(network, torch.randn(1, 3, 8, 8), "script", tmp_path)
+    for side in (8, 20, 9, 13):
+        check(network, model, torch.randn(1, 3, side, side))
+
+
+@pytest.mark.parametrize("dilation", [2, 3, (1, 4), 30])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_dilated_convolutions(
+    dilation: int | tuple[int, int], padding: int, tmp_path: Path
+) -> None:
+    """``fast`` transforms them place by place; padding alone is not multiplied."""
+    torch.manual_seed(0)
+    channels = 64
+    pads = [padding * d for d in (dilation if isinstance(dilation, tuple) else (dilation,) * 2)]
+    side = 26 if padding else 70
+    network = nn.Sequential(
+        nn.Conv2d(3, channels, 1),
+        nn.Conv2d(channels, channels, 3, padding=pads, dilation=dilation),
+        nn.ReLU(),
+        nn.Conv2d(channels, 4, 1),
+    )
+    check_whole(network, torch.randn(2, 3, side, side - 3), tmp_path)
+
+
+def test_segmentation_of_torchvision_runs_whole(tmp_path: Path) -> None:
+    """Scripted, it hands tensors on in dictionaries and resizes to the input's size."""
+    from convship._torchvision import torchvision
+
+    torch.manual_seed(0)
+    make = torchvision.models.segmentation.deeplabv3_mobilenet_v3_large
+    network = settle(make(weights=None, weights_backbone=None, num_classes=3))
+    path = tmp_path / "segmentation.pt"
+    torch.jit.script(network).save(str(path))
+    model = convship.load(path, allow_plain=True)
+    for height, width in ((64, 64), (65, 97)):
+        x = torch.randn(1, 3, height, width)
+        plan = model.plan(x)
+        assert "aten::conv2d" not in plan["left_to_libtorch"], plan["left_to_libtorch"]
+        with torch.inference_mode():
+            expected = network(x)["out"]
+        assert torch.allclose(only(model.run(x)), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_images_without_a_batch_are_answered_by_libtorch(tmp_path: Path) -> None:

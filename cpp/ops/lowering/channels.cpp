@@ -246,7 +246,7 @@ bool Part::append(Node* node) {
     return number.has_value();
   }
   auto* list = std::get_if<Tensors>(&found->second);
-  if (!list || !inside(node->input(1))) return false;
+  if (!list || in_loop(node) || !inside(node->input(1))) return false;
   list->push_back(node->input(1));
   return true;
 }

@@ -4,6 +4,7 @@
 #include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/ir/ir.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -59,6 +60,13 @@ inline std::optional<std::string> constant_string(const torch::jit::Value* value
   const auto found = constant(value);
   if (found && found->isString()) return found->toStringRef();
   return {};
+}
+
+inline bool is_returned(const torch::jit::Value* value) {
+  const auto& uses = value->uses();
+  return std::any_of(uses.begin(), uses.end(), [](const torch::jit::Use& use) {
+    return use.user->kind() == c10::prim::Return;
+  });
 }
 
 inline bool is_none(const torch::jit::Value* value) {

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "ops/lowering/constants.h"
 #include "ops/lowering/part.h"
 
 namespace convship::ops {
@@ -51,6 +52,7 @@ class Lowering {
         rounds_freely_(rounds_freely) {}
 
   Lowered run() {
+    begin_with_results();
     const std::vector<Node*> nodes(graph_->nodes().begin(), graph_->nodes().end());
     for (std::size_t begin = 0; begin < nodes.size();) begin = lower_from(nodes, begin);
     torch::jit::EliminateDeadCode(graph_);
@@ -59,6 +61,17 @@ class Lowering {
   }
 
  private:
+  // What the caller gets is made empty before anything else, so that it does not cut a part.
+  void begin_with_results() {
+    const std::vector<Node*> nodes(graph_->nodes().begin(), graph_->nodes().end());
+    for (Node* node : nodes) {
+      const bool empty = node->kind() == c10::aten::dict && node->inputs().empty();
+      if (empty && node != nodes.front() && lowering::is_returned(node->output())) {
+        node->moveBefore(nodes.front());
+      }
+    }
+  }
+
   // The longest part that begins at this node and makes nothing but tensors
   // for the nodes behind it. Returns where to go on.
   std::size_t lower_from(const std::vector<Node*>& nodes, std::size_t begin) {

@@ -4,6 +4,8 @@
 
 #include <torch/csrc/jit/ir/ir.h>
 
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -51,8 +53,9 @@ class Part {
   };
   using Numbers = std::vector<Formula>;  // a list of them
   using Tensors = std::vector<Value*>;
-  using Pieces = std::vector<plan::Value>;  // a list of tensors that one node made
-  struct Grouped {                          // images as [N, groups, C / groups, H, W]
+  using Dictionary = std::map<std::string, Value*>;  // of tensors by names
+  using Pieces = std::vector<plan::Value>;           // a list of tensors that one node made
+  struct Grouped {                                   // images as [N, groups, C / groups, H, W]
     plan::Value value;
     int64_t groups;
     bool swapped;  // [N, C / groups, groups, H, W]
@@ -64,8 +67,15 @@ class Part {
     plan::Value value;
     const Value* tensor;
   };
-  using Known =
-      std::variant<Formula, SizesOf, Numbers, Tensors, Pieces, Grouped, ChannelsLast, Narrowed>;
+  using Known = std::variant<Formula,
+                             SizesOf,
+                             Numbers,
+                             Tensors,
+                             Dictionary,
+                             Pieces,
+                             Grouped,
+                             ChannelsLast,
+                             Narrowed>;
 
   bool translate(Node* node);
   bool convolution(Node* node, std::size_t groups, bool may_transpose);
@@ -127,9 +137,14 @@ class Part {
   bool list(Node* node);
   bool join_lists(Node* node);
   bool slice_list(Node* node);
+  bool dictionary(Node* node);
+  bool set_item(Node* node);
   bool compute(Node* node);
   bool branch(Node* node);
   bool loop(Node* node);
+  // Where one value of the graph is another tensor in each round, so that no list may
+  // refer to it.
+  static bool in_loop(const Node* node);
   // The nodes of a block, one after the other.
   bool run(const torch::jit::Block* block);
   // What is known of `from` is known of `to`.

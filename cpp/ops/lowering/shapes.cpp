@@ -154,6 +154,10 @@ bool Part::unpack(Node* node) {
 }
 
 bool Part::item(Node* node) {
+  if (const auto* names = known<Dictionary>(node->input(0))) {
+    const auto found = names->find(constant_string(node->input(1)).value_or(""));
+    return found != names->end() && alias(node->output(), found->second);
+  }
   const auto index = number(node->input(1));
   if (!index) return false;
   const auto place = [&](std::size_t count) -> std::optional<std::size_t> {
@@ -206,7 +210,8 @@ bool Part::is_nothing(Node* node, bool negated) {
 bool Part::list(Node* node) {
   if (node->output()->type()->isSubtypeOf(*c10::ListType::ofTensors())) {
     const auto inputs = node->inputs();
-    if (std::none_of(inputs.begin(), inputs.end(), [&](Value* v) { return inside(v); })) {
+    if (!inputs.empty() && (in_loop(node) || std::none_of(inputs.begin(), inputs.end(),
+                                                          [&](Value* v) { return inside(v); }))) {
       return false;
     }
     known_[node->output()] = Tensors(inputs.begin(), inputs.end());
@@ -219,6 +224,30 @@ bool Part::list(Node* node) {
     all.push_back(*found);
   }
   known_[node->output()] = std::move(all);
+  return true;
+}
+
+// An empty one, which torchvision's networks for segmentation collect results in.
+bool Part::dictionary(Node* node) {
+  if (!node->inputs().empty() || is_returned(node->output())) return false;
+  const auto type = node->output()->type()->cast<c10::DictType>();
+  if (!type || type->getKeyType() != c10::StringType::get() ||
+      !type->getValueType()->isSubtypeOf(*c10::TensorType::get())) {
+    return false;
+  }
+  known_[node->output()] = Dictionary{};
+  return true;
+}
+
+bool Part::set_item(Node* node) {
+  const auto found = known_.find(node->input(0));
+  const auto name = constant_string(node->input(1));
+  if (found == known_.end() || aliased_.count(node->input(0)) || !name || !inside(node->input(2))) {
+    return false;
+  }
+  auto* names = std::get_if<Dictionary>(&found->second);
+  if (!names || in_loop(node)) return false;
+  (*names)[*name] = node->input(2);
   return true;
 }
 
@@ -303,6 +332,13 @@ bool Part::branch(Node* node) {
     if (!alias(node->output(i), blocks[taken]->outputs()[i])) return false;
   }
   return true;
+}
+
+bool Part::in_loop(const Node* node) {
+  for (; node; node = node->owningBlock()->owningNode()) {
+    if (node->kind() == c10::prim::Loop) return true;
+  }
+  return false;
 }
 
 // Of a known number of rounds.

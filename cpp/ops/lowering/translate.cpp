@@ -97,6 +97,8 @@ bool Part::translate(Node* node) {
   if (kind == "aten::size") return size(node);
   if (kind == "aten::len" || kind == "aten::dim") return length(node);
   if (kind == "prim::ListConstruct") return list(node);
+  if (kind == "aten::dict") return dictionary(node);
+  if (kind == "aten::_set_item") return set_item(node);
   if (kind == "aten::list") return join_lists(node);
   if (kind == "aten::__is__") return is_nothing(node, false);
   if (kind == "aten::__isnot__") return is_nothing(node, true);
