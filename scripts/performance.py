@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 DOCUMENT = Path("docs/performance.md")
-PICTURE = Path("docs/images/image_sides.png")
+SIDES_PICTURE = Path("docs/images/image_sides.png")
+IMAGES_PICTURE = Path("docs/images/image_networks.png")
 END = "<!-- end -->"
 OURS = "native fast"
 COLUMNS = ("native libtorch", "onnxruntime", "openvino", "python convship", "native direct", OURS)
@@ -38,6 +39,7 @@ def main(arguments: list[str]) -> int:
     for name, what in (
         ("classifiers", "the list of all classifiers"),
         ("sides", "one network, a report per size of its image"),
+        ("images", "networks that answer with images"),
         ("photograph", "one network, from a photograph to its class"),
     ):
         option = f"--{name}"
@@ -58,12 +60,15 @@ def main(arguments: list[str]) -> int:
         "": lambda: table(reports, COLUMNS),
         " --classifiers": lambda: table(reports, FEWER),
         " --sides": lambda: table(reports, COLUMNS, "image", side_of),
+        " --images": lambda: table(reports, (*FEWER[:-1], "native direct", OURS), name_of=stem_of),
         " --photograph": lambda: stages_table(reports[0]),
     }[settings.list]()
     what = PER_STAGE if settings.list == " --photograph" else PER_CALL
     parts = [begin, f"{about(reports[0])} {what}", "", *lines, "", *warnings(reports), END]
     if settings.list == " --sides":
-        draw_sides(reports, PICTURE)
+        draw_sides(reports, SIDES_PICTURE)
+    if settings.list == " --images":
+        draw_images(reports, IMAGES_PICTURE)
     DOCUMENT.write_text(before + "\n".join(parts) + after, encoding="utf-8")
     print(f"{DOCUMENT}: {len(reports)} reports")
     return 0
@@ -101,6 +106,33 @@ def table(
 def side_of(report: dict[str, Any]) -> str:
     (sizes,) = report["settings"]["input"].values()
     return "x".join(map(str, sizes[-2:]))
+
+
+def stem_of(report: dict[str, Any]) -> str:
+    return Path(str(report["model"])).stem
+
+
+def draw_images(reports: list[dict[str, Any]], path: Path) -> None:
+    """Draw images per second as a multiple of native LibTorch's: a bar per network and engine."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1 + 0.75 * len(reports)), layout="constrained")
+    axis = figure.subplots()
+    height = 0.8 / len(FEWER)
+    for number, rung in enumerate(FEWER):
+        for place, report in enumerate(reports):
+            times = {row["rung"]: row.get("p50_us") for row in report["results"]}
+            if not times.get(rung):
+                continue
+            ratio = times["native libtorch"] / times[rung]
+            y = place + (number - (len(FEWER) - 1) / 2) * height
+            axis.barh(y, ratio, height, color=f"C{number}", label=rung if place == 0 else None)
+            axis.text(ratio, y, f" {ratio:.2f}", va="center", fontsize=7)
+    axis.set_yticks(range(len(reports)), [stem_of(report) for report in reports])
+    axis.invert_yaxis()
+    axis.set_xlabel("images per second, native LibTorch is 1")
+    axis.legend()
+    figure.savefig(path, dpi=120)
 
 
 def stages_table(report: dict[str, Any]) -> list[str]:
