@@ -27,6 +27,14 @@ Pair pooled(Pair size, const Windows& w) {
 Size with_image(const Layer& layer, Size x, Pair image) {
   if (x.matrix) refuse(layer, "needs images, got a matrix");
   if (image.h < 1 || image.w < 1) refuse(layer, "the image is smaller than the window");
+  // A graph can ask for any size; no product of them may overflow.
+  constexpr int64_t kMostSide = int64_t{1} << 24;
+  constexpr double kMost = 0x1p40;
+  if (image.h > kMostSide || image.w > kMostSide ||
+      static_cast<double>(x.n) * static_cast<double>(x.c) * static_cast<double>(image.h * image.w) >
+          kMost) {
+    refuse(layer, "too large");
+  }
   x.image = image;
   return x;
 }
@@ -118,8 +126,9 @@ class Infer {
       if (pad.kind == Pad::Kind::reflect || pad.kind == Pad::Kind::circular) {
         if (first > most || last > most) refuse(layer_, "wider than the image");
       }
-      if (first < 0 && -first >= size) refuse(layer_, "cuts off all of the image");
-      if (last < 0 && -last >= size) refuse(layer_, "cuts off all of the image");
+      constexpr int64_t kMost = int64_t{1} << 24;
+      if (first <= -size || last <= -size) refuse(layer_, "cuts off all of the image");
+      if (first > kMost || last > kMost) refuse(layer_, "too large");
       return size + first + last;
     };
     return with_image(

@@ -401,6 +401,27 @@ def test_segmentation_of_torchvision_runs_whole(tmp_path: Path) -> None:
         assert torch.allclose(only(model.run(x)), expected, rtol=1e-4, atol=1e-4)
 
 
+class Huge(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 20, 3), nn.Conv2d(20, 5, 1)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        sides = [x.size(2) << 40, x.size(3) << 40]
+        x = torch.relu(self.first(x))
+        if self.scale > 0:
+            return self.last(F.interpolate(x, scale_factor=[self.scale, self.scale]))
+        return self.last(F.interpolate(x, size=sides))
+
+
+@pytest.mark.parametrize("scale", [1e7, 1e300, 0.0])
+def test_sizes_beyond_any_memory_are_an_error(scale: float, tmp_path: Path) -> None:
+    model = load(Huge(scale).eval(), torch.randn(1, 3, 8, 8), "script", tmp_path)
+    with pytest.raises((RuntimeError, ValueError, OverflowError, MemoryError)):
+        model.run(torch.randn(1, 3, 8, 8))
+
+
 def test_images_without_a_batch_are_answered_by_libtorch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = between(nn.Sequential(nn.Upsample(scale_factor=2), nn.LeakyReLU())).eval()

@@ -53,11 +53,13 @@ bool Part::upsample(Node* node, bool bilinear) {
     layer.scale_w = scale_of((*scales)[1]);
     if (!layer.scale_h || !layer.scale_w) return false;
     const auto scaled = [&](int64_t dimension, double scale) {
-      return plan::Measure{
-          0,
-          [extent = measure(*extent(x, dimension)), scale](const std::vector<plan::Size>& sizes) {
-            return static_cast<int64_t>(static_cast<double>(extent(sizes)) * scale);
-          }};
+      const auto rule = [extent = measure(*extent(x, dimension)),
+                         scale](const std::vector<plan::Size>& sizes) {
+        const double size = static_cast<double>(extent(sizes)) * scale;
+        // Others are refused.
+        return size > 0 && size < 0x1p30 ? static_cast<int64_t>(size) : 0;
+      };
+      return plan::Measure{0, rule};
     };
     layer.height = scaled(2, *layer.scale_h);
     layer.width = scaled(3, *layer.scale_w);

@@ -129,7 +129,8 @@ bool Part::convolution(Node* node, std::size_t groups, bool may_transpose) {
   auto padding = constant_pair(node->input(4));
   Pair more{0, 0};
   if (const auto mode = constant_string(node->input(4))) {
-    const bool same = mode == "same";
+    const bool same = mode == "same" && stride->h == 1 && stride->w == 1;
+    if (!same && mode != "valid") return false;
     const Pair both =
         same ? Pair{dilation->h * (weight->size(2) - 1), dilation->w * (weight->size(3) - 1)}
              : Pair{0, 0};
@@ -230,6 +231,7 @@ bool Part::clamp(Node* node, bool in_place) {
   if (low == 0.0 && is_none(node->input(2))) return activation(node, Activation::relu, in_place);
   if ((!low && !is_none(node->input(1))) || (!high && !is_none(node->input(2)))) return false;
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  if (std::isnan(low.value_or(0)) || std::isnan(high.value_or(0))) return false;
   const float least = low ? static_cast<float>(*low) : -kInfinity;
   const float most = high ? static_cast<float>(*high) : kInfinity;
   return activation(node, {Activation::clamp, least, most}, in_place);

@@ -53,6 +53,9 @@ bool Part::transposed_convolution(Node* node,
       !usual(kernel.w, stride->w, padding->w, more->w)) {
     return false;
   }
+  // So many convolutions of few taps each would spend their time on calls.
+  constexpr int64_t kMostPhases = 64;
+  if (stride->h * stride->w > kMostPhases) return false;
   const auto x = tensor(node->input(0), 4);
   if (!x) return false;
   plan::TransposedConvolve layer{};
