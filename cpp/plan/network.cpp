@@ -30,7 +30,7 @@ const char* layer_name(const Layer& layer) {
                                  "upsample",      "pad",
                                  "pixel shuffle", "softmax",
                                  "concatenate",   "select channels",
-                                 "flatten"};
+                                 "flatten",       "unflatten"};
   static_assert(kNames.size() == std::variant_size_v<Layer>);
   return kNames[layer.index()];
 }

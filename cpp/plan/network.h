@@ -191,6 +191,9 @@ struct Flatten {
   int64_t features = -1;
 };
 
+// [N, F] to [N, F, 1, 1].
+struct Unflatten {};
+
 using Layer = std::variant<Convolve,
                            TransposedConvolve,
                            Linear,
@@ -211,7 +214,8 @@ using Layer = std::variant<Convolve,
                            Softmax,
                            Concatenate,
                            Select,
-                           Flatten>;
+                           Flatten,
+                           Unflatten>;
 
 using Value = int;
 

@@ -155,6 +155,12 @@ class Infer {
     y.c = static_cast<int64_t>(select.from->size());
     return y;
   }
+  Size operator()(const Unflatten&) const {
+    if (!in_[0].matrix) refuse(layer_, "needs a matrix, got images");
+    Size y = in_[0];
+    y.matrix = false;
+    return y;
+  }
   Size operator()(const Flatten& flatten) const {
     Size y{in_[0].n, in_[0].c * in_[0].pixels(), {1, 1}, true};
     if (flatten.features >= 0 && flatten.features != y.c) refuse(layer_, "wrong features");

@@ -293,6 +293,7 @@ class Reference {
     });
   }
   void operator()(const Flatten&) { out_ = *in_[0]; }
+  void operator()(const Unflatten&) { out_ = *in_[0]; }
 
  private:
   bool inside(int64_t h, int64_t w) const {
@@ -384,6 +385,7 @@ class RandomNetwork {
     if (x < network_.inputs() && pick(0, 3) == 0) return add_rounded(x);
     if (size.matrix && pick(0, 3) == 0) return add(normalize(size), {x});
     if (size.matrix && pick(0, 3) == 0) return add(Softmax{pick(0, 1) == 0}, {x});
+    if (size.matrix && pick(0, 3) == 0) return add(Unflatten{}, {x});
     if (size.matrix) return pick(0, 1) == 0 ? add(activate(), {x}) : add(linear(size), {x});
     switch (pick(0, 19)) {
       case 0:

@@ -305,6 +305,33 @@ def test_sizes_that_torch_refuses_are_refused_in_its_words(
     check(network, model, torch.randn(2, 3, 20, 21))  # and others go on
 
 
+class Excitation(nn.Module):
+    """Squeeze and excitation (Hu et al., 2018) as its authors and others write it."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 20, 3), nn.Conv2d(20, 5, 1)
+        self.gate = nn.Sequential(nn.Linear(20, 5), nn.ReLU(), nn.Linear(5, 20), nn.Sigmoid())
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        batch, channels = x.size(0), x.size(1)
+        gate = self.gate(F.adaptive_avg_pool2d(x, 1).view(batch, channels))
+        if self.way == "expand":
+            return self.last(x * gate.view(batch, channels, 1, 1).expand_as(x))
+        if self.way == "view":
+            return self.last(x * gate.view(-1, 20, 1, 1))
+        return self.last(x * gate.unsqueeze(2).unsqueeze(-1))
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+@pytest.mark.parametrize("way", ["expand", "view", "unsqueeze"])
+def test_gates_of_linear_layers(way: str, how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    check_whole(Excitation(way), torch.randn(2, 3, 9, 11), tmp_path, how)
+
+
 class Rounds(nn.Module):
     """One convolution, again and again; a list of what each round makes, or of their sizes."""
 

@@ -96,8 +96,54 @@ bool Part::group(Node* node, const Numbers& shape) {
   return true;
 }
 
-// Back to [N, C, H, W].
+// Of a matrix, twice: to images of one pixel.
+bool Part::unsqueeze(Node* node) {
+  const auto at = number(node->input(1));
+  const Value* x = node->input(0);
+  if (const auto* column = known<Column>(x)) {
+    return (at == -1 || at == 3) && unflatten(node, column->value);
+  }
+  if (!inside(x) || dimensions_.at(tensors_.at(x)) != 2 || (at != -1 && at != 2)) return false;
+  known_[node->output()] = Column{tensors_.at(x)};
+  shown_.insert(tensors_.at(x));
+  return true;
+}
+
+bool Part::unflatten(Node* node, plan::Value matrix) {
+  finish(node, plan::Unflatten{}, {matrix}, 4);
+  base_[tensors_.at(node->output())] = matrix;
+  return true;
+}
+
+// A factor for each channel, which the product spreads over the image by itself.
+bool Part::expand(Node* node) {
+  if (!inside(node->input(0)) || !inside(node->input(1))) return false;
+  // Of what has one pixel whatever the image's size. The product's other operand must be
+  // the image that it is spread over: then both give the same.
+  const plan::Value x = tensors_.at(node->input(0)), like = tensors_.at(node->input(1));
+  const bool pixel = x >= 0 && std::holds_alternative<plan::Unflatten>(layers_[x].layer);
+  const auto& uses = node->output()->uses();
+  const bool same = std::all_of(uses.begin(), uses.end(), [&](const torch::jit::Use& use) {
+    if (use.user->kind() != c10::aten::mul) return false;
+    const Value* other = use.user->input(1 - use.offset);
+    return inside(other) && tensors_.at(other) == like;
+  });
+  return pixel && same && identity(node, 0);
+}
+
+// Back to [N, C, H, W]; or a matrix as images of one pixel.
 bool Part::ungroup(Node* node, const Numbers& shape) {
+  const Value* from = node->input(0);
+  if (inside(from) && dimensions_.at(tensors_.at(from)) == 2) {
+    const plan::Value x = tensors_.at(from);
+    const auto features = shape[1].integer(), rows = shape[0].integer();
+    const auto count = channels(x);
+    // [N, F, 1, 1]; -1 may stand for one of them.
+    const bool whole = count && features && (*features == *count || *features == -1);
+    const bool batch = is_batch(shape[0]) || (rows == -1 && features != -1);
+    return whole && batch && shape[2].integer() == 1 && shape[3].integer() == 1 &&
+           unflatten(node, x);
+  }
   const auto* grouped = known<Grouped>(node->input(0));
   if (!grouped) return false;
   const plan::Value x = grouped->value;

@@ -63,6 +63,9 @@ class Part {
   struct ChannelsLast {  // images as [N, H, W, C]
     plan::Value value;
   };
+  struct Column {  // a matrix as [N, F, 1]
+    plan::Value value;
+  };
   struct Narrowed {  // a tensor as bfloat16
     plan::Value value;
     const Value* tensor;
@@ -75,6 +78,7 @@ class Part {
                              Pieces,
                              Grouped,
                              ChannelsLast,
+                             Column,
                              Narrowed>;
 
   bool translate(Node* node);
@@ -101,6 +105,9 @@ class Part {
   bool flatten(Node* node);
   bool view(Node* node);
   bool group(Node* node, const Numbers& shape);
+  bool unsqueeze(Node* node);
+  bool unflatten(Node* node, plan::Value matrix);
+  bool expand(Node* node);
   bool transpose(Node* node);
   bool permute(Node* node);
   bool contiguous(Node* node);

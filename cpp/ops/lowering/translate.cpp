@@ -57,6 +57,8 @@ bool Part::translate(Node* node) {
   if (kind == "aten::adaptive_avg_pool2d") return adaptive_average(node);
   if (kind == "aten::mean") return mean(node);
   if (kind == "aten::flatten") return flatten(node);
+  if (kind == "aten::unsqueeze") return unsqueeze(node);
+  if (kind == "aten::expand_as") return expand(node);
   if (kind == "aten::view" || kind == "aten::reshape") return view(node);
   if (kind == "aten::upsample_nearest2d") return upsample(node, false);
   if (kind == "aten::upsample_bilinear2d") return upsample(node, true);
