@@ -134,7 +134,9 @@ std::vector<at::Tensor> Planned::fall_back(const std::vector<at::Tensor>& inputs
   torch::jit::Stack stack(inputs.begin(), inputs.end());
   fallback_->run(stack);
   std::vector<at::Tensor> outputs;
-  for (const c10::IValue& value : stack) outputs.push_back(value.toTensor());
+  for (const c10::IValue& value : stack.back().toTupleRef().elements()) {
+    outputs.push_back(value.toTensor());
+  }
   return outputs;
 }
 

@@ -101,7 +101,7 @@ class Trimmed {
 bool is_pointwise(const Geometry& g) {
   const auto one = [](Pair p) { return p.h == 1 && p.w == 1; };
   return one(g.kernel) && one(g.stride) && one(g.pool_size) && one(g.pool_stride) &&
-         g.padding.h == 0 && g.padding.w == 0;
+         !kernels::conv2d::is_padded(g) && g.conv.h == g.image.h && g.conv.w == g.image.w;
 }
 
 // A pointwise layer sees no rows, so they may be as long as suits the loops: a

@@ -86,6 +86,11 @@ std::vector<int64_t> nearest(int64_t in, int64_t out, const std::optional<double
   std::vector<int64_t> from(out);
   const float step = step_of(in, out, scale);
   for (int64_t i = 0; i < out; ++i) {
+    // As torch, whatever the scale.
+    if (out == in || out == 2 * in) {
+      from[i] = i * in / out;
+      continue;
+    }
     from[i] = std::min(static_cast<int64_t>(std::floor(static_cast<float>(i) * step)), in - 1);
   }
   return from;
@@ -100,6 +105,10 @@ std::vector<Between> linear(int64_t in,
                      : out > 1 ? static_cast<float>(in - 1) / static_cast<float>(out - 1)
                                : 0.0f;
   for (int64_t i = 0; i < out; ++i) {
+    if (out == in) {  // as torch, whatever the scale
+      list[i] = {i, i, 0};
+      continue;
+    }
     const auto place = static_cast<float>(i);
     const float at = aligned ? step * place : std::max(0.0f, step * (place + 0.5f) - 0.5f);
     const int64_t first = std::min(static_cast<int64_t>(at), in - 1);

@@ -126,6 +126,9 @@ class Infer {
       if (pad.kind == Pad::Kind::reflect || pad.kind == Pad::Kind::circular) {
         if (first > most || last > most) refuse(layer_, "wider than the image");
       }
+      if (pad.kind == Pad::Kind::circular && (first < 0 || last < 0)) {
+        refuse(layer_, "around what is cut off");
+      }
       constexpr int64_t kMost = int64_t{1} << 24;
       if (first <= -size || last <= -size) refuse(layer_, "cuts off all of the image");
       if (first > kMost || last > kMost) refuse(layer_, "too large");

@@ -140,7 +140,7 @@ bool Part::ungroup(Node* node, const Numbers& shape) {
     const auto count = channels(x);
     // [N, F, 1, 1]; -1 may stand for one of them.
     const bool whole = count && features && (*features == *count || *features == -1);
-    const bool batch = is_batch(shape[0]) || (rows == -1 && features != -1);
+    const bool batch = is_batch(shape[0], x) || (rows == -1 && features != -1);
     return whole && batch && shape[2].integer() == 1 && shape[3].integer() == 1 &&
            unflatten(node, x);
   }
@@ -154,6 +154,8 @@ bool Part::ungroup(Node* node, const Numbers& shape) {
   }
   if (!grouped->swapped) {
     bind(node->output(), x, 4);
+  } else if (grouped->groups == 1 || grouped->groups == count) {
+    return false;  // torch's result is a view then
   } else {
     bind(node->output(), select(x, shuffled(count, grouped->groups)), 4);
   }
@@ -166,7 +168,7 @@ bool Part::is_batch_and_image(const Numbers& shape, plan::Value x) const {
     return side && side->value == x && side->dimension == dimension;
   };
   const std::size_t d = shape.size();
-  return is_batch(shape[0]) && is_side(shape[d - 2], 2) && is_side(shape[d - 1], 3);
+  return is_batch(shape[0], x) && is_side(shape[d - 2], 2) && is_side(shape[d - 1], 3);
 }
 
 // Of groups and the channels in them.
@@ -182,7 +184,14 @@ bool Part::transpose(Node* node) {
 }
 
 bool Part::contiguous(Node* node) {
-  return known<Grouped>(node->input(0)) ? pass_on(node) : identity(node, 0);
+  if (known<Grouped>(node->input(0))) return pass_on(node);
+  const auto format = constant_int(node->input(1));
+  if (format != static_cast<int64_t>(at::MemoryFormat::Contiguous) || !identity(node, 0)) {
+    return false;
+  }
+  // The same tensor or a copy, as the call's layout will have it: neither is written to.
+  if (inside(node->input(0))) shown_.insert(tensors_.at(node->input(0)));
+  return true;
 }
 
 bool Part::channel_shuffle(Node* node) {

@@ -4,6 +4,7 @@
 #include <torch/csrc/jit/runtime/operator.h>
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
 #include <variant>
 
@@ -57,25 +58,46 @@ std::optional<int64_t> Formula::integer() const {
 
 const Extent* Formula::extent() const { return std::get_if<Extent>(&content_->is); }
 
+// Each formula once, however many others read it.
+class Formula::Evaluation {
+ public:
+  explicit Evaluation(const std::function<int64_t(const Extent&)>& extent_of)
+      : extent_of_(extent_of) {}
+
+  c10::IValue operator()(const Formula& formula) {
+    if (const c10::IValue* value = formula.constant()) return *value;
+    if (const Extent* e = formula.extent()) return extent_of_(*e);
+    const auto found = done_.find(formula.content_.get());
+    if (found != done_.end()) return found->second;
+    return done_[formula.content_.get()] = apply(std::get<Content::Applied>(formula.content_->is));
+  }
+
+ private:
+  c10::IValue apply(const Content::Applied& applied) {
+    torch::jit::Stack stack;
+    for (std::size_t i = 0; i < applied.operands.size(); ++i) {
+      c10::IValue value = (*this)(applied.operands[i]);
+      // Tracing writes numbers as tensors.
+      if (applied.takes_tensor[i] && value.isInt()) {
+        value = at::scalar_tensor(value.toInt(), at::kLong);
+      }
+      stack.push_back(std::move(value));
+    }
+    applied.operation(stack);
+    c10::IValue result = stack.back();
+    if (result.isTensor() && result.toTensor().dim() == 0 &&
+        c10::isIntegralType(result.toTensor().scalar_type(), false)) {
+      return result.toTensor().item<int64_t>();
+    }
+    return result;
+  }
+
+  const std::function<int64_t(const Extent&)>& extent_of_;
+  std::unordered_map<const Content*, c10::IValue> done_;
+};
+
 c10::IValue Formula::evaluate(const std::function<int64_t(const Extent&)>& extent_of) const {
-  if (const c10::IValue* value = constant()) return *value;
-  if (const Extent* e = extent()) return extent_of(*e);
-  const auto& applied = std::get<Content::Applied>(content_->is);
-  torch::jit::Stack stack;
-  for (std::size_t i = 0; i < applied.operands.size(); ++i) {
-    c10::IValue value = applied.operands[i].evaluate(extent_of);
-    // Tracing writes numbers as tensors.
-    if (applied.takes_tensor[i] && value.isInt())
-      value = at::scalar_tensor(value.toInt(), at::kLong);
-    stack.push_back(std::move(value));
-  }
-  applied.operation(stack);
-  c10::IValue result = stack.back();
-  if (result.isTensor() && result.toTensor().dim() == 0 &&
-      c10::isIntegralType(result.toTensor().scalar_type(), false)) {
-    return result.toTensor().item<int64_t>();
-  }
-  return result;
+  return Evaluation(extent_of)(*this);
 }
 
 }  // namespace convship::ops::lowering

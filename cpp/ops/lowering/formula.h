@@ -40,6 +40,7 @@ class Formula {
 
  private:
   struct Content;
+  class Evaluation;
   explicit Formula(std::shared_ptr<const Content> content) : content_(std::move(content)) {}
 
   std::shared_ptr<const Content> content_;

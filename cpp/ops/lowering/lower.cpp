@@ -40,7 +40,10 @@ std::shared_ptr<Graph> copy_of(const Part& part, const std::vector<Value*>& outp
       copies[node->output(i)] = made->output(i);
     }
   }
-  for (Value* output : outputs) graph->registerOutput(copies.at(output));
+  // A function has one result.
+  std::vector<Value*> results;
+  for (Value* output : outputs) results.push_back(copies.at(output));
+  graph->registerOutput(graph->insertNode(graph->createTuple(results))->output());
   return graph;
 }
 

@@ -61,8 +61,13 @@ std::optional<std::vector<Value*>> Part::outputs() const {
     }
   }
   // A view and what it shows would come out in memory of their own.
-  for (const auto& [view, base] : base_) {
-    if (leaving.count(view) && (base < 0 || leaving.count(base))) return {};
+  std::unordered_set<plan::Value> roots;
+  for (const plan::Value value : leaving) {
+    plan::Value root = value;
+    for (auto view = base_.find(root); view != base_.end(); view = base_.find(root)) {
+      root = view->second;
+    }
+    if (root < 0 || !roots.insert(root).second) return {};
   }
   return found;
 }
@@ -110,6 +115,7 @@ std::optional<plan::Value> Part::tensor(Value* value, int64_t dimensions) {
 }
 
 void Part::bind(const Value* value, plan::Value to, int64_t dimensions) {
+  known_.erase(value);
   tensors_[value] = to;
   dimensions_[to] = dimensions;
 }
@@ -138,7 +144,7 @@ void Part::finish(Node* node,
 bool Part::may_overwrite(const Value* value) const {
   const auto found = tensors_.find(value);
   const bool is_input = std::find(inputs_.begin(), inputs_.end(), value) != inputs_.end();
-  if (found == tensors_.end() || is_input || base_.count(found->second) ||
+  if (found == tensors_.end() || is_input || found->second < 0 || base_.count(found->second) ||
       shown_.count(found->second)) {
     return false;
   }

@@ -193,9 +193,14 @@ class Part {
   std::optional<Formula> extent(plan::Value value, int64_t dimension) const;
   bool learn(const Value* value, const std::optional<Formula>& known);
   plan::Measure measure(const Formula& formula) const;
-  // Of any of the part's tensors.
-  static bool is_batch(const Formula& number) {
-    return number.extent() && number.extent()->dimension == 0;
+  // Of the tensor: layers keep their first input's.
+  bool is_batch(const Formula& number, plan::Value x) const {
+    const auto input_of = [&](plan::Value value) {
+      while (value >= 0) value = layers_[value].inputs[0];
+      return value;
+    };
+    const Extent* e = number.extent();
+    return e && e->dimension == 0 && input_of(e->value) == input_of(x);
   }
   bool is_batch_and_image(const Numbers& shape, plan::Value x) const;
   std::optional<int64_t> channels_to_cut(const Node* node, std::size_t dimension) const;

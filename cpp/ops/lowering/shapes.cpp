@@ -83,6 +83,7 @@ std::optional<Formula> Part::extent(plan::Value value, int64_t dimension) const 
 
 bool Part::learn(const Value* value, const std::optional<Formula>& known) {
   if (!known) return false;
+  tensors_.erase(value);
   known_.insert_or_assign(value, *known);
   return true;
 }
@@ -193,6 +194,7 @@ bool Part::alias(const Value* to, const Value* from) {
   const auto found = known_.find(from);
   if (found == known_.end()) return false;
   const Known same = found->second;
+  tensors_.erase(to);
   known_.insert_or_assign(to, same);
   aliased_.insert(to);
   aliased_.insert(from);
@@ -295,8 +297,11 @@ bool Part::compute(Node* node) {
     operands.push_back(*operand);
   }
   // Tracing writes a number as a tensor, and back.
-  const bool whole = !operands.empty() && (operands[0].extent() || operands[0].integer());
-  if (node->kind() == c10::aten::Int && whole) return learn(node->output(), operands[0]);
+  if (node->kind() == c10::aten::Int && operands.size() == 1) {
+    if (operands[0].extent()) return learn(node->output(), operands[0]);
+    if (const auto n = operands[0].integer())
+      return learn(node->output(), Formula(c10::IValue(*n)));
+  }
   const bool number = !node->output()->type()->isSubtypeOf(*c10::TensorType::get());
   return (mine || number) && learn(node->output(), Formula::apply(node, std::move(operands)));
 }

@@ -16,7 +16,26 @@ using plan::Pair;
 using torch::jit::Node;
 using torch::jit::Value;
 
+namespace {
+
+// Of an operator's overload that takes the tensor for its result.
+bool writes_elsewhere(const Node* node) {
+  const c10::FunctionSchema* schema = node->maybeSchema();
+  return schema && std::any_of(schema->arguments().begin(), schema->arguments().end(),
+                               [](const c10::Argument& argument) {
+                                 return argument.is_out() || argument.name() == "out";
+                               });
+}
+
+}  // namespace
+
 bool Part::translate(Node* node) {
+  // In a loop, what was known of them in the round before.
+  for (const Value* output : node->outputs()) {
+    known_.erase(output);
+    tensors_.erase(output);
+  }
+  if (writes_elsewhere(node)) return false;
   const std::string_view kind = node->kind().toQualString();
   if (kind == "aten::conv2d") return convolution(node, 6, false);
   if (kind == "aten::convolution" || kind == "aten::_convolution") {
@@ -233,7 +252,10 @@ bool Part::clamp(Node* node, bool in_place) {
   if (low == 0.0 && is_none(node->input(2))) return activation(node, Activation::relu, in_place);
   if ((!low && !is_none(node->input(1))) || (!high && !is_none(node->input(2)))) return false;
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  if (std::isnan(low.value_or(0)) || std::isnan(high.value_or(0))) return false;
+  const auto is_float = [](double bound) {
+    return std::isinf(bound) || std::isfinite(static_cast<float>(bound));
+  };
+  if (!is_float(low.value_or(0)) || !is_float(high.value_or(0))) return false;
   const float least = low ? static_cast<float>(*low) : -kInfinity;
   const float most = high ? static_cast<float>(*high) : kInfinity;
   return activation(node, {Activation::clamp, least, most}, in_place);
@@ -355,11 +377,11 @@ bool Part::view(Node* node) {
   if (shape->size() == 4) return ungroup(node, *shape);
   if (shape->size() != 2) return false;
   const auto features = (*shape)[1].integer(), rows = (*shape)[0].integer();
-  const bool batch = is_batch((*shape)[0]) || rows == -1;
-  if (!features || !batch || (rows && *features < 1)) return false;
   if (!inside(node->input(0))) return false;
   const auto x = tensor(node->input(0), 4);
   if (!x) return false;
+  const bool batch = is_batch((*shape)[0], *x) || rows == -1;
+  if (!features || !batch || (rows && *features < 1)) return false;
   finish(node, plan::Flatten{*features}, {*x}, 2);
   base_[tensors_.at(node->output())] = *x;
   return true;
@@ -367,7 +389,7 @@ bool Part::view(Node* node) {
 
 bool Part::add(Node* node, bool in_place) {
   Value *a = node->input(0), *b = node->input(1);
-  if (node->inputs().size() == 2) return join_lists(node);
+  if (node->inputs().size() == 2) return !in_place && join_lists(node);
   if (constant_number(b)) return shift(node, false, in_place);
   if (constant_number(node->input(2)) != 1.0) return false;
   if (in_place && !may_overwrite(a)) return false;
@@ -389,7 +411,8 @@ bool Part::multiply(Node* node, bool in_place) {
   const bool divides = node->kind() == c10::aten::div || node->kind() == c10::aten::div_;
   if (const auto factor = constant_number(b)) {
     if (node->inputs().size() != 2 || (divides && *factor == 0)) return false;
-    return scale_by_number(node, a, divides ? 1 / *factor : *factor, 0, in_place);
+    const double by = divides ? 1 / *factor : *factor;
+    return std::isfinite(static_cast<float>(by)) && scale_by_number(node, a, by, 0, in_place);
   }
   if (divides || in_place) return false;
   if (constant(b)) return scale(node, a, b);

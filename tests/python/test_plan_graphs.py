@@ -1,0 +1,210 @@
+"""Graphs that plans could get wrong without any layer being wrong: names, views, overloads,
+sizes that are refused. Each was, once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import pytest
+import torch
+from test_plan import needs_loops
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import convship
+
+pytestmark = needs_loops
+
+
+class Graph(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 64, 3, padding=1)
+        self.b = nn.Conv2d(64, 64, 3, padding=1)
+        self.c = nn.Conv2d(64, 8, 3, padding=1)
+        self.e = nn.Conv2d(3, 64, 3, padding=1)
+        self.k1 = nn.Conv2d(64, 64, 1)
+
+
+class BroadcastSum(Graph):
+    """No plan takes it, at any size; LibTorch answers with both results."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = self.b(F.relu(self.a(x)))
+        g = F.adaptive_avg_pool2d(z, 1)
+        return self.c(F.relu(z + g)), F.softmax(g.flatten(1), 1)
+
+
+class TwoResults(Graph):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = F.leaky_relu(self.b(F.relu(self.a(x))), 0.1)
+        return self.c(y), y
+
+
+class PaddedPointwise(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.pad(F.relu(self.a(x)), [0, 1, 0, 1])
+        return self.c(F.relu(self.k1(y)))
+
+
+class PaddedFarAway(Graph):
+    def __init__(self) -> None:
+        super().__init__()
+        self.d = nn.Conv2d(64, 64, 3, dilation=12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.d(F.pad(F.relu(self.a(x)), [12, 14, 12, 14])))
+
+
+class ScaledToItself(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x))
+        y = self.b(F.interpolate(y, scale_factor=1.05) + y)
+        y = F.interpolate(y, scale_factor=1.05, mode="bilinear")
+        return self.c(F.interpolate(F.max_pool2d(y, 3), scale_factor=2.3))
+
+
+class IntoOther(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x))
+        z = self.b(y)
+        torch.sigmoid(y, out=z)
+        return self.c(z)
+
+
+class LongerList(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.b(F.relu(self.a(x))))
+        pads = [1, 1]
+        same = pads
+        pads += [2, 2]
+        return self.c(F.pad(y, same))
+
+
+class InPlaceOnSlice(Graph):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = F.relu(self.a(x))
+        z = x[:]
+        z.relu_()
+        return self.c(y + self.e(z)), x.exp()
+
+
+class ViewOfView(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(F.relu(self.a(x)))
+        first = y[:, :32]
+        some = first[:, :16]
+        some.exp_()
+        return self.c(y)
+
+
+class SiblingViews(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(F.relu(self.a(x)))
+        first = y[:, :32]
+        some = y[:, 16:48]
+        some.exp_()
+        return first + 1
+
+
+class CopiedOrNot(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(F.relu(self.a(x)))
+        z = y.contiguous(memory_format=torch.channels_last)
+        z.relu_()
+        return self.c(y + z)
+
+
+class ShuffledByOne(Graph):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.b(F.relu(self.a(x)))
+        n, c, h, w = y.size(0), y.size(1), y.size(2), y.size(3)
+        z = y.view(n, 1, c, h, w).transpose(1, 2).reshape(n, c, h, w)
+        z.relu_()
+        return self.c(y), z
+
+
+class NothingInSecondRound(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x))
+        before: Optional[Tensor] = y  # noqa: UP045 (as TorchScript reads it)
+        for _ in range(y.size(1) // 16 + 1):
+            if before is not None:
+                y = y + before
+                before = None
+            else:
+                y = torch.sigmoid(y)
+                before = y
+        return self.c(y)
+
+
+class OtherLayoutInSecondRound(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(F.relu(self.a(x)))
+        z = y.permute(0, 2, 3, 1)
+        for i in range(y.size(1) // 16):
+            z = F.gelu(z) * 2 + 1
+            if i == 0:
+                z = z.permute(0, 3, 1, 2)
+        return self.c(z)
+
+
+class BatchOfAnother(Graph):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        u = self.b(F.relu(self.a(x[:4])))
+        b = x[4:]
+        w = self.b(F.relu(self.a(b)))
+        return u.view(b.size(0), -1), w
+
+
+class AroundWhatIsCutOff(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.b(F.relu(self.a(x))))
+        return self.c(F.pad(y, [0, 0, -2, 2], mode="circular"))
+
+
+class ManyNumbers(Graph):
+    """Twice as many sums a round, were each not kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(F.relu(self.a(x)))
+        h = x.size(2)
+        for _ in range(y.size(1) - 4):
+            h = (h + h) % 97
+        return self.c(F.pad(y, [h % 3, int(y.size(1) == 64), 0, 1]))
+
+
+class TinyDivisor(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.b(F.relu(self.a(x))) * 1e-30 / 1e-39)
+
+
+GRAPHS = [
+    graph for graph in list(globals().values())
+    if isinstance(graph, type) and issubclass(graph, Graph) and graph is not Graph
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.__name__)
+def test_graphs_answer_as_scripts_do(graph: type[Graph], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    script = torch.jit.script(graph().eval())
+    path = tmp_path / "graph.pt"
+    script.save(str(path))
+    model = convship.load(path, allow_plain=True)
+    shapes = [(6, 3, 8, 8), (6, 3, 9, 11)]
+    if graph is TwoResults:
+        shapes += [(0, 3, 8, 8), (3, 8, 8)]
+    for shape in shapes:
+        x = torch.randn(shape)
+        with torch.no_grad():
+            expected = script(x.clone())
+        ours = list(model.run(x.clone()).values())
+        expected = list(expected) if isinstance(expected, tuple) else [expected]
+        assert len(ours) == len(expected)
+        for mine, theirs in zip(ours, expected, strict=True):
+            assert mine.shape == theirs.shape
+            scale = float(theirs.abs().max()) if theirs.numel() else 1.0
+            assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5 * max(scale, 1))
