@@ -78,7 +78,7 @@ Step flatten_step(const Operand& x, const Operand& y) {
               const int64_t pixels = x.size.pixels();
               float* to = y.data(frame) + n * y.place.n_step;
               for (int64_t block = 0; block < x.blocks(); ++block) {
-                const float* from = x.data(frame) + n * x.place.n_step + block * x.block_step();
+                const float* from = x.block(frame, n, block);
                 frame.isa.single.transpose(from, kChannelBlock, pixels, exist(x.size, block),
                                            to + block * kChannelBlock * pixels, pixels);
               }
@@ -134,8 +134,7 @@ Step export_step(const Operand& from, const Operand& to) {
               const View<float> y = to.view(frame);
               const int64_t pixels = from.size.pixels();
               for (int64_t block = 0; block < from.blocks(); ++block) {
-                const float* source =
-                    from.data(frame) + n * from.place.n_step + block * from.block_step();
+                const float* source = from.block(frame, n, block);
                 float* target = y.at(n, block * kChannelBlock, 0, 0);
                 const int64_t count = exist(from.size, block);
                 if (pixels == 1) {

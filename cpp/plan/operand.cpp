@@ -23,7 +23,11 @@ View<const float> Operand::const_view(const Frame& frame) const {
 }
 
 float* Operand::channel(const Frame& frame, int64_t n, int64_t c) const {
-  return data(frame) + n * place.n_step + c / kChannelBlock * block_step() + c % kChannelBlock;
+  return block(frame, n, c / kChannelBlock) + c % kChannelBlock;
+}
+
+float* Operand::block(const Frame& frame, int64_t n, int64_t number) const {
+  return data(frame) + n * place.n_step + number * block_step();
 }
 
 int64_t Operand::blocks() const { return (size.c + kChannelBlock - 1) / kChannelBlock; }
@@ -33,6 +37,12 @@ int64_t Operand::block_step() const { return size.pixels() * kChannelBlock; }
 int64_t grain(int64_t operations) {
   constexpr int64_t kWorthAThread = 40'000;
   return std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(1, operations));
+}
+
+std::vector<float> padded(const std::vector<float>& values) {
+  std::vector<float> result((values.size() + kChannelBlock - 1) / kChannelBlock * kChannelBlock);
+  std::copy(values.begin(), values.end(), result.begin());
+  return result;
 }
 
 std::string describe(const Size& size) {

@@ -41,10 +41,9 @@ Step pick_step(std::string name,
   return {std::move(name),
           [x, y, rows = std::move(rows), columns = std::move(columns), fill](const Frame& frame) {
             for_rows(frame, y, [&](int64_t n, int64_t block, int64_t begin, int64_t end) {
-              const float* const from = x.channel(frame, n, block * kChannelBlock);
+              const float* const from = x.block(frame, n, block);
               const int64_t row = x.size.image.w * kChannelBlock;
-              float* to = y.channel(frame, n, block * kChannelBlock) +
-                          begin * y.size.image.w * kChannelBlock;
+              float* to = y.block(frame, n, block) + begin * y.size.image.w * kChannelBlock;
               for (int64_t p = begin; p < end; ++p) {
                 for (const int64_t q : columns) {
                   if (rows[p] == kNowhere || q == kNowhere) {
@@ -142,9 +141,9 @@ Step upsample_step(const Upsample& layer, const Operand& x, const Operand& y) {
            columns = linear(in.w, out.w, aligned, layer.scale_w)](const Frame& frame) {
             for_rows(frame, y, [&](int64_t n, int64_t block, int64_t begin, int64_t end) {
               kernels::InterpolateTask task{};
-              task.x = x.channel(frame, n, block * kChannelBlock);
+              task.x = x.block(frame, n, block);
               task.x_row = x.size.image.w * kChannelBlock;
-              task.y = y.channel(frame, n, block * kChannelBlock);
+              task.y = y.block(frame, n, block);
               task.y_row = y.size.image.w * kChannelBlock;
               task.rows = rows.data();
               task.columns = columns.data();
@@ -165,7 +164,7 @@ Step pixel_shuffle_step(const PixelShuffle& layer, const Operand& x, const Opera
             for_rows(frame, y, [&](int64_t n, int64_t block, int64_t begin, int64_t end) {
               const int64_t first = block * kChannelBlock;
               const int64_t exist = std::min(kChannelBlock, y.size.c - first);
-              float* const to = y.channel(frame, n, first);
+              float* const to = y.block(frame, n, block);
               for (int64_t p = begin; p < end; ++p) {
                 for (int64_t c = 0; c < exist; ++c) {
                   const int64_t source = (first + c) * factor * factor + p % factor * factor;

@@ -24,11 +24,12 @@ Pair pooled(Pair size, const Windows& w) {
           pooled(size.w, w.size.w, w.stride.w, w.padding.w, w.ceil_mode)};
 }
 
+// A graph can ask for any size; no product of them may overflow.
+constexpr int64_t kMostSide = int64_t{1} << 24;
+
 Size with_image(const Layer& layer, Size x, Pair image) {
   if (x.matrix) refuse(layer, "needs images, got a matrix");
   if (image.h < 1 || image.w < 1) refuse(layer, "the image is smaller than the window");
-  // A graph can ask for any size; no product of them may overflow.
-  constexpr int64_t kMostSide = int64_t{1} << 24;
   constexpr double kMost = 0x1p40;
   if (image.h > kMostSide || image.w > kMostSide ||
       static_cast<double>(x.n) * static_cast<double>(x.c) * static_cast<double>(image.h * image.w) >
@@ -50,8 +51,7 @@ class Infer {
     Size y = with_image(layer_, in_[0], convolved(conv, in_[0].image));
     y.c = conv.shape.c_out;
     if (conv.pooled) y = with_image(layer_, y, pooled(y.image, conv.pool));
-    if (in_.size() > 1 && !(in_[1] == y)) refuse(layer_, "the sum's operands differ in size");
-    return y;
+    return with_residual(y);
   }
   Size operator()(const TransposedConvolve& conv) const {
     if (in_[0].c != conv.c_in) refuse(layer_, "wrong channels");
@@ -97,23 +97,12 @@ class Infer {
     if (in_[0] == other) return in_[1];
     refuse(layer_, "operands differ in size");
   }
-  Size operator()(const Affine& affine) const {
-    if (static_cast<int64_t>(affine.scale->size()) != in_[0].c) refuse(layer_, "wrong channels");
-    if (in_.size() > 1 && !(in_[1] == in_[0])) refuse(layer_, "the sum's operands differ in size");
-    return in_[0];
-  }
-  Size operator()(const Normalize& norm) const {
-    if (static_cast<int64_t>(norm.scale->size()) != in_[0].c) refuse(layer_, "wrong channels");
-    return in_[0];
-  }
-  Size operator()(const Slope& slope) const {
-    if (static_cast<int64_t>(slope.slope->size()) != in_[0].c) refuse(layer_, "wrong channels");
-    return in_[0];
-  }
+  Size operator()(const Affine& affine) const { return with_residual(by_channel(*affine.scale)); }
+  Size operator()(const Normalize& norm) const { return by_channel(*norm.scale); }
+  Size operator()(const Slope& slope) const { return by_channel(*slope.slope); }
   Size operator()(const GroupNorm& norm) const {
-    if (static_cast<int64_t>(norm.scale->size()) != in_[0].c) refuse(layer_, "wrong channels");
-    if (in_.size() > 1 && !(in_[1] == in_[0])) refuse(layer_, "the sum's operands differ in size");
-    return with_image(layer_, in_[0], in_[0].image);
+    const Size y = with_residual(by_channel(*norm.scale));
+    return with_image(layer_, y, y.image);
   }
   Size operator()(const Upsample& upsample) const {
     return with_image(layer_, in_[0], {upsample.height(sizes_), upsample.width(sizes_)});
@@ -121,17 +110,11 @@ class Infer {
   Size operator()(const Pad& pad) const {
     const auto side = [&](int64_t size, const Measure& before, const Measure& after) {
       const int64_t first = before(sizes_), last = after(sizes_);
-      const bool reflects = pad.kind == Pad::Kind::reflect;
-      const int64_t most = reflects ? size - 1 : size;
-      if (pad.kind == Pad::Kind::reflect || pad.kind == Pad::Kind::circular) {
-        if (first > most || last > most) refuse(layer_, "wider than the image");
-      }
-      if (pad.kind == Pad::Kind::circular && (first < 0 || last < 0)) {
-        refuse(layer_, "around what is cut off");
-      }
-      constexpr int64_t kMost = int64_t{1} << 24;
+      const bool circular = pad.kind == Pad::Kind::circular;
+      const int64_t most = pad.kind == Pad::Kind::reflect ? size - 1 : circular ? size : kMostSide;
+      if (first > most || last > most) refuse(layer_, "too wide for the image");
       if (first <= -size || last <= -size) refuse(layer_, "cuts off all of the image");
-      if (first > kMost || last > kMost) refuse(layer_, "too large");
+      if (circular && (first < 0 || last < 0)) refuse(layer_, "around what is cut off");
       return size + first + last;
     };
     return with_image(
@@ -171,6 +154,14 @@ class Infer {
   }
 
  private:
+  Size by_channel(const std::vector<float>& numbers) const {
+    if (static_cast<int64_t>(numbers.size()) != in_[0].c) refuse(layer_, "wrong channels");
+    return in_[0];
+  }
+  Size with_residual(const Size& y) const {
+    if (in_.size() > 1 && !(in_[1] == y)) refuse(layer_, "the sum's operands differ in size");
+    return y;
+  }
   // All channels of all inputs.
   Size joined() const {
     Size y = in_[0];

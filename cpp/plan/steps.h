@@ -37,12 +37,16 @@ struct Operand {
   float* data(const Frame& frame) const { return frame.memory + place.offset; }
   // Of a channel, the first pixel; 16 floats from one pixel to the next.
   float* channel(const Frame& frame, int64_t n, int64_t c) const;
+  // Of a block of 16 channels, the first pixel.
+  float* block(const Frame& frame, int64_t n, int64_t number) const;
   int64_t blocks() const;
   // From one block of 16 channels to the next.
   int64_t block_step() const;
 };
 
 std::string describe(const Size& size);
+// By channel, whole blocks of them.
+std::vector<float> padded(const std::vector<float>& values);
 // Items that are worth waking a thread for, of so many operations each.
 int64_t grain(int64_t operations);
 

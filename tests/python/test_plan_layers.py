@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_plan import check, needs_loops, only, settle
+from test_plan import check, needs_loops, only, settle, shipped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,11 +20,13 @@ pytestmark = needs_loops
 
 
 def load(network: nn.Module, x: Tensor, how: str, folder: Path) -> convship.Model:
+    if how == "script":
+        return shipped(network, folder)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing: that it fixes numbers
-        script = torch.jit.script(network) if how == "script" else torch.jit.trace(network, x)
-    path = folder / f"{how}.pt"
-    script.save(str(path))
+        traced = torch.jit.trace(network.eval(), x)
+    path = folder / "traced.pt"
+    traced.save(str(path))
     return convship.load(path, allow_plain=True)
 
 
@@ -274,9 +276,7 @@ def test_values_around_zero_padding_are_not_read(tmp_path: Path) -> None:
     whole[:, :, :9, :10] = torch.randn(2, 4, 9, 10)
     for x in (whole[:, :, :9, :10], whole.contiguous(memory_format=torch.channels_last)):
         image = x[:, :, :9, :10]
-        assert torch.allclose(
-            next(iter(model.run(image).values())), network(image), rtol=1e-4, atol=1e-5
-        )
+        assert torch.allclose(only(model.run(image)), network(image), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -416,9 +416,7 @@ def test_segmentation_of_torchvision_runs_whole(tmp_path: Path) -> None:
     torch.manual_seed(0)
     make = torchvision.models.segmentation.deeplabv3_mobilenet_v3_large
     network = settle(make(weights=None, weights_backbone=None, num_classes=3))
-    path = tmp_path / "segmentation.pt"
-    torch.jit.script(network).save(str(path))
-    model = convship.load(path, allow_plain=True)
+    model = shipped(network, tmp_path)
     for height, width in ((64, 64), (65, 97)):
         x = torch.randn(1, 3, height, width)
         plan = model.plan(x)
@@ -451,11 +449,8 @@ def test_sizes_beyond_any_memory_are_an_error(scale: float, tmp_path: Path) -> N
 
 def test_images_without_a_batch_are_answered_by_libtorch(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = between(nn.Sequential(nn.Upsample(scale_factor=2), nn.LeakyReLU())).eval()
-    script = torch.jit.script(nn.Sequential(network[0], nn.LeakyReLU(), network[2]))
-    path = tmp_path / "unbatched.pt"
-    script.save(str(path))
-    model = convship.load(path, allow_plain=True)
+    network = between(nn.LeakyReLU())
+    model = shipped(network, tmp_path)
+    assert model.plan(torch.randn(1, 3, 12, 12))["whole"]
     x = torch.randn(3, 12, 12)
-    ours = next(iter(model.run(x).values()))
-    assert torch.allclose(ours, script(x), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(only(model.run(x)), network(x), rtol=1e-4, atol=1e-5)

@@ -8,8 +8,7 @@ namespace convship::kernels::conv2d {
 
 struct DilationPhase {
   Geometry geometry;
-  Pair input;   // its first row and column there
-  Pair output;  // as input
+  Pair input;  // the first row and column that it looks at
 };
 
 // Whether each place has rows and columns to begin at.
@@ -37,7 +36,7 @@ inline DilationPhase dilation_phase(const Geometry& g, Pair at) {
   };
   const Side rows = side(at.h, g.dilation.h, g.image.h, g.conv.h, g.padding.h);
   const Side columns = side(at.w, g.dilation.w, g.image.w, g.conv.w, g.padding.w);
-  DilationPhase phase{g, {rows.input, columns.input}, at};
+  DilationPhase phase{g, {rows.input, columns.input}};
   phase.geometry.dilation = {1, 1};
   phase.geometry.image = {rows.image, columns.image};
   phase.geometry.padding = {rows.padding, columns.padding};

@@ -397,13 +397,11 @@ std::vector<int64_t> WinogradPack<T>::run(const Call<T>& call, const Parallel& p
   std::vector<int64_t> refused;
   for (int64_t h = 0; h < g.dilation.h; ++h) {
     for (int64_t w = 0; w < g.dilation.w; ++w) {
-      const DilationPhase phase = dilation_phase(g, {h, w});
-      const Call<T> part{phase.geometry,
-                         call.activation,
-                         every(call.input, phase.input),
-                         every(call.output, phase.output),
-                         every(call.residual, phase.output),
-                         call.index};
+      const Pair at{h, w};
+      const DilationPhase phase = dilation_phase(g, at);
+      const Call<T> part{
+          phase.geometry,         call.activation,          every(call.input, phase.input),
+          every(call.output, at), every(call.residual, at), call.index};
       for (const int64_t n : Run(*this, part, parallel.width()).run(parallel)) {
         if (std::find(refused.begin(), refused.end(), n) == refused.end()) refused.push_back(n);
       }

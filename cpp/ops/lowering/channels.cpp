@@ -260,16 +260,10 @@ bool Part::slice(Node* node) {
   if (from_first && to_last) return identity(node, 0);
   const auto count = channels_to_cut(node, 1);
   if (!count) return false;
-  const auto bound = [&](std::size_t i, int64_t otherwise) -> std::optional<int64_t> {
-    if (is_none(node->input(i))) return otherwise;
-    const auto given = constant_int(node->input(i));
-    if (!given) return {};
-    return std::clamp(*given < 0 ? *given + *count : *given, int64_t{0}, *count);
-  };
-  const auto begin = bound(2, 0), end = bound(3, *count);
-  if (!begin || !end || *begin >= *end) return false;
+  const auto kept = slice_of(node, 2, *count);
+  if (!kept || kept->begin >= kept->end) return false;
   const plan::Value x = tensors_.at(node->input(0));
-  bind(node->output(), select(x, range(*begin, *end)), 4);
+  bind(node->output(), select(x, range(kept->begin, kept->end)), 4);
   base_[tensors_.at(node->output())] = x;
   return true;
 }
@@ -287,22 +281,6 @@ bool Part::concatenate(Node* node) {
     inputs.push_back(*x);
   }
   finish(node, plan::Concatenate{}, std::move(inputs), dimensions);
-  return true;
-}
-
-bool Part::append(Node* node) {
-  const auto found = known_.find(node->input(0));
-  if (found == known_.end()) return false;
-  // A result that is read would be the same list under another name.
-  if (!node->output()->uses().empty() || aliased_.count(node->input(0))) return false;
-  if (auto* numbers = std::get_if<Numbers>(&found->second)) {
-    const auto number = formula(node->input(1));
-    if (number) numbers->push_back(*number);
-    return number.has_value();
-  }
-  auto* list = std::get_if<Tensors>(&found->second);
-  if (!list || in_loop(node) || !inside(node->input(1))) return false;
-  list->push_back(node->input(1));
   return true;
 }
 

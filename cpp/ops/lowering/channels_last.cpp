@@ -29,6 +29,17 @@ void Part::finish_like(Node* node,
   show_channels_last(node->output(), made);
 }
 
+bool Part::finish_each(Node* node, const Value* x, plan::Layer layer, bool in_place) {
+  const auto value = elements(x);
+  if (!value || (in_place && !may_overwrite(x))) return false;
+  if (in_place) {
+    finish(node, std::move(layer), {*value}, dimensions_.at(*value), true);
+  } else {
+    finish_like(node, x, std::move(layer), {*value});
+  }
+  return true;
+}
+
 // Writing through any of the two would change both.
 void Part::show_channels_last(const Value* value, plan::Value of) {
   known_[value] = ChannelsLast{of};
@@ -58,22 +69,15 @@ bool Part::permute(Node* node) {
 bool Part::layer_norm(Node* node) {
   const Value* x = node->input(0);
   const auto over = constant_ints(node->input(1));
-  const auto weight = constant_weight(node->input(2), 1), bias = constant_weight(node->input(3), 1);
   const auto epsilon = constant_number(node->input(4));
   const bool over_channels =
       known<ChannelsLast>(x) || (inside(x) && dimensions_.at(tensors_.at(x)) == 2);
   if (!over_channels || !over || over->size() != 1 || !epsilon) return false;
-  const auto fits = [&](const std::optional<at::Tensor>& given, const Value* value) {
-    return given ? given->numel() == over->front() : is_none(value);
-  };
-  if (!fits(weight, node->input(2)) || !fits(bias, node->input(3))) return false;
-  const auto numbers = [&](const std::optional<at::Tensor>& given, float otherwise) {
-    if (!given) return std::make_shared<const std::vector<float>>(over->front(), otherwise);
-    const float* from = given->const_data_ptr<float>();
-    return std::make_shared<const std::vector<float>>(from, from + over->front());
-  };
+  auto scale = channel_numbers(node->input(2), over->front(), 1);
+  auto shift = channel_numbers(node->input(3), over->front(), 0);
+  if (!scale || !shift) return false;
   finish_like(node, x,
-              plan::Normalize{numbers(weight, 1), numbers(bias, 0), static_cast<float>(*epsilon)},
+              plan::Normalize{std::move(scale), std::move(shift), static_cast<float>(*epsilon)},
               {*elements(x)});
   return true;
 }

@@ -5,6 +5,7 @@
 #include <torch/csrc/jit/ir/ir.h>
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -84,6 +85,18 @@ inline std::optional<at::Tensor> constant_weight(const torch::jit::Value* value,
     return {};
   }
   return weight.contiguous();
+}
+
+// A number for each of `count` channels: a weight's, or all the same where there is none; null
+// where the weight is another.
+inline std::shared_ptr<const std::vector<float>> channel_numbers(const torch::jit::Value* value,
+                                                                 int64_t count,
+                                                                 float otherwise) {
+  if (is_none(value)) return std::make_shared<const std::vector<float>>(count, otherwise);
+  const auto given = constant_weight(value, 1);
+  if (!given || given->numel() != count) return nullptr;
+  const float* from = given->const_data_ptr<float>();
+  return std::make_shared<const std::vector<float>>(from, from + count);
 }
 
 }  // namespace convship::ops::lowering

@@ -56,6 +56,12 @@ std::optional<int64_t> Formula::integer() const {
   return {};
 }
 
+std::optional<double> Formula::real() const {
+  const c10::IValue* value = constant();
+  if (!value || !(value->isDouble() || value->isInt())) return {};
+  return value->toScalar().toDouble();
+}
+
 const Extent* Formula::extent() const { return std::get_if<Extent>(&content_->is); }
 
 // Each formula once, however many others read it.

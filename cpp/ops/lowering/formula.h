@@ -33,6 +33,7 @@ class Formula {
 
   const c10::IValue* constant() const;
   std::optional<int64_t> integer() const;  // of a constant; true is 1
+  std::optional<double> real() const;      // of a constant that is a number
   const Extent* extent() const;
 
   // Throws what the operators throw.

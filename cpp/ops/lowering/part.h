@@ -132,6 +132,7 @@ class Part {
   bool pad(Node* node);
   bool pixel_shuffle(Node* node);
   bool shift(Node* node, bool subtract, bool in_place);
+  plan::Measure scaled(plan::Value x, int64_t dimension, double scale) const;
   bool scale_by_number(Node* node, const Value* x, double scale, double shift, bool in_place);
   bool softmax(Node* node, bool logarithm);
   bool identity(Node* node, std::size_t training);
@@ -189,6 +190,10 @@ class Part {
   std::optional<Formula> formula(const Value* value) const;
   std::optional<int64_t> number(const Value* value) const;
   std::optional<Numbers> numbers(const Value* value) const;
+  // What inputs `first` and the next of a slice's node leave of so many.
+  std::optional<kernels::conv2d::Range> slice_of(const Node* node,
+                                                 std::size_t first,
+                                                 int64_t count) const;
   // Of one of the value's dimensions.
   std::optional<Formula> extent(plan::Value value, int64_t dimension) const;
   bool learn(const Value* value, const std::optional<Formula>& known);
@@ -220,6 +225,8 @@ class Part {
                    const Value* like,
                    plan::Layer layer,
                    std::vector<plan::Value> inputs);
+  // The same for layers that every element has by itself, over x where in_place.
+  bool finish_each(Node* node, const Value* x, plan::Layer layer, bool in_place);
   void show_channels_last(const Value* value, plan::Value of);
   // Channels of a value in a new order, read from where they were made.
   plan::Value select(plan::Value value, std::vector<int64_t> from);

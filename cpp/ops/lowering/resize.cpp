@@ -1,6 +1,4 @@
 // Layers that change an image's sides, and those over groups of channels.
-#include <algorithm>
-#include <array>
 #include <utility>
 
 #include "ops/lowering/constants.h"
@@ -14,58 +12,54 @@ using torch::jit::Value;
 // input, size, [align corners,] scales: two lists, one of which is none; or the size and
 // two numbers.
 bool Part::upsample(Node* node, bool bilinear) {
+  using Way = plan::Upsample::Way;
   const std::size_t after = bilinear ? 3 : 2;
   if (node->inputs().size() <= after || !inside(node->input(0))) return false;
   const plan::Value x = tensors_.at(node->input(0));
   if (dimensions_.at(x) != 4) return false;
   plan::Upsample layer{};
-  layer.way = plan::Upsample::Way::nearest;
+  layer.way = Way::nearest;
   if (bilinear) {
     const auto aligned = number(node->input(2));
     if (!aligned) return false;
-    layer.way =
-        *aligned != 0 ? plan::Upsample::Way::bilinear_aligned : plan::Upsample::Way::bilinear;
+    layer.way = *aligned != 0 ? Way::bilinear_aligned : Way::bilinear;
   }
-  const auto scale_of = [](const Formula& given) -> std::optional<double> {
-    const c10::IValue* value = given.constant();
-    if (!value || !(value->isDouble() || value->isInt())) return {};
-    return value->toScalar().toDouble();
-  };
   const auto size = numbers(node->input(1));
+  if (size && size->size() != 2) return false;
+  std::optional<Numbers> scales = numbers(node->input(after));
   if (node->inputs().size() == after + 2) {
-    if (!size) return false;
-    for (const auto& [scale, input] :
-         {std::pair(&layer.scale_h, after), {&layer.scale_w, after + 1}}) {
-      if (is_none(node->input(input))) continue;
-      const auto given = formula(node->input(input));
-      *scale = given ? scale_of(*given) : std::nullopt;
-      if (!*scale) return false;
-    }
+    const auto first = formula(node->input(after)), second = formula(node->input(after + 1));
+    if (!size || !first || !second) return false;
+    scales = Numbers{*first, *second};
+  }
+  if (scales) {
+    const auto usable = [](const Formula& scale) {
+      return scale.real() || (scale.constant() && scale.constant()->isNone());
+    };
+    if (scales->size() != 2 || !usable((*scales)[0]) || !usable((*scales)[1])) return false;
+    layer.scale_h = (*scales)[0].real();
+    layer.scale_w = (*scales)[1].real();
   }
   if (size) {
-    if (size->size() != 2) return false;
     layer.height = measure((*size)[0]);
     layer.width = measure((*size)[1]);
   } else {
-    const auto scales = numbers(node->input(after));
-    if (!scales || scales->size() != 2) return false;
-    layer.scale_h = scale_of((*scales)[0]);
-    layer.scale_w = scale_of((*scales)[1]);
     if (!layer.scale_h || !layer.scale_w) return false;
-    const auto scaled = [&](int64_t dimension, double scale) {
-      const auto rule = [extent = measure(*extent(x, dimension)),
-                         scale](const std::vector<plan::Size>& sizes) {
-        const double size = static_cast<double>(extent(sizes)) * scale;
-        // Others are refused.
-        return size > 0 && size < 0x1p30 ? static_cast<int64_t>(size) : 0;
-      };
-      return plan::Measure{0, rule};
-    };
-    layer.height = scaled(2, *layer.scale_h);
-    layer.width = scaled(3, *layer.scale_w);
+    layer.height = scaled(x, 2, *layer.scale_h);
+    layer.width = scaled(x, 3, *layer.scale_w);
   }
   finish(node, std::move(layer), {x}, 4);
   return true;
+}
+
+plan::Measure Part::scaled(plan::Value x, int64_t dimension, double scale) const {
+  const auto rule = [extent = measure(*extent(x, dimension)),
+                     scale](const std::vector<plan::Size>& sizes) {
+    const double size = static_cast<double>(extent(sizes)) * scale;
+    // Others are refused.
+    return size > 0 && size < 0x1p30 ? static_cast<int64_t>(size) : 0;
+  };
+  return {0, rule};
 }
 
 // input, [left, right, top, bottom], mode, value; or a mode's own operator.
@@ -140,15 +134,7 @@ bool Part::normalize_groups(
   if (dimensions_.at(x) != 4 || !count || !small || groups < 1 || *count % groups != 0) {
     return false;
   }
-  const auto numbers = [&](const Value* value,
-                           float otherwise) -> std::shared_ptr<const std::vector<float>> {
-    if (is_none(value)) return std::make_shared<const std::vector<float>>(*count, otherwise);
-    const auto given = constant_weight(value, 1);
-    if (!given || given->numel() != *count) return nullptr;
-    const float* from = given->const_data_ptr<float>();
-    return std::make_shared<const std::vector<float>>(from, from + *count);
-  };
-  auto scale = numbers(weight, 1), shift = numbers(bias, 0);
+  auto scale = channel_numbers(weight, *count, 1), shift = channel_numbers(bias, *count, 0);
   if (!scale || !shift) return false;
   finish(node,
          plan::GroupNorm{groups, std::move(scale), std::move(shift), static_cast<float>(*small)},
@@ -168,17 +154,11 @@ bool Part::shift(Node* node, bool subtract, bool in_place) {
 bool Part::scale_by_number(Node* node, const Value* x, double scale, double shift, bool in_place) {
   const auto value = elements(x);
   const auto count = value ? channels(*value) : std::nullopt;
-  if (!count || (in_place && !may_overwrite(x))) return false;
+  if (!count) return false;
   const auto all = [&](double number) {
     return std::make_shared<const std::vector<float>>(*count, static_cast<float>(number));
   };
-  plan::Affine layer{all(scale), all(shift)};
-  if (in_place) {
-    finish(node, std::move(layer), {*value}, dimensions_.at(*value), true);
-  } else {
-    finish_like(node, x, std::move(layer), {*value});
-  }
-  return true;
+  return finish_each(node, x, plan::Affine{all(scale), all(shift)}, in_place);
 }
 
 }  // namespace convship::ops::lowering

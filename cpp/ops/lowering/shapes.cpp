@@ -1,6 +1,5 @@
 // What a graph computes about shapes, known before any size is: it needs no
 // layer.
-#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
@@ -138,46 +137,6 @@ bool Part::length(Node* node) {
   return list && learn(node->output(), Formula(c10::IValue(static_cast<int64_t>(list->size()))));
 }
 
-// Sizes as numbers; a list of tensors as the tensors.
-bool Part::unpack(Node* node) {
-  const auto outputs = node->outputs();
-  if (const auto* pieces = known<Pieces>(node->input())) {
-    if (pieces->size() != outputs.size()) return false;
-    for (std::size_t i = 0; i < outputs.size(); ++i) {
-      bind(outputs[i], (*pieces)[i], dimensions_.at((*pieces)[i]));
-    }
-    return true;
-  }
-  const auto list = numbers(node->input());
-  if (!known_.count(node->input()) || !list || list->size() != outputs.size()) return false;
-  for (std::size_t i = 0; i < outputs.size(); ++i) learn(outputs[i], (*list)[i]);
-  return true;
-}
-
-bool Part::item(Node* node) {
-  if (const auto* names = known<Dictionary>(node->input(0))) {
-    const auto found = names->find(constant_string(node->input(1)).value_or(""));
-    return found != names->end() && alias(node->output(), found->second);
-  }
-  const auto index = number(node->input(1));
-  if (!index) return false;
-  const auto place = [&](std::size_t count) -> std::optional<std::size_t> {
-    const int64_t at = *index < 0 ? *index + static_cast<int64_t>(count) : *index;
-    if (at < 0 || at >= static_cast<int64_t>(count)) return {};
-    return static_cast<std::size_t>(at);
-  };
-  if (const auto* pieces = known<Pieces>(node->input(0))) {
-    const auto at = place(pieces->size());
-    if (!at) return false;
-    const plan::Value piece = (*pieces)[*at];
-    bind(node->output(), piece, dimensions_.at(piece));
-    return true;
-  }
-  const auto list = numbers(node->input(0));
-  const auto at = list ? place(list->size()) : std::nullopt;
-  return at && learn(node->output(), (*list)[*at]);
-}
-
 // What is known of the input is known of the output: tracing writes a number as a
 // tensor and back.
 bool Part::pass_on(Node* node) {
@@ -209,81 +168,6 @@ bool Part::is_nothing(Node* node, bool negated) {
   return compute(node);
 }
 
-bool Part::list(Node* node) {
-  if (node->output()->type()->isSubtypeOf(*c10::ListType::ofTensors())) {
-    const auto inputs = node->inputs();
-    if (!inputs.empty() && (in_loop(node) || std::none_of(inputs.begin(), inputs.end(),
-                                                          [&](Value* v) { return inside(v); }))) {
-      return false;
-    }
-    known_[node->output()] = Tensors(inputs.begin(), inputs.end());
-    return true;
-  }
-  Numbers all;
-  for (const Value* value : node->inputs()) {
-    const auto found = formula(value);
-    if (!found) return false;
-    all.push_back(*found);
-  }
-  known_[node->output()] = std::move(all);
-  return true;
-}
-
-// An empty one, which torchvision's networks for segmentation collect results in.
-bool Part::dictionary(Node* node) {
-  if (!node->inputs().empty() || is_returned(node->output())) return false;
-  const auto type = node->output()->type()->cast<c10::DictType>();
-  if (!type || type->getKeyType() != c10::StringType::get() ||
-      !type->getValueType()->isSubtypeOf(*c10::TensorType::get())) {
-    return false;
-  }
-  known_[node->output()] = Dictionary{};
-  return true;
-}
-
-bool Part::set_item(Node* node) {
-  const auto found = known_.find(node->input(0));
-  const auto name = constant_string(node->input(1));
-  if (found == known_.end() || aliased_.count(node->input(0)) || !name || !inside(node->input(2))) {
-    return false;
-  }
-  auto* names = std::get_if<Dictionary>(&found->second);
-  if (!names || in_loop(node)) return false;
-  (*names)[*name] = node->input(2);
-  return true;
-}
-
-// One list, or two.
-bool Part::join_lists(Node* node) {
-  if (inside(node->input(0))) return false;
-  Numbers all;
-  for (const Value* input : node->inputs()) {
-    const auto list = numbers(input);
-    if (!list) return compute(node);
-    all.insert(all.end(), list->begin(), list->end());
-  }
-  known_[node->output()] = std::move(all);
-  return true;
-}
-
-// list, begin, end, step
-bool Part::slice_list(Node* node) {
-  const auto list = numbers(node->input(0));
-  if (!list || number(node->input(3)) != 1) return false;
-  const auto count = static_cast<int64_t>(list->size());
-  const auto bound = [&](std::size_t i, int64_t otherwise) -> std::optional<int64_t> {
-    if (is_none(node->input(i))) return otherwise;
-    const auto given = number(node->input(i));
-    if (!given) return {};
-    return std::clamp(*given < 0 ? *given + count : *given, int64_t{0}, count);
-  };
-  const auto begin = bound(1, 0), end = bound(2, count);
-  if (!begin || !end) return false;
-  known_[node->output()] =
-      *begin < *end ? Numbers(list->begin() + *begin, list->begin() + *end) : Numbers();
-  return true;
-}
-
 // Of numbers that are known, or will be once sizes are. What has nothing to do with the
 // part's tensors is left to LibTorch, unless it is a constant's.
 bool Part::compute(Node* node) {
@@ -304,74 +188,6 @@ bool Part::compute(Node* node) {
   }
   const bool number = !node->output()->type()->isSubtypeOf(*c10::TensorType::get());
   return (mine || number) && learn(node->output(), Formula::apply(node, std::move(operands)));
-}
-
-bool Part::run(const torch::jit::Block* block) {
-  for (const Node* node : block->nodes()) {
-    if (node->kind() != c10::prim::Constant && !translate(const_cast<Node*>(node))) return false;
-  }
-  return true;
-}
-
-// Of a condition that is known; or to an error, if sizes will be such.
-bool Part::branch(Node* node) {
-  const auto condition = formula(node->input(0));
-  if (!condition) return false;
-  const auto raises = [](const torch::jit::Block* block) {
-    return std::any_of(block->nodes().begin(), block->nodes().end(), [](const Node* inner) {
-      return inner->kind() == c10::prim::RaiseException;
-    });
-  };
-  const auto blocks = node->blocks();
-  std::size_t taken = 0;
-  if (const auto holds = condition->integer()) {
-    taken = *holds != 0 ? 0 : 1;
-  } else if (!condition->constant() && raises(blocks[0]) != raises(blocks[1])) {
-    taken = raises(blocks[0]) ? 1 : 0;
-    requirements_.push_back({*condition, taken == 0});
-  } else {
-    return false;
-  }
-  if (raises(blocks[taken]) || !run(blocks[taken])) return false;
-  for (std::size_t i = 0; i < node->outputs().size(); ++i) {
-    if (!alias(node->output(i), blocks[taken]->outputs()[i])) return false;
-  }
-  return true;
-}
-
-bool Part::in_loop(const Node* node) {
-  for (; node; node = node->owningBlock()->owningNode()) {
-    if (node->kind() == c10::prim::Loop) return true;
-  }
-  return false;
-}
-
-// Of a known number of rounds.
-bool Part::loop(Node* node) {
-  constexpr int64_t kMost = 64;
-  const auto rounds = number(node->input(0));
-  const torch::jit::Block* body = node->blocks()[0];
-  if (!rounds || *rounds < 0 || *rounds > kMost || number(node->input(1)) != 1) return false;
-  const auto inputs = node->inputs().slice(2);
-  const auto before = body->inputs().slice(1), after = body->outputs().slice(1);
-  std::vector<const Value*> carried(inputs.begin(), inputs.end());
-  for (std::size_t k = 0; k < after.size(); ++k) {  // values that change places
-    const auto same = std::find(before.begin(), before.end(), after[k]);
-    if (same != before.end() && same != before.begin() + static_cast<std::ptrdiff_t>(k))
-      return false;
-  }
-  for (int64_t i = 0; i < *rounds; ++i) {
-    learn(body->inputs()[0], Formula(c10::IValue(i)));
-    for (std::size_t k = 0; k < before.size(); ++k) {
-      if (!alias(before[k], carried[k])) return false;
-    }
-    if (!run(body) || number(body->outputs()[0]) != 1) return false;
-    carried.assign(after.begin(), after.end());
-  }
-  for (std::size_t k = 0; k < carried.size(); ++k) {
-    if (!alias(node->output(k), carried[k])) return false;
-  }
-  return true;
 }
 
 }  // namespace convship::ops::lowering

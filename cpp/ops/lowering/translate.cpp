@@ -130,6 +130,25 @@ bool Part::translate(Node* node) {
   return compute(node);
 }
 
+namespace {
+
+struct Padding {
+  Pair before;
+  Pair more;  // below and right
+};
+
+// Numbers, "valid", or "same", of which what is odd comes below and right. reach: from the
+// first tap to the last.
+std::optional<Padding> padding_of(const Value* value, Pair stride, Pair reach) {
+  if (const auto pair = constant_pair(value)) return Padding{*pair, {0, 0}};
+  const auto mode = constant_string(value);
+  if (mode == "valid") return Padding{{0, 0}, {0, 0}};
+  if (mode != "same" || stride.h != 1 || stride.w != 1) return {};
+  return Padding{{reach.h / 2, reach.w / 2}, {reach.h % 2, reach.w % 2}};
+}
+
+}  // namespace
+
 // input, weight, bias, stride, padding, dilation, [transposed, output padding,]
 // groups
 bool Part::convolution(Node* node, std::size_t groups, bool may_transpose) {
@@ -146,26 +165,16 @@ bool Part::convolution(Node* node, std::size_t groups, bool may_transpose) {
     return false;
   }
   if (may_transpose && constant_int(node->input(6)) != 0) return false;
-  // Numbers, or "valid", or "same": what is odd comes below and right.
-  auto padding = constant_pair(node->input(4));
-  Pair more{0, 0};
-  if (const auto mode = constant_string(node->input(4))) {
-    const bool same = mode == "same" && stride->h == 1 && stride->w == 1;
-    if (!same && mode != "valid") return false;
-    const Pair both =
-        same ? Pair{dilation->h * (weight->size(2) - 1), dilation->w * (weight->size(3) - 1)}
-             : Pair{0, 0};
-    padding = Pair{both.h / 2, both.w / 2};
-    more = {both.h % 2, both.w % 2};
-  }
+  const Pair reach{dilation->h * (weight->size(2) - 1), dilation->w * (weight->size(3) - 1)};
+  const auto padding = padding_of(node->input(4), *stride, reach);
   if (!padding) return false;
   const auto x = tensor(node->input(0), 4);
   if (!x) return false;
   const Multiplied what = multiplied(*x, *weight);
   plan::Convolve layer = convolve(*weight, bias, *group_count, what.rounding);
   layer.stride = *stride;
-  layer.padding = *padding;
-  layer.more_padding = more;
+  layer.padding = padding->before;
+  layer.more_padding = padding->more;
   layer.dilation = *dilation;
   finish(node, std::move(layer), {what.input}, 4);
   return true;
@@ -228,15 +237,7 @@ bool Part::linear(Node* node) {
 }
 
 bool Part::activation(Node* node, Activation activation, bool in_place) {
-  Value* x = node->input(0);
-  const auto value = elements(x);
-  if (!value || (in_place && !may_overwrite(x))) return false;
-  if (in_place) {
-    finish(node, plan::Activate{activation}, {*value}, dimensions_.at(*value), true);
-  } else {
-    finish_like(node, x, plan::Activate{activation}, {*value});
-  }
-  return true;
+  return finish_each(node, node->input(0), plan::Activate{activation}, in_place);
 }
 
 bool Part::gelu(Node* node) {
@@ -284,12 +285,12 @@ bool Part::elu(Node* node, bool in_place) {
 bool Part::prelu(Node* node) {
   const auto slope = constant_weight(node->input(1), 1);
   if (!slope) return false;
-  const float* from = slope->const_data_ptr<float>();
-  if (slope->numel() == 1) return activation(node, {Activation::leaky_relu, *from}, false);
+  if (slope->numel() == 1) {
+    return activation(node, {Activation::leaky_relu, slope->item<float>()}, false);
+  }
   const Value* x = node->input(0);
   if (!inside(x)) return false;
-  finish_like(node, x,
-              plan::Slope{std::make_shared<const std::vector<float>>(from, from + slope->numel())},
+  finish_like(node, x, plan::Slope{channel_numbers(node->input(1), slope->numel(), 0)},
               {tensors_.at(x)});
   return true;
 }

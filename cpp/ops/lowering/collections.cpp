@@ -1,0 +1,150 @@
+// Lists and dictionaries of a graph: of numbers and tensors, made, changed and taken apart.
+#include <algorithm>
+#include <utility>
+
+#include "ops/lowering/constants.h"
+#include "ops/lowering/part.h"
+
+namespace convship::ops::lowering {
+
+using torch::jit::Node;
+using torch::jit::Value;
+
+// Sizes as numbers; a list of tensors as the tensors.
+bool Part::unpack(Node* node) {
+  const auto outputs = node->outputs();
+  if (const auto* pieces = known<Pieces>(node->input())) {
+    if (pieces->size() != outputs.size()) return false;
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      bind(outputs[i], (*pieces)[i], dimensions_.at((*pieces)[i]));
+    }
+    return true;
+  }
+  const auto list = numbers(node->input());
+  if (!known_.count(node->input()) || !list || list->size() != outputs.size()) return false;
+  for (std::size_t i = 0; i < outputs.size(); ++i) learn(outputs[i], (*list)[i]);
+  return true;
+}
+
+bool Part::item(Node* node) {
+  if (const auto* names = known<Dictionary>(node->input(0))) {
+    const auto found = names->find(constant_string(node->input(1)).value_or(""));
+    return found != names->end() && alias(node->output(), found->second);
+  }
+  const auto index = number(node->input(1));
+  if (!index) return false;
+  const auto place = [&](std::size_t count) -> std::optional<std::size_t> {
+    const int64_t at = *index < 0 ? *index + static_cast<int64_t>(count) : *index;
+    if (at < 0 || at >= static_cast<int64_t>(count)) return {};
+    return static_cast<std::size_t>(at);
+  };
+  if (const auto* pieces = known<Pieces>(node->input(0))) {
+    const auto at = place(pieces->size());
+    if (!at) return false;
+    const plan::Value piece = (*pieces)[*at];
+    bind(node->output(), piece, dimensions_.at(piece));
+    return true;
+  }
+  const auto list = numbers(node->input(0));
+  const auto at = list ? place(list->size()) : std::nullopt;
+  return at && learn(node->output(), (*list)[*at]);
+}
+
+bool Part::list(Node* node) {
+  if (node->output()->type()->isSubtypeOf(*c10::ListType::ofTensors())) {
+    const auto inputs = node->inputs();
+    if (!inputs.empty() && (in_loop(node) || std::none_of(inputs.begin(), inputs.end(),
+                                                          [&](Value* v) { return inside(v); }))) {
+      return false;
+    }
+    known_[node->output()] = Tensors(inputs.begin(), inputs.end());
+    return true;
+  }
+  Numbers all;
+  for (const Value* value : node->inputs()) {
+    const auto found = formula(value);
+    if (!found) return false;
+    all.push_back(*found);
+  }
+  known_[node->output()] = std::move(all);
+  return true;
+}
+
+// An empty one, which torchvision's networks for segmentation collect results in.
+bool Part::dictionary(Node* node) {
+  if (!node->inputs().empty() || is_returned(node->output())) return false;
+  const auto type = node->output()->type()->cast<c10::DictType>();
+  if (!type || type->getKeyType() != c10::StringType::get() ||
+      !type->getValueType()->isSubtypeOf(*c10::TensorType::get())) {
+    return false;
+  }
+  known_[node->output()] = Dictionary{};
+  return true;
+}
+
+bool Part::set_item(Node* node) {
+  const auto found = known_.find(node->input(0));
+  const auto name = constant_string(node->input(1));
+  if (found == known_.end() || aliased_.count(node->input(0)) || !name || !inside(node->input(2))) {
+    return false;
+  }
+  auto* names = std::get_if<Dictionary>(&found->second);
+  if (!names || in_loop(node)) return false;
+  (*names)[*name] = node->input(2);
+  return true;
+}
+
+// One list, or two.
+bool Part::join_lists(Node* node) {
+  if (inside(node->input(0))) return false;
+  Numbers all;
+  for (const Value* input : node->inputs()) {
+    const auto list = numbers(input);
+    if (!list) return compute(node);
+    all.insert(all.end(), list->begin(), list->end());
+  }
+  known_[node->output()] = std::move(all);
+  return true;
+}
+
+std::optional<kernels::conv2d::Range> Part::slice_of(const Node* node,
+                                                     std::size_t first,
+                                                     int64_t count) const {
+  const auto bound = [&](std::size_t i, int64_t otherwise) -> std::optional<int64_t> {
+    if (is_none(node->input(i))) return otherwise;
+    const auto given = number(node->input(i));
+    if (!given) return {};
+    return std::clamp(*given < 0 ? *given + count : *given, int64_t{0}, count);
+  };
+  const auto begin = bound(first, 0), end = bound(first + 1, count);
+  if (!begin || !end) return {};
+  return kernels::conv2d::Range{*begin, std::max(*begin, *end)};
+}
+
+// list, begin, end, step
+bool Part::slice_list(Node* node) {
+  const auto list = numbers(node->input(0));
+  if (!list || number(node->input(3)) != 1) return false;
+  const auto kept = slice_of(node, 1, static_cast<int64_t>(list->size()));
+  if (!kept) return false;
+  known_[node->output()] = Numbers(list->begin() + kept->begin, list->begin() + kept->end);
+  return true;
+}
+
+bool Part::append(Node* node) {
+  const auto found = known_.find(node->input(0));
+  if (found == known_.end()) return false;
+  // A result that is read would be the same list under another name.
+  if (!node->output()->uses().empty() || aliased_.count(node->input(0))) return false;
+  if (auto* numbers = std::get_if<Numbers>(&found->second)) {
+    const auto number = formula(node->input(1));
+    if (number) numbers->push_back(*number);
+    return number.has_value();
+  }
+  auto* list = std::get_if<Tensors>(&found->second);
+  if (!list || in_loop(node) || !inside(node->input(1))) return false;
+  list->push_back(node->input(1));
+  return true;
+}
+
+}  // namespace convship::ops::lowering
