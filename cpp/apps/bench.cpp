@@ -27,7 +27,7 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-struct Arguments {
+struct BenchArguments {
   ModelArguments model;
   BenchInput input;
   std::string backend;  // empty: every rung
@@ -145,7 +145,7 @@ void compare(Rung& rung, const std::vector<Tensor>& expected) {
   }
 }
 
-std::vector<std::string> worker_words(const Arguments& arguments, const RungKind& kind) {
+std::vector<std::string> worker_words(const BenchArguments& arguments, const RungKind& kind) {
   std::vector<std::string> words{"bench",     "--worker",
                                  "--backend", kind.backend,
                                  "--threads", std::to_string(arguments.model.options.threads),
@@ -167,7 +167,7 @@ std::vector<std::string> worker_words(const Arguments& arguments, const RungKind
   return words;
 }
 
-std::vector<Rung> start(const Arguments& arguments) {
+std::vector<Rung> start(const BenchArguments& arguments) {
   std::vector<Rung> rungs;
   for (const RungKind& kind : kRungs) {
     if (!arguments.backend.empty() && arguments.backend != kind.backend) continue;
@@ -182,7 +182,7 @@ std::vector<Rung> start(const Arguments& arguments) {
   return rungs;
 }
 
-void measure(std::vector<Rung>& rungs, const Arguments& arguments) {
+void measure(std::vector<Rung>& rungs, const BenchArguments& arguments) {
   std::vector<Rung*> turns;
   for (Rung& rung : rungs) {
     if (rung.problem.empty()) turns.push_back(&rung);
@@ -206,7 +206,7 @@ void measure(std::vector<Rung>& rungs, const Arguments& arguments) {
 }
 
 // The fields of `convship bench`; docs/benchmarks.md names them.
-json row(Rung& rung, const Arguments& arguments) {
+json row(Rung& rung, const BenchArguments& arguments) {
   const json& hello = rung.process->hello();
   json result = {{"rung", rung.kind->name},
                  {"kind", rung.kind->backend == std::string("libtorch") ? "stock" : "ours"},
@@ -237,7 +237,7 @@ json row(Rung& rung, const Arguments& arguments) {
   return result;
 }
 
-void print(const json& report) {
+void print_report(const json& report) {
   const json& environment = report["environment"];
   std::cout << environment["cpu"].get<std::string>() << ", isa "
             << environment["isa"].get<std::string>() << ", convship "
@@ -266,7 +266,7 @@ void print(const json& report) {
   }
 }
 
-int bench(Arguments& arguments) {
+int bench(BenchArguments& arguments) {
   if (arguments.worker) return bench_worker(arguments.model, arguments.input, arguments.image);
   int& threads = arguments.model.options.threads;
   if (threads == 0) threads = default_threads();
@@ -285,7 +285,7 @@ int bench(Arguments& arguments) {
   if (arguments.model.json) {
     std::cout << report.dump() << '\n';
   } else {
-    print(report);
+    print_report(report);
   }
   return right ? kOk : kDifference;
 }
@@ -293,7 +293,7 @@ int bench(Arguments& arguments) {
 }  // namespace
 
 Action add_bench(CLI::App& verb) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<BenchArguments>();
   arguments->model.add_to(verb);
   verb.add_option("--batch", arguments->input.batch, "Images per call")->check(CLI::Range(1, 4096));
   verb.add_option("--size", arguments->input.size,

@@ -26,14 +26,14 @@ json names(const std::vector<TensorInfo>& tensors) {
   return list;
 }
 
-struct Arguments {
+struct PlanArguments {
   ModelArguments model;
   bool plan = false;
   BenchInput input;
 };
 
 // What runs where for one size of input.
-json plan_of(const Model& model, const Arguments& arguments) {
+json plan_of(const Model& model, const PlanArguments& arguments) {
   std::vector<NamedTensor> tensors = arguments.input.make(model, arguments.model.path.string());
   std::vector<NamedView> views;
   for (const NamedTensor& t : tensors) views.push_back({t.name, t.tensor.view()});
@@ -142,7 +142,7 @@ void print(const json& described) {
 }  // namespace
 
 Action add_info(CLI::App& verb) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<PlanArguments>();
   arguments->model.add_to(verb);
   verb.add_flag("--plan", arguments->plan,
                 "What our kernels run, step by step with its time, and what LibTorch runs");

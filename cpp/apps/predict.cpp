@@ -11,7 +11,7 @@ namespace {
 
 using nlohmann::json;
 
-struct Arguments {
+struct PredictArguments {
   ModelArguments model;
   std::vector<std::filesystem::path> images;
   int top_k = 1;
@@ -65,7 +65,7 @@ std::vector<Prediction> answer(const Model& model, const std::string& line, int 
 
 // For programs that keep this one as a child process: one line in, one JSON line
 // out at once, until the input ends.
-int predict_stream(const Arguments& arguments, const Model& model) {
+int predict_stream(const PredictArguments& arguments, const Model& model) {
   int code = kOk;
   std::string line;
   while (std::cout && std::getline(std::cin, line)) {
@@ -87,7 +87,7 @@ int predict_stream(const Arguments& arguments, const Model& model) {
 
 // One bad image does not cost the answers of the others: it is reported, and
 // the exit code says so at the end.
-int predict(Arguments& arguments) {
+int predict(PredictArguments& arguments) {
   if (arguments.images == std::vector<std::filesystem::path>{"-"}) {
     return predict_stream(arguments, arguments.model.load());
   }
@@ -112,7 +112,7 @@ int predict(Arguments& arguments) {
 }  // namespace
 
 Action add_predict(CLI::App& verb) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<PredictArguments>();
   arguments->model.add_to(verb);
   verb.add_option("images", arguments->images,
                   "JPEG and PNG files and folders of them; or - for a stream: a path, or base64: "

@@ -10,7 +10,7 @@ namespace {
 
 using nlohmann::json;
 
-struct Arguments {
+struct RunArguments {
   ModelArguments model;
   std::vector<std::string> inputs;  // NAME=FILE
   std::filesystem::path output;
@@ -32,7 +32,7 @@ std::string file_name(const std::string& name) {
   return escaped + ".npy";
 }
 
-int run(Arguments& arguments) {
+int run(RunArguments& arguments) {
   std::vector<NamedTensor> tensors;
   for (const std::string& input : arguments.inputs) {
     const std::size_t equals = input.find('=');
@@ -69,7 +69,7 @@ int run(Arguments& arguments) {
 }  // namespace
 
 Action add_run(CLI::App& verb) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<RunArguments>();
   arguments->model.add_to(verb);
   verb.add_option("inputs", arguments->inputs, "NAME=FILE.npy, one per input of the network")
       ->required();

@@ -7,7 +7,7 @@
 namespace convship::apps {
 namespace {
 
-struct Arguments {
+struct ServeArguments {
   std::vector<std::string> models;  // FILE or NAME=FILE
   LoadArguments load;
   serve::Options options;
@@ -47,7 +47,7 @@ std::vector<serve::ServedFile> files(const std::vector<std::string>& models) {
   return files;
 }
 
-int run(Arguments& arguments) {
+int run(ServeArguments& arguments) {
   using Seconds = std::chrono::duration<double>;
   serve::Options& options = arguments.options;
   options.models = files(arguments.models);
@@ -69,7 +69,7 @@ int run(Arguments& arguments) {
   return kOk;
 }
 
-void add_limits(CLI::App& verb, Arguments& arguments) {
+void add_limits(CLI::App& verb, ServeArguments& arguments) {
   auto& [http, batch, models, load, keys, quiet] = arguments.options;
   verb.add_option("--max-batch", batch.max_batch,
                   "Rows that one call of a model may answer, and one request may hold")
@@ -107,7 +107,7 @@ void add_limits(CLI::App& verb, Arguments& arguments) {
 }  // namespace
 
 Action add_serve(CLI::App& verb) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<ServeArguments>();
   auto& [http, batch, models, load, keys, quiet] = arguments->options;
   verb.add_option("models", arguments->models,
                   "Model files; clients know each as NAME in NAME=FILE, or by the file's name")

@@ -13,14 +13,14 @@ namespace {
 
 using nlohmann::json;
 
-struct Arguments {
+struct StagesArguments {
   ModelArguments model;
   std::vector<std::filesystem::path> images;
   std::filesystem::path output;
 };
 
 // Per image: the arrays into the output file, their names and dtypes as a JSON line on stdout.
-int write_stages(Arguments& arguments) {
+int write_stages(StagesArguments& arguments) {
   const auto files = image_files(arguments.images);
   const Model model = arguments.model.load();
   std::ofstream out(arguments.output, std::ios::binary);
@@ -53,7 +53,7 @@ int write_stages(Arguments& arguments) {
 }  // namespace
 
 Action add_stages(CLI::App& verb) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<StagesArguments>();
   arguments->model.add_to(verb);
   verb.add_option("images", arguments->images, "JPEG and PNG files, and folders of them")
       ->required();

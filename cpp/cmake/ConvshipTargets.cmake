@@ -20,6 +20,13 @@ function(convship_target target)
   target_compile_options(${target} PRIVATE -Wall -Wextra $<$<BOOL:${CONVSHIP_WERROR}>:-Werror>)
 endfunction()
 
+# Compiles files of a target several at once, because the headers that they share
+# take most of the time; those after the target's name by themselves.
+function(convship_unity target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${CONVSHIP_UNITY})
+  set_source_files_properties(${ARGN} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+endfunction()
+
 # A shared library with a versioned SONAME that finds its neighbours by itself.
 function(convship_shared_library target)
   convship_target(${target})

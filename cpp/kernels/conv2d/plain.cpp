@@ -13,7 +13,7 @@ namespace {
 // Output channels that share one load of the input. With 8 columns of float a
 // tile is 8 accumulators of 128 bits: enough independent sums to hide the
 // latency of an addition, and still inside the 16 registers of x86-64.
-constexpr int kChannelBlock = 4;
+constexpr int kOutputs = 4;
 constexpr int kTile = 8;
 constexpr int kHalfTile = 4;
 
@@ -227,7 +227,7 @@ void conv_pool2d_plain(const Geometry& g,
                        const Parallel& parallel) {
   const int64_t channels_in = g.c_in / g.groups;
   const int64_t channels_out = g.c_out / g.groups;
-  const int64_t blocks = (channels_out + kChannelBlock - 1) / kChannelBlock;
+  const int64_t blocks = (channels_out + kOutputs - 1) / kOutputs;
   // Blocks of equal size: 6 channels are 3 and 3, since a block of 2 has too
   // few independent sums.
   const int64_t block = (channels_out + blocks - 1) / blocks;
@@ -255,13 +255,13 @@ void conv_pool2d_plain(const Geometry& g,
       case 3:
         return run(std::integral_constant<int, 3>{});
       default:
-        return run(std::integral_constant<int, kChannelBlock>{});
+        return run(std::integral_constant<int, kOutputs>{});
     }
   };
 
   // In floating point: an estimate must not overflow.
-  const double operations = 2.0 * static_cast<double>(weight_step) * kChannelBlock *
-                            static_cast<double>(g.conv.h * g.conv.w);
+  const double operations =
+      2.0 * static_cast<double>(weight_step) * kOutputs * static_cast<double>(g.conv.h * g.conv.w);
   const int64_t grain = operations < kOperationsPerThread
                             ? static_cast<int64_t>(kOperationsPerThread / (operations + 1))
                             : 1;
