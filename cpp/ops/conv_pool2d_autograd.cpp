@@ -13,17 +13,13 @@
 
 #include "ops/conv_pool2d.h"
 #include "ops/plain_call.h"
+#include "ops/saved_pair.h"
 
 namespace convship::ops {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-Pair saved_pair(AutogradContext* context, const char* name) {
-  const auto values = context->saved_data[name].toIntVector();
-  return {values[0], values[1]};
-}
 
 Parameters saved_parameters(AutogradContext* context, bool relu) {
   Parameters p{};

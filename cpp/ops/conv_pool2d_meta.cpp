@@ -8,10 +8,10 @@
 namespace convship::ops {
 namespace {
 
-Shape<c10::SymInt> check(const at::Tensor& input,
-                         const at::Tensor& weight,
-                         const std::optional<at::Tensor>& bias,
-                         const Parameters& p) {
+Shape<c10::SymInt> check_symbolic(const at::Tensor& input,
+                                  const at::Tensor& weight,
+                                  const std::optional<at::Tensor>& bias,
+                                  const Parameters& p) {
   check_types(input, weight, bias);
   return check_shape<c10::SymInt>(p, input.sym_sizes(), weight.sym_sizes(),
                                   bias ? std::make_optional(bias->sym_sizes()) : std::nullopt);
@@ -21,7 +21,7 @@ at::Tensor conv_pool2d_meta(const at::Tensor& input,
                             const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias,
                             const Parameters& p) {
-  const auto shape = check(input, weight, bias, p);
+  const auto shape = check_symbolic(input, weight, bias, p);
   return at::empty_symint(
       shape.output(), input.options(),
       output_format(input.suggest_memory_format(), weight.suggest_memory_format(), p, shape));
@@ -32,7 +32,7 @@ std::tuple<at::Tensor, at::Tensor> conv_pool2d_with_index_meta(
     const at::Tensor& weight,
     const std::optional<at::Tensor>& bias,
     const Parameters& p) {
-  const auto shape = check(input, weight, bias, p);
+  const auto shape = check_symbolic(input, weight, bias, p);
   return {at::empty_symint(shape.output(), input.options(),
                            output_format(input.suggest_memory_format(),
                                          weight.suggest_memory_format(), p, shape)),

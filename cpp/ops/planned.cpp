@@ -22,23 +22,20 @@ thread_local Recording* recording = nullptr;
 
 plan::Size size_of(const at::Tensor& tensor) {
   if (tensor.dim() == 2) return {tensor.size(0), tensor.size(1), {1, 1}, true};
+  if (tensor.dim() == 3) return {tensor.size(0), tensor.size(1), {1, tensor.size(2)}, false};
   return {tensor.size(0), tensor.size(1), {tensor.size(2), tensor.size(3)}, false};
 }
 
 kernels::conv2d::View<const float> view_of(const at::Tensor& tensor) {
   if (tensor.dim() == 4) return view<const float>(tensor);
-  return {tensor.const_data_ptr<float>(), tensor.stride(0), tensor.stride(1), 0, 0};
+  const int64_t column = tensor.dim() == 3 ? tensor.stride(2) : 0;
+  return {tensor.const_data_ptr<float>(), tensor.stride(0), tensor.stride(1), 0, column};
 }
 
-at::Tensor empty_for(const plan::Size& size) {
-  if (size.matrix) return at::empty({size.n, size.c}, at::kFloat);
+at::Tensor empty_for(const plan::Size& size, int64_t dimensions) {
+  if (dimensions == 2) return at::empty({size.n, size.c}, at::kFloat);
+  if (dimensions == 3) return at::empty({size.n, size.c, size.image.w}, at::kFloat);
   return at::empty({size.n, size.c, size.image.h, size.image.w}, at::kFloat);
-}
-
-bool has_size(const plan::Size& size, const at::Tensor& tensor) {
-  const auto s = tensor.sizes();
-  if (size.matrix) return s[0] == size.n && s[1] == size.c;
-  return s[0] == size.n && s[1] == size.c && s[2] == size.image.h && s[3] == size.image.w;
 }
 
 }  // namespace
@@ -81,10 +78,12 @@ class Planned::Memories {
 
 Planned::Planned(plan::Network network,
                  std::vector<PlannedInput> inputs,
+                 std::vector<int64_t> outputs,
                  std::vector<at::Tensor> weights,
                  std::shared_ptr<torch::jit::Graph> fallback)
     : network_(std::move(network)),
       inputs_(std::move(inputs)),
+      outputs_(std::move(outputs)),
       weights_(std::move(weights)),
       fallback_(std::make_unique<torch::jit::GraphFunction>(
           c10::QualifiedName("planned"), std::move(fallback), nullptr)),
@@ -108,7 +107,7 @@ bool Planned::serves(const std::vector<at::Tensor>& inputs) const {
 std::shared_ptr<const plan::Plan> Planned::plan_for(const std::vector<at::Tensor>& inputs) const {
   const auto fits = [&](const Sized& sized) {
     for (std::size_t i = 0; i < inputs.size(); ++i) {
-      if (!has_size(sized.inputs[i], inputs[i])) return false;
+      if (!(sized.inputs[i] == size_of(inputs[i]))) return false;
     }
     return true;
   };
@@ -121,7 +120,9 @@ std::shared_ptr<const plan::Plan> Planned::plan_for(const std::vector<at::Tensor
   Sized sized;
   for (const at::Tensor& x : inputs) sized.inputs.push_back(size_of(x));
   try {
-    sized.plan = std::make_shared<const plan::Plan>(network_, sized.inputs);
+    plan::Network fused = network_;
+    fused.fuse(sized.inputs);
+    sized.plan = std::make_shared<const plan::Plan>(fused, sized.inputs);
   } catch (const std::invalid_argument&) {
     // LibTorch broadcasts, or says what is wrong.
   }
@@ -149,7 +150,7 @@ std::vector<at::Tensor> Planned::with_plan(const plan::Plan& plan,
   std::vector<at::Tensor> outputs;
   c10::SmallVector<float*, 2> targets;
   for (const plan::Size& size : plan.outputs()) {
-    outputs.push_back(empty_for(size));
+    outputs.push_back(empty_for(size, outputs_[outputs.size()]));
     targets.push_back(outputs.back().mutable_data_ptr<float>());
   }
   Memories::Memory memory = memories_->take(plan.memory());

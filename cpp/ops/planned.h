@@ -23,10 +23,11 @@ struct PlannedInput {
 
 class CONVSHIP_API Planned final : public torch::CustomClassHolder {
  public:
-  // weights: what the network refers to. fallback: the same part as LibTorch's
-  // operators, with the same inputs and outputs.
+  // outputs: their dimensions. weights: what the network refers to. fallback: the same part as
+  // LibTorch's operators, with the same inputs and outputs.
   Planned(plan::Network network,
           std::vector<PlannedInput> inputs,
+          std::vector<int64_t> outputs,
           std::vector<at::Tensor> weights,
           std::shared_ptr<torch::jit::Graph> fallback);
   ~Planned() override;
@@ -52,6 +53,7 @@ class CONVSHIP_API Planned final : public torch::CustomClassHolder {
 
   plan::Network network_;
   std::vector<PlannedInput> inputs_;
+  std::vector<int64_t> outputs_;
   std::vector<at::Tensor> weights_;
   std::unique_ptr<torch::jit::GraphFunction> fallback_;
   mutable std::mutex mutex_;

@@ -11,6 +11,7 @@
 
 #include "ops/conv_pool2d.h"
 #include "ops/parallel.h"
+#include "ops/saved_pair.h"
 
 namespace convship::ops {
 namespace {
@@ -142,11 +143,6 @@ void save_pool(AutogradContext* context,
   context->saved_data["size"] = c10::IntArrayRef(size);
   context->saved_data["stride"] = c10::IntArrayRef(stride);
   context->saved_data["padding"] = c10::IntArrayRef(padding);
-}
-
-Pair saved_pair(AutogradContext* context, const char* name) {
-  const auto values = context->saved_data[name].toIntVector();
-  return {values[0], values[1]};
 }
 
 class RouteFunction : public torch::autograd::Function<RouteFunction> {

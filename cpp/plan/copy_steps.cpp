@@ -86,6 +86,22 @@ Step flatten_step(const Operand& x, const Operand& y) {
           }};
 }
 
+Step unflatten_step(const Operand& x, const Operand& y) {
+  return {"unflatten, " + describe(y.size), [x, y](const Frame& frame) {
+            for_images(frame, x.size.n, [&](int64_t n) {
+              const int64_t pixels = y.size.pixels();
+              const float* from = x.data(frame) + n * x.place.n_step;
+              for (int64_t block = 0; block < y.blocks(); ++block) {
+                float* const to = y.block(frame, n, block);
+                const int64_t count = exist(y.size, block);
+                if (count < kChannelBlock) std::fill_n(to, y.block_step(), 0.0f);
+                frame.isa.single.transpose(from + block * kChannelBlock * pixels, pixels, count,
+                                           pixels, to, kChannelBlock);
+              }
+            });
+          }};
+}
+
 Step place_channels_step(const Operand& x, const Operand& y, int64_t channel) {
   std::vector<Channel> channels(x.size.c);
   for (int64_t c = 0; c < x.size.c; ++c) channels[c] = {0, c};

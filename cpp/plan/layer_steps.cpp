@@ -157,9 +157,10 @@ Step average_pool_step(const AveragePool& layer, const Operand& x, const Operand
                    true);
 }
 
-Step adaptive_average_step(const AdaptiveAverage& layer, const Operand& x, const Operand& y) {
-  return pool_step("adaptive average pool", x, y, adaptive_windows(layer.size.h, x.size.image.h),
-                   adaptive_windows(layer.size.w, x.size.image.w), true);
+Step adaptive_pool_step(const AdaptivePool& layer, const Operand& x, const Operand& y) {
+  return pool_step(layer.average ? "adaptive average pool" : "adaptive max pool", x, y,
+                   adaptive_windows(layer.size.h, x.size.image.h),
+                   adaptive_windows(layer.size.w, x.size.image.w), layer.average);
 }
 
 Step activate_step(const Activate& layer, const Operand& x, const Operand& y) {
@@ -178,7 +179,34 @@ Step round_step(const Round& layer, const Operand& x, const Operand& y) {
           }};
 }
 
+namespace {
+
+using How = kernels::CombineTask::How;
+
+Step broadcast_step(std::string name,
+                    How how,
+                    Activation activation,
+                    const Operand& a,
+                    const Operand& b,
+                    const Operand& y) {
+  name += ", " + describe(a.size) + " and " + describe(b.size);
+  return {std::move(name), [how, activation, a, b, y](const Frame& frame) {
+            for_blocks(frame, y, y.block_step(), [&](int64_t n, int64_t block) {
+              const auto operand = [&](const Operand& x) -> kernels::CombineTask::Operand {
+                const bool one_channel = x.size.c == 1 && y.size.c > 1;
+                return {x.block(frame, n, one_channel ? 0 : block),
+                        x.size.pixels() == 1 ? 0 : kChannelBlock, one_channel};
+              };
+              frame.isa.layers.combine({how, operand(a), operand(b), y.block(frame, n, block),
+                                        y.size.pixels(), activation});
+            });
+          }};
+}
+
+}  // namespace
+
 Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operand& y) {
+  if (!(a.size == b.size)) return broadcast_step("add", How::add, layer.activation, a, b, y);
   return map_step("add", a, y,
                   [b, activation = layer.activation](const Frame& frame, int64_t n, int64_t block,
                                                      MapTask& task) {
@@ -187,14 +215,11 @@ Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operan
                   });
 }
 
-Step multiply_step(const Operand& a, const Operand& b, const Operand& y) {
-  const bool by_channel = b.size.pixels() == 1 && a.size.pixels() > 1;
-  return map_step("multiply", a, y,
-                  [b, by_channel](const Frame& frame, int64_t n, int64_t block, MapTask& task) {
-                    const float* factor = b.block(frame, n, block);
-                    (by_channel ? task.scale : task.b) = factor;
-                    task.multiply = !by_channel;
-                  });
+Step combine_step(const Combine& layer, const Operand& a, const Operand& b, const Operand& y) {
+  const char* const name = layer.how == How::multiply ? "multiply"
+                           : layer.how == How::divide ? "divide"
+                                                      : "subtract";
+  return broadcast_step(name, layer.how, Activation::none, a, b, y);
 }
 
 Step affine_step(const Affine& layer, const Operand& x, const Operand* residual, const Operand& y) {
@@ -216,26 +241,6 @@ Step slope_step(const Slope& layer, const Operand& x, const Operand& y) {
       [slope = padded(*layer.slope)](const Frame&, int64_t, int64_t block, MapTask& task) {
         task.slope = slope.data() + block * kChannelBlock;
       });
-}
-
-// A few numbers behind a whole network, so plain loops. Relative to the largest no
-// exponential overflows; NaN and +inf make all of a row NaN, as in torch.
-Step softmax_step(const Softmax& layer, const Operand& x, const Operand& y) {
-  return {"softmax, " + describe(y.size), [layer, x, y](const Frame& frame) {
-            for (int64_t n = 0; n < y.size.n; ++n) {
-              const float* from = x.block(frame, n, 0);
-              float* to = y.block(frame, n, 0);
-              const float most = *std::max_element(from, from + y.size.c);
-              double sum = 0;
-              for (int64_t i = 0; i < y.size.c; ++i) sum += std::exp(from[i] - most);
-              const auto share = static_cast<float>(1 / sum);
-              const auto logarithm = static_cast<float>(std::log(sum));
-              for (int64_t i = 0; i < y.size.c; ++i) {
-                const float difference = from[i] - most;
-                to[i] = layer.logarithm ? difference - logarithm : std::exp(difference) * share;
-              }
-            }
-          }};
 }
 
 }  // namespace convship::plan

@@ -20,17 +20,29 @@ bool is_run_of_blocks(const std::vector<int64_t>& from) {
 }
 
 const char* layer_name(const Layer& layer) {
-  constexpr std::array kNames = {"convolution",   "transposed convolution",
-                                 "linear",        "max pool",
-                                 "average pool",  "adaptive average pool",
-                                 "activation",    "round",
-                                 "add",           "multiply",
-                                 "affine",        "layer norm",
-                                 "prelu",         "group norm",
-                                 "upsample",      "pad",
-                                 "pixel shuffle", "softmax",
-                                 "concatenate",   "select channels",
-                                 "flatten",       "unflatten"};
+  constexpr std::array kNames = {"convolution",
+                                 "transposed convolution",
+                                 "linear",
+                                 "max pool",
+                                 "average pool",
+                                 "adaptive pool",
+                                 "across channels",
+                                 "activation",
+                                 "round",
+                                 "add",
+                                 "combine",
+                                 "affine",
+                                 "layer norm",
+                                 "prelu",
+                                 "group norm",
+                                 "upsample",
+                                 "pad",
+                                 "pixel shuffle",
+                                 "softmax",
+                                 "concatenate",
+                                 "select channels",
+                                 "flatten",
+                                 "unflatten"};
   static_assert(kNames.size() == std::variant_size_v<Layer>);
   return kNames[layer.index()];
 }
@@ -101,7 +113,11 @@ bool become(Instruction& one, const Instruction& reader) {
 }
 
 // Takes the reader of `one`'s output into it, if its kernel does both.
-bool absorb(Instruction& one, const Instruction& reader, const Uses& uses, int place) {
+bool absorb(Instruction& one,
+            const Instruction& reader,
+            const Uses& uses,
+            int place,
+            const std::vector<Size>& sizes) {
   if (become(one, reader)) return true;
   auto* conv = std::get_if<Convolve>(&one.layer);
   Activation* activation = activation_of(one.layer);
@@ -119,7 +135,7 @@ bool absorb(Instruction& one, const Instruction& reader, const Uses& uses, int p
     const bool sums = conv || std::holds_alternative<Affine>(one.layer) ||
                       std::holds_alternative<GroupNorm>(one.layer);
     if (!sums || *activation != Activation::none || one.inputs.size() > 1 || other == one.output ||
-        uses.maker(other) >= place) {
+        uses.maker(other) >= place || !(sizes[other] == sizes[one.output])) {
       return false;
     }
     *activation = add->activation;
@@ -151,7 +167,8 @@ void Network::drop_unread() {
                        std::make_move_iterator(kept.rend()));
 }
 
-void Network::fuse() {
+void Network::fuse(const std::vector<Size>& inputs) {
+  const std::vector<Size> sizes = infer_sizes(*this, inputs);
   unfused_ = instructions_;
   drop_unread();
   for (bool changed = true; changed;) {
@@ -161,7 +178,7 @@ void Network::fuse() {
       const int reader = uses.only_reader(instructions_[i].output);
       if (reader < 0) continue;
       Instruction& one = instructions_[i];
-      if (!absorb(one, instructions_[reader], uses, static_cast<int>(i))) continue;
+      if (!absorb(one, instructions_[reader], uses, static_cast<int>(i), sizes)) continue;
       one.output = instructions_[reader].output;
       instructions_.erase(instructions_.begin() + reader);
       changed = true;

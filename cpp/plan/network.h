@@ -13,6 +13,7 @@
 
 #include "kernels/conv2d/convolution.h"
 #include "kernels/layers/rounded_matrix.h"
+#include "kernels/layers/tasks.h"
 
 namespace convship::plan {
 
@@ -95,9 +96,16 @@ struct AveragePool {
   bool count_padding = true;
 };
 
-// Averages over windows of nearly equal size, as torch's adaptive_avg_pool2d.
-struct AdaptiveAverage {
+// Averages or maxima of windows of nearly equal size, as torch's adaptive_avg_pool2d and
+// adaptive_max_pool2d.
+struct AdaptivePool {
   Pair size;
+  bool average = true;
+};
+
+// Each pixel by itself: the mean of its channels, or their maximum; [N, 1, H, W].
+struct AcrossChannels {
+  bool average;
 };
 
 struct Activate {
@@ -110,13 +118,18 @@ struct Round {
   Rounding rounding;
 };
 
-// activation(a + b), of equal sizes.
+// activation(a + b), of equal sizes, or of operands with one channel or one pixel, which
+// serve all of the other's.
 struct Add {
   Activation activation = Activation::none;
+  bool into_first = false;  // the result has the first operand's size
 };
 
-// a * b, of equal sizes, or one of them with one pixel: a factor for each channel.
-struct Multiply {};
+// a - b, a * b or a / b, of operands as Add's.
+struct Combine {
+  kernels::CombineTask::How how;
+  bool into_first = false;
+};
 
 // activation(x * scale + shift + residual), by channel: batch norm that is not folded.
 // Inputs: x, and the residual where there is one.
@@ -168,7 +181,7 @@ struct PixelShuffle {
   int64_t factor;
 };
 
-// exp(x) / sum of exp(x) over the features of each row of a matrix, or its logarithm.
+// exp(x) / sum of exp(x) over the channels of each pixel, or its logarithm.
 struct Softmax {
   bool logarithm = false;
 };
@@ -191,19 +204,22 @@ struct Flatten {
   int64_t features = -1;
 };
 
-// [N, F] to [N, F, 1, 1].
-struct Unflatten {};
+// [N, C * H * W] to [N, C, H, W].
+struct Unflatten {
+  Pair image{1, 1};
+};
 
 using Layer = std::variant<Convolve,
                            TransposedConvolve,
                            Linear,
                            MaxPool,
                            AveragePool,
-                           AdaptiveAverage,
+                           AdaptivePool,
+                           AcrossChannels,
                            Activate,
                            Round,
                            Add,
-                           Multiply,
+                           Combine,
                            Affine,
                            Normalize,
                            Slope,
@@ -235,9 +251,10 @@ class Network {
   void require(Measure holds) { requirements_.push_back(std::move(holds)); }
   void set_outputs(std::vector<Value> outputs) { outputs_ = std::move(outputs); }
 
-  // Makes one layer of what a kernel does in one pass: bias, residual,
-  // activation and pooling behind a convolution. Drops what nobody reads.
-  void fuse();
+  // For inputs of these sizes: makes one layer of what a kernel does in one pass,
+  // bias, residual, activation and pooling behind a convolution. Drops what nobody
+  // reads. Throws as infer_sizes.
+  void fuse(const std::vector<Size>& inputs);
 
   int inputs() const { return inputs_; }
   int values() const { return values_; }

@@ -1,4 +1,4 @@
-// Steps that normalise: over the channels of a pixel, and over groups of channels of an image.
+// Steps over the channels of each pixel, and over groups of channels of an image.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -12,31 +12,67 @@ namespace convship::plan {
 using kernels::MapTask;
 using kernels::conv2d::kChannelBlock;
 
+namespace {
+
+// visit(n, pixel, count) for some neighbouring pixels at a time, which need no others.
+template <typename Visit>
+void for_pixels(const Frame& frame, const Size& size, int64_t operations, const Visit& visit) {
+  // Enough for a thread, and few enough for the first level of the cache.
+  constexpr int64_t kPixels = 16;
+  const int64_t parts = (size.pixels() + kPixels - 1) / kPixels;
+  frame.parallel.run(size.n * parts, grain(kPixels * operations), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t pixel = i % parts * kPixels;
+      visit(i / parts, pixel, std::min(kPixels, size.pixels() - pixel));
+    }
+  });
+}
+
+}  // namespace
+
 Step normalize_step(const Normalize& layer, const Operand& x, const Operand& y) {
-  return {"layer norm, " + describe(y.size),
-          [scale = padded(*layer.scale), shift = padded(*layer.shift), epsilon = layer.epsilon, x,
-           y](const Frame& frame) {
-            // Enough for a thread, and few enough for the first level of the cache.
-            constexpr int64_t kPixels = 16;
-            const int64_t pixels = y.size.pixels();
-            const int64_t parts = (pixels + kPixels - 1) / kPixels;
-            frame.parallel.run(y.size.n * parts, grain(kPixels * y.size.c * 4),
-                               [&](int64_t begin, int64_t end) {
-                                 for (int64_t i = begin; i < end; ++i) {
-                                   const int64_t n = i / parts, pixel = i % parts * kPixels;
-                                   kernels::NormalizeTask task{};
-                                   task.x = x.block(frame, n, 0) + pixel * kChannelBlock;
-                                   task.x_block = x.block_step();
-                                   task.scale = scale.data();
-                                   task.shift = shift.data();
-                                   task.y = y.block(frame, n, 0) + pixel * kChannelBlock;
-                                   task.y_block = y.block_step();
-                                   task.channels = y.size.c;
-                                   task.pixels = std::min(kPixels, pixels - pixel);
-                                   task.epsilon = epsilon;
-                                   frame.isa.layers.normalize(task);
-                                 }
-                               });
+  const auto run = [scale = padded(*layer.scale), shift = padded(*layer.shift),
+                    epsilon = layer.epsilon, x, y](const Frame& frame) {
+    for_pixels(frame, y.size, y.size.c * 4, [&](int64_t n, int64_t pixel, int64_t count) {
+      kernels::NormalizeTask task{};
+      task.x = x.pixel(frame, n, pixel);
+      task.x_block = x.block_step();
+      task.scale = scale.data();
+      task.shift = shift.data();
+      task.y = y.pixel(frame, n, pixel);
+      task.y_block = y.block_step();
+      task.channels = y.size.c;
+      task.pixels = count;
+      task.epsilon = epsilon;
+      frame.isa.layers.normalize(task);
+    });
+  };
+  return {"layer norm, " + describe(y.size), run};
+}
+
+Step softmax_step(const Softmax& layer, const Operand& x, const Operand& y) {
+  return {"softmax, " + describe(y.size), [layer, x, y](const Frame& frame) {
+            for_pixels(frame, y.size, y.size.c * 16, [&](int64_t n, int64_t pixel, int64_t count) {
+              kernels::SoftmaxTask task{};
+              task.x = x.pixel(frame, n, pixel);
+              task.x_block = x.block_step();
+              task.y = y.pixel(frame, n, pixel);
+              task.y_block = y.block_step();
+              task.channels = y.size.c;
+              task.pixels = count;
+              task.logarithm = layer.logarithm;
+              frame.isa.layers.softmax(task);
+            });
+          }};
+}
+
+Step across_step(const AcrossChannels& layer, const Operand& x, const Operand& y) {
+  const char* const name = layer.average ? "mean of channels, " : "maximum of channels, ";
+  return {name + describe(x.size), [layer, x, y](const Frame& frame) {
+            for_pixels(frame, x.size, x.size.c, [&](int64_t n, int64_t pixel, int64_t count) {
+              frame.isa.layers.across({x.pixel(frame, n, pixel), x.block_step(),
+                                       y.pixel(frame, n, pixel), x.size.c, count, layer.average});
+            });
           }};
 }
 

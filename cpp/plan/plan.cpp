@@ -50,17 +50,18 @@ class Builder {
       steps_.push_back(max_pool_step(*max, x(0), y));
     } else if (const auto* average = std::get_if<AveragePool>(&i.layer)) {
       steps_.push_back(average_pool_step(*average, x(0), y));
-    } else if (const auto* adaptive = std::get_if<AdaptiveAverage>(&i.layer)) {
-      steps_.push_back(adaptive_average_step(*adaptive, x(0), y));
+    } else if (const auto* adaptive = std::get_if<AdaptivePool>(&i.layer)) {
+      steps_.push_back(adaptive_pool_step(*adaptive, x(0), y));
+    } else if (const auto* across = std::get_if<AcrossChannels>(&i.layer)) {
+      steps_.push_back(across_step(*across, x(0), y));
     } else if (const auto* activate = std::get_if<Activate>(&i.layer)) {
       steps_.push_back(activate_step(*activate, x(0), y));
     } else if (const auto* round = std::get_if<Round>(&i.layer)) {
       steps_.push_back(round_step(*round, x(0), y));
     } else if (const auto* sum = std::get_if<Add>(&i.layer)) {
       steps_.push_back(add_step(*sum, x(0), x(1), y));
-    } else if (std::holds_alternative<Multiply>(i.layer)) {
-      const bool second = !(x(0).size == y.size);
-      steps_.push_back(multiply_step(x(second ? 1 : 0), x(second ? 0 : 1), y));
+    } else if (const auto* combine = std::get_if<Combine>(&i.layer)) {
+      steps_.push_back(combine_step(*combine, x(0), x(1), y));
     } else if (const auto* affine = std::get_if<Affine>(&i.layer)) {
       steps_.push_back(affine_step(*affine, x(0), residual, y));
     } else if (const auto* norm = std::get_if<Normalize>(&i.layer)) {
@@ -79,6 +80,8 @@ class Builder {
       steps_.push_back(softmax_step(*softmax, x(0), y));
     } else if (std::holds_alternative<Flatten>(i.layer)) {
       steps_.push_back(flatten_step(x(0), y));
+    } else if (std::holds_alternative<Unflatten>(i.layer)) {
+      steps_.push_back(unflatten_step(x(0), y));
     } else if (const auto* select = std::get_if<Select>(&i.layer)) {
       std::vector<Operand> from;
       for (const Value v : i.inputs) from.push_back(operand(v));

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -79,24 +80,16 @@ class Infer {
   Size operator()(const AveragePool& pool) const {
     return with_image(layer_, in_[0], pooled(in_[0].image, pool.windows));
   }
-  Size operator()(const AdaptiveAverage& pool) const {
-    return with_image(layer_, in_[0], pool.size);
+  Size operator()(const AdaptivePool& pool) const { return with_image(layer_, in_[0], pool.size); }
+  Size operator()(const AcrossChannels&) const {
+    Size y = in_[0];
+    y.c = 1;
+    return y;
   }
   Size operator()(const Activate&) const { return in_[0]; }
   Size operator()(const Round&) const { return in_[0]; }
-  Size operator()(const Add&) const {
-    if (!(in_[0] == in_[1])) refuse(layer_, "the sum's operands differ in size");
-    return in_[0];
-  }
-  Size operator()(const Multiply&) const {
-    Size factor = in_[0];
-    factor.image = {1, 1};
-    Size other = in_[1];
-    other.image = {1, 1};
-    if (in_[1] == in_[0] || in_[1] == factor) return in_[0];
-    if (in_[0] == other) return in_[1];
-    refuse(layer_, "operands differ in size");
-  }
+  Size operator()(const Add& add) const { return broadcast(add.into_first); }
+  Size operator()(const Combine& combine) const { return broadcast(combine.into_first); }
   Size operator()(const Affine& affine) const { return with_residual(by_channel(*affine.scale)); }
   Size operator()(const Normalize& norm) const { return by_channel(*norm.scale); }
   Size operator()(const Slope& slope) const { return by_channel(*slope.slope); }
@@ -128,10 +121,7 @@ class Infer {
     y.c /= factor * factor;
     return y;
   }
-  Size operator()(const Softmax&) const {
-    if (!in_[0].matrix) refuse(layer_, "needs a matrix, got images");
-    return in_[0];
-  }
+  Size operator()(const Softmax&) const { return in_[0]; }
   Size operator()(const Concatenate&) const { return joined(); }
   Size operator()(const Select& select) const {
     Size y = joined();
@@ -141,11 +131,17 @@ class Infer {
     y.c = static_cast<int64_t>(select.from->size());
     return y;
   }
-  Size operator()(const Unflatten&) const {
-    if (!in_[0].matrix) refuse(layer_, "needs a matrix, got images");
+  Size operator()(const Unflatten& unflatten) const {
+    const Pair image = unflatten.image;
     Size y = in_[0];
+    if (!y.matrix) refuse(layer_, "needs a matrix, got images");
+    if (image.h < 1 || image.w < 1 || image.h > y.c || image.w > y.c / image.h ||
+        y.c % (image.h * image.w) != 0) {
+      refuse(layer_, "wrong features");
+    }
     y.matrix = false;
-    return y;
+    y.c /= image.h * image.w;
+    return with_image(layer_, y, image);
   }
   Size operator()(const Flatten& flatten) const {
     Size y{in_[0].n, in_[0].c * in_[0].pixels(), {1, 1}, true};
@@ -154,6 +150,22 @@ class Infer {
   }
 
  private:
+  // Of two operands, each of which may have one channel, or one pixel, where the other has
+  // many.
+  Size broadcast(bool into_first) const {
+    const Size &a = in_[0], &b = in_[1];
+    Size y = a;
+    y.c = std::max(a.c, b.c);
+    if (a.pixels() == 1) y.image = b.image;
+    for (const Size& x : in_) {
+      Size same = y;
+      if (x.c == 1) same.c = 1;
+      if (x.pixels() == 1) same.image = {1, 1};
+      if (!(x == same)) refuse(layer_, "operands differ in size");
+    }
+    if (into_first && !(y == a)) refuse(layer_, "the result is larger than its place");
+    return y;
+  }
   Size by_channel(const std::vector<float>& numbers) const {
     if (static_cast<int64_t>(numbers.size()) != in_[0].c) refuse(layer_, "wrong channels");
     return in_[0];

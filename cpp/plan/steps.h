@@ -39,6 +39,10 @@ struct Operand {
   float* channel(const Frame& frame, int64_t n, int64_t c) const;
   // Of a block of 16 channels, the first pixel.
   float* block(const Frame& frame, int64_t n, int64_t number) const;
+  // Of the first block.
+  float* pixel(const Frame& frame, int64_t n, int64_t number) const {
+    return block(frame, n, 0) + number * kernels::conv2d::kChannelBlock;
+  }
   int64_t blocks() const;
   // From one block of 16 channels to the next.
   int64_t block_step() const;
@@ -55,11 +59,12 @@ Step transposed_step(const TransposedConvolve& layer, const Operand& x, const Op
 Step linear_step(const Linear& layer, const Operand& x, const Operand& y);
 Step max_pool_step(const MaxPool& layer, const Operand& x, const Operand& y);
 Step average_pool_step(const AveragePool& layer, const Operand& x, const Operand& y);
-Step adaptive_average_step(const AdaptiveAverage& layer, const Operand& x, const Operand& y);
+Step adaptive_pool_step(const AdaptivePool& layer, const Operand& x, const Operand& y);
+Step across_step(const AcrossChannels& layer, const Operand& x, const Operand& y);
 Step activate_step(const Activate& layer, const Operand& x, const Operand& y);
 Step round_step(const Round& layer, const Operand& x, const Operand& y);
 Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operand& y);
-Step multiply_step(const Operand& a, const Operand& b, const Operand& y);
+Step combine_step(const Combine& layer, const Operand& a, const Operand& b, const Operand& y);
 Step affine_step(const Affine& layer, const Operand& x, const Operand* residual, const Operand& y);
 Step normalize_step(const Normalize& layer, const Operand& x, const Operand& y);
 Step slope_step(const Slope& layer, const Operand& x, const Operand& y);
@@ -73,6 +78,7 @@ Step pad_step(const Pad& layer, Pair corner, const Operand& x, const Operand& y)
 Step pixel_shuffle_step(const PixelShuffle& layer, const Operand& x, const Operand& y);
 Step softmax_step(const Softmax& layer, const Operand& x, const Operand& y);
 Step flatten_step(const Operand& x, const Operand& y);
+Step unflatten_step(const Operand& x, const Operand& y);
 // Channels of x to those of y from `channel` on.
 Step place_channels_step(const Operand& x, const Operand& y, int64_t channel);
 Step select_step(const Select& layer, const std::vector<Operand>& from, const Operand& y);

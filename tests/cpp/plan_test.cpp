@@ -55,6 +55,12 @@ double activated(Activation activation, double x) {
       return x > 0 ? activation.b * x : activation.a * std::expm1(x);
     case Activation::tanh:
       return std::tanh(x);
+    case Activation::softplus:
+      return std::log1p(std::exp(x));
+    case Activation::abs:
+      return std::abs(x);
+    case Activation::sqrt:
+      return std::sqrt(x);
     case Activation::mish:
       return x * std::tanh(std::log1p(std::exp(x)));
   }
@@ -131,21 +137,32 @@ class Reference {
       return sum / static_cast<double>(pool.count_padding ? count : real);
     });
   }
-  void operator()(const AdaptiveAverage& pool) {
+  void operator()(const AdaptivePool& pool) {
     each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
       const auto begin = [](int64_t i, int64_t in, int64_t out) { return i * in / out; };
       const auto end = [](int64_t i, int64_t in, int64_t out) {
         return ((i + 1) * in + out - 1) / out;
       };
-      double sum = 0;
+      double sum = 0, most = -std::numeric_limits<double>::infinity();
       int64_t count = 0;
       for (int64_t h = begin(p, x_.image.h, pool.size.h); h < end(p, x_.image.h, pool.size.h); ++h)
         for (int64_t v = begin(q, x_.image.w, pool.size.w); v < end(q, x_.image.w, pool.size.w);
              ++v) {
           sum += at(n, c, h, v);
+          most = std::max(most, at(n, c, h, v));
           ++count;
         }
-      return sum / static_cast<double>(count);
+      return pool.average ? sum / static_cast<double>(count) : most;
+    });
+  }
+  void operator()(const AcrossChannels& across) {
+    each([&](int64_t n, int64_t, int64_t p, int64_t q) {
+      double sum = 0, most = -std::numeric_limits<double>::infinity();
+      for (int64_t c = 0; c < x_.c; ++c) {
+        sum += at(n, c, p, q);
+        most = std::max(most, at(n, c, p, q));
+      }
+      return across.average ? sum / static_cast<double>(x_.c) : most;
     });
   }
   void operator()(const Activate& layer) {
@@ -158,16 +175,8 @@ class Reference {
       out_[i] = layer.rounding(static_cast<float>((*in_[0])[i]));
     }
   }
-  void operator()(const Add&) {
-    for (std::size_t i = 0; i < out_.size(); ++i) out_[i] = (*in_[0])[i] + (*in_[1])[i];
-  }
-  void operator()(const Multiply&) {
-    const bool first_whole = sizes_[0] == y_, second_whole = sizes_[1] == y_;
-    const auto pixels = static_cast<std::size_t>(y_.pixels());
-    for (std::size_t i = 0; i < out_.size(); ++i) {
-      out_[i] = (*in_[0])[first_whole ? i : i / pixels] * (*in_[1])[second_whole ? i : i / pixels];
-    }
-  }
+  void operator()(const Add&) { combine(How::add); }
+  void operator()(const Combine& layer) { combine(layer.how); }
   void operator()(const Affine& affine) {
     each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
       const auto channel = static_cast<std::size_t>(c);
@@ -277,10 +286,10 @@ class Reference {
     });
   }
   void operator()(const Softmax& softmax) {
-    each([&](int64_t n, int64_t c, int64_t, int64_t) {
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
       double sum = 0;
-      for (int64_t k = 0; k < y_.c; ++k) sum += std::exp(at(n, k, 0, 0));
-      const double log = at(n, c, 0, 0) - std::log(sum);
+      for (int64_t k = 0; k < y_.c; ++k) sum += std::exp(at(n, k, p, q));
+      const double log = at(n, c, p, q) - std::log(sum);
       return softmax.logarithm ? log : std::exp(log);
     });
   }
@@ -296,6 +305,30 @@ class Reference {
   void operator()(const Unflatten&) { out_ = *in_[0]; }
 
  private:
+  using How = convship::kernels::CombineTask::How;
+  void combine(How how) {
+    const auto operand = [&](std::size_t i, int64_t n, int64_t c, int64_t p, int64_t q) {
+      const Size& size = sizes_[i];
+      if (size.c == 1) c = 0;
+      if (size.pixels() == 1) p = q = 0;
+      return (*in_[i])[static_cast<std::size_t>(
+          ((n * size.c + c) * size.image.h + p) * size.image.w + q)];
+    };
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      const double a = operand(0, n, c, p, q), b = operand(1, n, c, p, q);
+      switch (how) {
+        case How::add:
+          return a + b;
+        case How::subtract:
+          return a - b;
+        case How::multiply:
+          return a * b;
+        case How::divide:
+          break;
+      }
+      return a / b;
+    });
+  }
   bool inside(int64_t h, int64_t w) const {
     return h >= 0 && w >= 0 && h < x_.image.h && w < x_.image.w;
   }
@@ -384,8 +417,8 @@ class RandomNetwork {
     // so may their levels.
     if (x < network_.inputs() && pick(0, 3) == 0) return add_rounded(x);
     if (size.matrix && pick(0, 3) == 0) return add(normalize(size), {x});
-    if (size.matrix && pick(0, 3) == 0) return add(Softmax{pick(0, 1) == 0}, {x});
-    if (size.matrix && pick(0, 3) == 0) return add(Unflatten{}, {x});
+    if (pick(0, size.matrix ? 3 : 19) == 0) return add(Softmax{pick(0, 1) == 0}, {x});
+    if (size.matrix && pick(0, 3) == 0) return add(Unflatten{{pick(1, 4), pick(1, 4)}}, {x});
     if (size.matrix) return pick(0, 1) == 0 ? add(activate(), {x}) : add(linear(size), {x});
     switch (pick(0, 19)) {
       case 0:
@@ -398,14 +431,15 @@ class RandomNetwork {
       case 5:
         return add(AveragePool{windows(), pick(0, 1) == 0}, {x});
       case 6:
-        return add(AdaptiveAverage{{pick(1, 4), pick(1, 4)}}, {x});
+        if (pick(0, 2) == 0) return add(AcrossChannels{pick(0, 1) == 0}, {x});
+        return add(AdaptivePool{{pick(1, 4), pick(1, 4)}, pick(0, 1) == 0}, {x});
       case 7:
         return add(activate(), {x});
       case 8:
       case 9:
         return add_to_like(x);
       case 10:
-        return multiply(x);
+        return combine(x);
       case 11:
         return add(Affine{numbers(size.c), numbers(size.c), Activation::none}, {x});
       case 12:
@@ -479,11 +513,22 @@ class RandomNetwork {
     return add(convolution(size_of(x)), {x}) && add(activate(), {conv}) &&
            add(MaxPool{windows()}, {conv + 1});
   }
-  bool multiply(Value x) {
-    const Value v = count();
-    if (pick(0, 2) == 0) return add(Multiply{}, {x, x});
-    return add(AdaptiveAverage{{1, 1}}, {x}) &&
-           (pick(0, 1) == 0 ? add(Multiply{}, {x, v}) : add(Multiply{}, {v, x}));
+  // With itself, or with what has one pixel, one channel or both.
+  bool combine(Value x) {
+    using How = convship::kernels::CombineTask::How;
+    Value v = x;
+    const int64_t kind = pick(0, 3);
+    if ((kind & 1) != 0 && !add(AdaptivePool{{1, 1}, pick(0, 1) == 0}, {x})) return false;
+    if ((kind & 1) != 0) v = count() - 1;
+    if ((kind & 2) != 0 && !add(AcrossChannels{pick(0, 1) == 0}, {v})) return false;
+    if ((kind & 2) != 0) v = count() - 1;
+    const auto how = static_cast<How>(pick(0, 3));
+    if (how == How::divide) {  // by nothing near zero
+      if (!add(Activate{{Activation::clamp, 0.5f, 2}}, {v})) return false;
+      return add(Combine{how}, {x, count() - 1});
+    }
+    if (pick(0, 1) == 0) std::swap(x, v);
+    return how == How::add ? add(Add{}, {x, v}) : add(Combine{how}, {x, v});
   }
   bool concatenate(Value x) {
     std::vector<Value> parts = {x};
@@ -507,7 +552,9 @@ class RandomNetwork {
   }
 
   Activate activate() {
-    const auto kind = static_cast<Activation::Kind>(pick(1, Activation::kLast));
+    auto kind = static_cast<Activation::Kind>(pick(1, Activation::kLast));
+    // Of nothing below zero, nor near it, where errors grow.
+    if (kind == Activation::sqrt) kind = Activation::abs;
     return {{kind, value() / 2, 0.5f + (value() + 1) / 2}};
   }
   GroupNorm group_norm(const Size& size) {
@@ -687,7 +734,7 @@ void check_network(std::uint32_t seed) {
   }
   const auto values = evaluate(made.network(), infer_sizes(made.network(), made.inputs()), exact);
   Network fused = made.network();
-  fused.fuse();
+  fused.fuse(made.inputs());
   for (const Network& network : {made.network(), fused}) {
     INFO("seed " << seed << ": " << layers_of(network));
     Call call(network, made.inputs());
@@ -881,7 +928,7 @@ TEST_CASE("measures see sizes of values that fusing has merged, and refuse by th
   network.require({0, [x](const std::vector<Size>& sizes) {
                      return int64_t{sizes[static_cast<std::size_t>(x)].n < 3};
                    }});
-  network.fuse();
+  network.fuse({{2, 3, {7, 9}}});
   CHECK(network.instructions().size() == 2);
   const Plan plan(network, {{2, 3, {7, 9}}});
   CHECK(plan.outputs()[0] == Size{2, 4, {7, 9}, false});
@@ -891,7 +938,7 @@ TEST_CASE("measures see sizes of values that fusing has merged, and refuse by th
 TEST_CASE("networks whose sizes do not fit are refused") {
   Network network;
   const Value x = network.add_input();
-  network.add(AdaptiveAverage{{1, 1}}, {x});
+  network.add(AdaptivePool{{1, 1}}, {x});
   CHECK_THROWS_AS(Plan(network, {{1, 3, {1, 1}, true}}), std::invalid_argument);
   Network sum;
   const Value a = sum.add_input(), b = sum.add_input();

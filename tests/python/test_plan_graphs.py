@@ -27,7 +27,7 @@ class Graph(nn.Module):
 
 
 class BroadcastSum(Graph):
-    """No plan takes it, at any size; LibTorch answers with both results."""
+    """Of two sizes, and with two results."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = self.b(F.relu(self.a(x)))
@@ -177,6 +177,86 @@ class ManyNumbers(Graph):
 class TinyDivisor(Graph):
     def forward(self, x: Tensor) -> Tensor:
         return self.c(self.b(F.relu(self.a(x))) * 1e-30 / 1e-39)
+
+
+class WrittenBehindReader(Graph):
+    """What no plan serves reads what is written over behind it."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.b(F.relu(self.a(x)))
+        middle = torch.median(y, 3)[0]
+        torch.relu_(y)
+        return self.c(y), middle
+
+
+class WrittenThroughView(Graph):
+    """What no plan serves writes through another shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(F.relu(self.a(x)))
+        y.permute(3, 2, 1, 0).add_(1.5)
+        return self.c(F.relu(self.k1(y)))
+
+
+class CopiedAndWritten(Graph):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.b(F.relu(self.a(x)))
+        before = y.to(torch.bfloat16)
+        torch.relu_(y)
+        return self.c(F.relu(self.k1(y))), (before.float() < -0.01).float().mean()
+
+
+class ViewedAndWritten(Graph):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.b(F.relu(self.a(x)))
+        last = y.permute(0, 2, 3, 1)
+        torch.relu_(y)
+        return self.c(F.relu(self.k1(y))), last.cumsum(3)
+
+
+class StackedList(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x))
+        found: list[Tensor] = []
+        found.append(self.b(y))
+        found.append(self.k1(y))
+        both = torch.stack(found, 1).sum(1)
+        return self.c(F.relu(both))
+
+
+class GrowingPieces(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.b(F.relu(self.a(x))))
+        pieces = list(y.chunk(2, 1))
+        also = pieces
+        pieces.append(self.k1(y))
+        return self.c(torch.cat([pieces[0], also[1]], 1)) * len(also)
+
+
+class SizesForOthers(Graph):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.b(F.max_pool2d(F.relu(self.a(x)), 2))
+        steps = torch.arange(y.size(2) * y.shape[-1]).view(1, 1, y.size(2), -1)
+        return self.c(F.relu(self.k1(y))), steps * torch.ones(y.shape[1], 1, 1)
+
+
+class AroundUnserved(Graph):
+    """Two branches: one by plans, one that needs what no plan serves, and their sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x))
+        turned = torch.relu_(self.b(torch.flip(y, [3])))
+        straight = torch.relu_(self.k1(self.b(y)))
+        return self.c(turned + straight)
+
+
+class LargerThanItsPlace(Graph):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.b(F.relu(self.a(x))))
+        g = F.adaptive_avg_pool2d(y, 1)
+        y *= g
+        y -= g.mean(1, keepdim=True)
+        return self.c(y)
 
 
 GRAPHS = [

@@ -42,6 +42,12 @@ A activate(const Activation& activation, A x) {
       return std::tanh(x);
     case Activation::mish:
       return x * std::tanh(std::log1p(std::exp(x)));
+    case Activation::softplus:
+      return x > A(20) ? x : std::log1p(std::exp(x));
+    case Activation::abs:
+      return std::abs(x);
+    case Activation::sqrt:
+      return std::sqrt(x);
   }
   return x;
 }

@@ -25,8 +25,11 @@ struct Activation {
     elu,         // b * x, below zero a * (exp(x) - 1); so selu, too
     tanh,
     mish,
+    softplus,  // log(1 + exp(x))
+    abs,
+    sqrt,
   };
-  static constexpr Kind kLast = mish;
+  static constexpr Kind kLast = sqrt;
 
   Kind kind = none;
   float a = 0;

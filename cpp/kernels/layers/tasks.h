@@ -32,18 +32,56 @@ struct PoolTask {
   conv2d::Activation activation;
 };
 
-// y = activation(a * scale + shift + b), of which any part may be missing,
-// activation(a * b), or a, below zero times slope, for `pixels` pixels.
+// y = activation(a * scale + shift + b), of which any part may be missing, or a, below
+// zero times slope, for `pixels` pixels.
 struct MapTask {
   const float* a;
-  const float* b;      // added where `multiply` is false, or null
+  const float* b;      // or null
   const float* scale;  // [16] or null
-  const float* shift;  // [16]; null where scale is
+  const float* shift;  // as scale
   const float* slope;  // [16] or null
-  bool multiply;
   float* y;
   int64_t pixels;
   conv2d::Activation activation;
+};
+
+// y = activation(a + b), or another operator's, for `pixels` pixels.
+struct CombineTask {
+  enum class How { add, subtract, multiply, divide };
+  struct Operand {
+    const float* data;
+    int64_t step;      // from pixel to pixel, 0 where one serves all of them
+    bool one_channel;  // which serves all channels
+  };
+  How how;
+  Operand a;
+  Operand b;
+  float* y;
+  int64_t pixels;
+  conv2d::Activation activation;
+};
+
+// Each of `pixels` pixels by itself: the mean of its channels, or their maximum, as an
+// image of one channel.
+struct AcrossTask {
+  const float* x;
+  int64_t x_block;  // step from one block of channels to the next
+  float* y;
+  int64_t channels;
+  int64_t pixels;
+  bool average;  // else the maximum
+};
+
+// Each of `pixels` pixels by itself: exp(x) / sum of exp(x) over its channels, or the
+// logarithm of that.
+struct SoftmaxTask {
+  const float* x;
+  int64_t x_block;
+  float* y;
+  int64_t y_block;
+  int64_t channels;
+  int64_t pixels;
+  bool logarithm;
 };
 
 // Each of `pixels` pixels by itself: y = (x - mean) / sqrt(variance + epsilon) * scale +
@@ -138,6 +176,9 @@ struct GroupsTask {
 struct LayerLoops {
   void (*pool)(const PoolTask&);
   void (*map)(const MapTask&);
+  void (*combine)(const CombineTask&);
+  void (*across)(const AcrossTask&);
+  void (*softmax)(const SoftmaxTask&);
   void (*normalize)(const NormalizeTask&);
   void (*moments)(const MomentsTask&);
   void (*interpolate)(const InterpolateTask&);

@@ -96,53 +96,17 @@ bool Part::group(Node* node, const Numbers& shape) {
   return true;
 }
 
-// Of a matrix, twice: to images of one pixel.
-bool Part::unsqueeze(Node* node) {
-  const auto at = number(node->input(1));
-  const Value* x = node->input(0);
-  if (const auto* column = known<Column>(x)) {
-    return (at == -1 || at == 3) && unflatten(node, column->value);
-  }
-  if (!inside(x) || dimensions_.at(tensors_.at(x)) != 2 || (at != -1 && at != 2)) return false;
-  known_[node->output()] = Column{tensors_.at(x)};
-  shown_.insert(tensors_.at(x));
-  return true;
-}
-
-bool Part::unflatten(Node* node, plan::Value matrix) {
-  finish(node, plan::Unflatten{}, {matrix}, 4);
-  base_[tensors_.at(node->output())] = matrix;
-  return true;
-}
-
-// A factor for each channel, which the product spreads over the image by itself.
-bool Part::expand(Node* node) {
-  if (!inside(node->input(0)) || !inside(node->input(1))) return false;
-  // Of what has one pixel whatever the image's size. The product's other operand must be
-  // the image that it is spread over: then both give the same.
-  const plan::Value x = tensors_.at(node->input(0)), like = tensors_.at(node->input(1));
-  const bool pixel = x >= 0 && std::holds_alternative<plan::Unflatten>(layers_[x].layer);
-  const auto& uses = node->output()->uses();
-  const bool same = std::all_of(uses.begin(), uses.end(), [&](const torch::jit::Use& use) {
-    if (use.user->kind() != c10::aten::mul) return false;
-    const Value* other = use.user->input(1 - use.offset);
-    return inside(other) && tensors_.at(other) == like;
-  });
-  return pixel && same && identity(node, 0);
-}
-
-// Back to [N, C, H, W]; or a matrix as images of one pixel.
+// Back to [N, C, H, W]; or a matrix as images.
 bool Part::ungroup(Node* node, const Numbers& shape) {
   const Value* from = node->input(0);
-  if (inside(from) && dimensions_.at(tensors_.at(from)) == 2) {
-    const plan::Value x = tensors_.at(from);
-    const auto features = shape[1].integer(), rows = shape[0].integer();
-    const auto count = channels(x);
-    // [N, F, 1, 1]; -1 may stand for one of them.
-    const bool whole = count && features && (*features == *count || *features == -1);
-    const bool batch = is_batch(shape[0], x) || (rows == -1 && features != -1);
-    return whole && batch && shape[2].integer() == 1 && shape[3].integer() == 1 &&
-           unflatten(node, x);
+  if (inside(from) && dimensions_.at(tensors_.at(from)) != 4) {
+    plan::Value x = tensors_.at(from);
+    if (dimensions_.at(x) == 3) x = matrix_of(x);
+    const bool rest = shape[0].integer() == -1;
+    const Numbers sizes(shape.begin() + 1, shape.end());
+    const bool two = rest && std::any_of(sizes.begin(), sizes.end(),
+                                         [](const Formula& n) { return n.integer() == -1; });
+    return !two && (rest || is_batch(shape[0], x)) && to_images(node, x, sizes);
   }
   const auto* grouped = known<Grouped>(node->input(0));
   if (!grouped) return false;
@@ -175,7 +139,12 @@ bool Part::is_batch_and_image(const Numbers& shape, plan::Value x) const {
 bool Part::transpose(Node* node) {
   const auto* grouped = known<Grouped>(node->input(0));
   const auto a = constant_int(node->input(1)), b = constant_int(node->input(2));
-  if (!grouped || !a || !b) return false;
+  if (!a || !b) return false;
+  if (!grouped) {
+    const auto of_three = [](int64_t d) { return d < 0 ? d + 3 : d; };
+    return std::min(of_three(*a), of_three(*b)) == 1 && std::max(of_three(*a), of_three(*b)) == 2 &&
+           transpose_column(node);
+  }
   const int64_t first = *a < 0 ? *a + 5 : *a, second = *b < 0 ? *b + 5 : *b;
   if (std::min(first, second) != 1 || std::max(first, second) != 2 || grouped->swapped)
     return false;
@@ -269,8 +238,17 @@ bool Part::slice(Node* node) {
 }
 
 bool Part::concatenate(Node* node) {
+  if (constant_int(node->input(1)) != 1) return false;
+  if (const auto* pieces = known<Pieces>(node->input(0))) {
+    const int64_t dimensions = dimensions_.at(pieces->front());
+    const bool alike = std::all_of(pieces->begin(), pieces->end(), [&](plan::Value piece) {
+      return dimensions_.at(piece) == dimensions;
+    });
+    if (alike) finish(node, plan::Concatenate{}, *pieces, dimensions);
+    return alike;
+  }
   const auto* list = known<Tensors>(node->input(0));
-  if (!list || list->empty() || constant_int(node->input(1)) != 1) return false;
+  if (!list || list->empty()) return false;
   const auto first = std::find_if(list->begin(), list->end(), [&](Value* v) { return inside(v); });
   if (first == list->end()) return false;
   const int64_t dimensions = dimensions_.at(tensors_.at(*first));

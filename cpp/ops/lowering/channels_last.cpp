@@ -26,7 +26,7 @@ void Part::finish_like(Node* node,
   }
   const plan::Value made = push(std::move(layer), std::move(inputs));
   dimensions_[made] = 4;
-  show_channels_last(node->output(), made);
+  show_channels_last(node->output(0), made);
 }
 
 bool Part::finish_each(Node* node, const Value* x, plan::Layer layer, bool in_place) {
@@ -49,6 +49,7 @@ void Part::show_channels_last(const Value* value, plan::Value of) {
 // To [N, H, W, C] and back.
 bool Part::permute(Node* node) {
   auto order = constant_ints(node->input(1));
+  if (order == std::vector<int64_t>{0, 2, 1}) return transpose_column(node);
   if (!order || order->size() != 4) return false;
   for (int64_t& d : *order) d += d < 0 ? 4 : 0;
   const Value* x = node->input(0);
@@ -88,26 +89,6 @@ bool Part::pointwise(Node* node, const at::Tensor& weight, const std::optional<a
   const at::Tensor kernel = weight.view({weight.size(0), weight.size(1), 1, 1});
   const Multiplied what = multiplied(x, kernel);
   finish_like(node, node->input(0), convolve(kernel, bias, 1, what.rounding), {what.input});
-  return true;
-}
-
-// By a constant for each channel.
-bool Part::scale(Node* node, const Value* x, const Value* factor) {
-  const auto value = elements(x);
-  const auto given = constant(factor);
-  if (!value || !given || !given->isTensor()) return false;
-  const auto by = constant_weight(factor, given->toTensor().dim());
-  if (!by) return false;
-  const int64_t dimensions = dimensions_.at(*value), dims = by->dim();
-  // From the last dimension on, as broadcasting counts.
-  const int64_t channel = known<ChannelsLast>(x) || dimensions == 2 ? 1 : 3;
-  if (dims < channel || dims > dimensions || by->size(dims - channel) != by->numel()) return false;
-  const auto count = channels(*value);
-  if (!count || *count != by->numel()) return false;
-  const float* from = by->const_data_ptr<float>();
-  auto factors = std::make_shared<const std::vector<float>>(from, from + *count);
-  auto zeros = std::make_shared<const std::vector<float>>(*count, 0.0f);
-  finish_like(node, x, plan::Affine{std::move(factors), std::move(zeros)}, {*value});
   return true;
 }
 

@@ -45,6 +45,10 @@ bool Part::item(Node* node) {
     bind(node->output(), piece, dimensions_.at(piece));
     return true;
   }
+  if (const auto* tensors = known<Tensors>(node->input(0))) {
+    const auto at = place(tensors->size());
+    return at && inside((*tensors)[*at]) && alias(node->output(), (*tensors)[*at]);
+  }
   const auto list = numbers(node->input(0));
   const auto at = list ? place(list->size()) : std::nullopt;
   return at && learn(node->output(), (*list)[*at]);
@@ -97,6 +101,11 @@ bool Part::set_item(Node* node) {
 // One list, or two.
 bool Part::join_lists(Node* node) {
   if (inside(node->input(0))) return false;
+  if (const auto* pieces = known<Pieces>(node->input(0)); pieces && node->inputs().size() == 1) {
+    const Pieces same = *pieces;
+    known_[node->output()] = same;
+    return true;
+  }
   Numbers all;
   for (const Value* input : node->inputs()) {
     const auto list = numbers(input);
@@ -141,8 +150,15 @@ bool Part::append(Node* node) {
     if (number) numbers->push_back(*number);
     return number.has_value();
   }
+  if (!inside(node->input(1))) return false;
+  if (auto* pieces = std::get_if<Pieces>(&found->second)) {
+    // By what it is now: nothing may be written over it.
+    pieces->push_back(tensors_.at(node->input(1)));
+    shown_.insert(pieces->back());
+    return true;
+  }
   auto* list = std::get_if<Tensors>(&found->second);
-  if (!list || in_loop(node) || !inside(node->input(1))) return false;
+  if (!list || in_loop(node)) return false;
   list->push_back(node->input(1));
   return true;
 }

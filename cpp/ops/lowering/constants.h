@@ -57,6 +57,14 @@ inline std::optional<plan::Pair> constant_pair(const torch::jit::Value* value) {
   return plan::Pair{list->front(), list->back()};
 }
 
+// Of a sequence the one number, as that of an image of one row, whose other one is this.
+inline std::optional<plan::Pair> constant_pair(const torch::jit::Value* value,
+                                               bool row,
+                                               int64_t other) {
+  const auto pair = constant_pair(value);
+  return pair && row ? std::optional(plan::Pair{other, pair->w}) : pair;
+}
+
 inline std::optional<std::string> constant_string(const torch::jit::Value* value) {
   const auto found = constant(value);
   if (found && found->isString()) return found->toStringRef();

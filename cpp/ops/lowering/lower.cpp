@@ -5,15 +5,19 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "ops/lowering/constants.h"
+#include "ops/lowering/overtaking.h"
 #include "ops/lowering/part.h"
 
 namespace convship::ops {
 namespace {
 
+using lowering::Overtaken;
 using lowering::Part;
 using torch::jit::Graph;
 using torch::jit::Node;
@@ -56,8 +60,9 @@ class Lowering {
 
   Lowered run() {
     begin_with_results();
-    const std::vector<Node*> nodes(graph_->nodes().begin(), graph_->nodes().end());
-    for (std::size_t begin = 0; begin < nodes.size();) begin = lower_from(nodes, begin);
+    for (Node* node = *graph_->nodes().begin(); node != graph_->return_node();) {
+      node = lower_from(node);
+    }
     torch::jit::EliminateDeadCode(graph_);
     count_what_is_left();
     return std::move(lowered_);
@@ -75,40 +80,50 @@ class Lowering {
     }
   }
 
-  // The longest part that begins at this node and makes nothing but tensors
-  // for the nodes behind it. Returns where to go on.
-  std::size_t lower_from(const std::vector<Node*>& nodes, std::size_t begin) {
-    for (std::size_t limit = nodes.size(); limit > begin;) {
+  // What a plan serves from this node on: what it cannot, and what needs that, stays
+  // behind it. Returns where to go on.
+  Node* lower_from(Node* begin) {
+    for (const Node* limit = graph_->return_node(); limit != begin;) {
       Part part(rounds_freely_);
-      std::size_t end = begin;
-      while (end < limit && part.accept(nodes[end])) ++end;
-      if (!part.worthwhile()) return std::max(end, begin + 1);
-      const auto outputs = part.outputs();
-      if (outputs && !outputs->empty()) {
-        close(part, *outputs);
-        return end;
+      Overtaken behind(graph_, aliases_);
+      Node* node = begin;
+      for (; node != limit; node = node->next()) {
+        if (behind.may_be_left_behind_by(node) && part.accept(node)) continue;
+        if (!behind.stay(node)) break;
       }
-      limit = end - 1;
+      if (!part.worthwhile()) {
+        Node* const next = behind.first() ? behind.first() : node;
+        return next == begin ? begin->next() : next;
+      }
+      const auto outgoing = part.outgoing();
+      if (outgoing && !outgoing->tensors.empty()) return close(part, *outgoing, behind.first());
+      limit = part.nodes().back();
     }
-    return begin + 1;
+    return begin->next();
   }
 
-  void close(const Part& part, const std::vector<Value*>& outputs) {
-    plan::Network network = part.network(outputs);
-    network.fuse();
-    auto planned = c10::make_intrusive<Planned>(std::move(network), part.kinds(), part.weights(),
-                                                copy_of(part, outputs));
-    replace(part, outputs, planned);
+  // behind: the first node that stays, or null.
+  Node* close(const Part& part, const Part::Outgoing& outgoing, Node* behind) {
+    std::vector<int64_t> dimensions;
+    for (const Value* tensor : outgoing.tensors) dimensions.push_back(part.dimensions(tensor));
+    auto planned = c10::make_intrusive<Planned>(part.network(outgoing.tensors), part.kinds(),
+                                                std::move(dimensions), part.weights(),
+                                                copy_of(part, outgoing.tensors));
+    Node* const last = replace(part, outgoing, behind, planned);
     lowered_.parts.push_back(std::move(planned));
+    aliases_.reset();
+    return last->next();
   }
 
-  void replace(const Part& part,
-               const std::vector<Value*>& outputs,
-               const c10::intrusive_ptr<Planned>& planned) {
+  Node* replace(const Part& part,
+                const Part::Outgoing& outgoing,
+                Node* behind,
+                const c10::intrusive_ptr<Planned>& planned) {
     const std::string name = "_convship_plan_" + std::to_string(lowered_.parts.size());
     const c10::IValue value(planned);
     module_.register_attribute(name, value.type(), value);
-    const torch::jit::WithInsertPoint here(part.nodes().back()->next());
+    const std::vector<Value*>& outputs = outgoing.tensors;
+    const torch::jit::WithInsertPoint here(behind ? behind : part.nodes().back()->next());
     Value* plan = graph_->insertGetAttr(graph_->inputs()[0], name);
     Value* inputs =
         graph_->insertNode(graph_->createList(c10::TensorType::get(), part.inputs()))->output();
@@ -118,10 +133,19 @@ class Lowering {
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       outputs[i]->replaceAllUsesWith(unpack->output(i));
     }
-    for (auto node = part.nodes().rbegin(); node != part.nodes().rend(); ++node) (*node)->destroy();
+    Node* last = unpack;
+    for (Node* node : outgoing.kept) {
+      node->moveAfter(last);
+      last = node;
+    }
+    const std::unordered_set<const Node*> kept(outgoing.kept.begin(), outgoing.kept.end());
+    for (auto node = part.nodes().rbegin(); node != part.nodes().rend(); ++node) {
+      if (!kept.count(*node)) (*node)->destroy();
+    }
     const auto graph_inputs = graph_->inputs().slice(1);
     lowered_.whole = graph_inputs.equals(part.inputs()) && graph_->outputs().size() == 1 &&
                      graph_->outputs()[0] == unpack->output(0);
+    return unpack;
   }
 
   void count_what_is_left() {
@@ -144,6 +168,7 @@ class Lowering {
   torch::jit::Module& module_;
   std::shared_ptr<Graph> graph_;
   bool rounds_freely_;
+  std::optional<torch::jit::AliasDb> aliases_;
   Lowered lowered_;
 };
 

@@ -36,30 +36,61 @@ bool Part::worthwhile() const {
          });
 }
 
-std::optional<std::vector<Value*>> Part::outputs() const {
-  const std::unordered_set<const Node*> mine(nodes_.begin(), nodes_.end());
-  const auto is_mine = [&](const Node* user) {
-    for (; user; user = user->owningBlock()->owningNode()) {
-      if (mine.count(user)) return true;
-    }
-    return false;
+namespace {
+
+// Whether running the node once more, later, makes the same.
+bool is_repeatable(const Node* node) {
+  const auto changes = [](const torch::jit::Use& use) {
+    const c10::FunctionSchema* schema = use.user->maybeSchema();
+    return !use.user->blocks().empty() || (schema && schema->is_mutable());
   };
-  std::vector<Value*> found;
+  const c10::FunctionSchema* schema = node->maybeSchema();
+  if (!node->blocks().empty() || (schema && schema->is_mutable())) return false;
+  const auto outputs = node->outputs();
+  return std::all_of(outputs.begin(), outputs.end(), [&](const Value* output) {
+    return output->type()->isSubtypeOf(*c10::TensorType::get()) ||
+           std::none_of(output->uses().begin(), output->uses().end(), changes);
+  });
+}
+
+}  // namespace
+
+std::optional<Part::Outgoing> Part::outgoing() const {
+  const std::unordered_set<const Node*> mine(nodes_.begin(), nodes_.end());
+  std::unordered_set<const Node*> kept;
+  const auto stays = [&](const Node* user) {
+    for (; user; user = user->owningBlock()->owningNode()) {
+      if (mine.count(user)) return kept.count(user) > 0;
+    }
+    return true;
+  };
+  Outgoing found;
   std::unordered_set<plan::Value> leaving;
-  for (const Node* node : nodes_) {
-    for (Value* value : const_cast<Node*>(node)->outputs()) {
+  // Backwards, for what is kept reads what is before it.
+  for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
+    for (Value* value : (*node)->outputs()) {
       const auto& uses = value->uses();
-      const bool leaves = std::any_of(uses.begin(), uses.end(),
-                                      [&](const auto& use) { return !is_mine(use.user); });
+      const bool leaves =
+          std::any_of(uses.begin(), uses.end(), [&](const auto& use) { return stays(use.user); });
       if (!leaves) continue;
-      if (!inside(value)) return {};
+      if (!inside(value)) {
+        const auto inputs = (*node)->inputs();
+        const bool still = std::all_of(inputs.begin(), inputs.end(), [&](const Value* input) {
+          return !inside(input) || tensors_.at(input) == made_as_.at(input);
+        });
+        if (!still || !is_repeatable(*node)) return {};
+        if (kept.insert(*node).second) found.kept.push_back(*node);
+        continue;
+      }
       // Another name of an input, or two of one tensor, would come out in memory of their
       // own, and what is written through one not be seen through the other.
       const plan::Value leaves_as = tensors_.at(value);
       if (leaves_as < 0 || !leaving.insert(leaves_as).second) return {};
-      found.push_back(value);
+      found.tensors.push_back(value);
     }
   }
+  std::reverse(found.tensors.begin(), found.tensors.end());
+  std::reverse(found.kept.begin(), found.kept.end());
   // A view and what it shows would come out in memory of their own.
   std::unordered_set<plan::Value> roots;
   for (const plan::Value value : leaving) {
@@ -116,7 +147,7 @@ std::optional<plan::Value> Part::tensor(Value* value, int64_t dimensions) {
 
 void Part::bind(const Value* value, plan::Value to, int64_t dimensions) {
   known_.erase(value);
-  tensors_[value] = to;
+  tensors_[value] = made_as_[value] = to;
   dimensions_[to] = dimensions;
 }
 
@@ -138,7 +169,7 @@ void Part::finish(Node* node,
       if (to == before) to = after;
     }
   }
-  bind(node->output(), after, dimensions);
+  bind(node->output(0), after, dimensions);
 }
 
 bool Part::may_overwrite(const Value* value) const {

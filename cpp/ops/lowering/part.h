@@ -20,9 +20,11 @@
 
 namespace convship::ops::lowering {
 
-// A run of neighbouring nodes that a plan serves.
+// Nodes that a plan serves.
 class Part {
  public:
+  using How = kernels::CombineTask::How;
+
   // rounds_freely: see lower.h.
   explicit Part(bool rounds_freely) : rounds_freely_(rounds_freely) {}
 
@@ -33,15 +35,22 @@ class Part {
   // Whether a plan is worth its conversions: some layers, and one of weights.
   bool worthwhile() const;
 
-  // The tensors that nodes behind the part, or the caller, read; nothing when
-  // they read something else that the part makes.
-  std::optional<std::vector<torch::jit::Value*>> outputs() const;
+  // What nodes that are none of the part, or the caller, read of it: tensors, and what
+  // `kept` nodes make of them once more; nothing where that cannot be had.
+  struct Outgoing {
+    std::vector<torch::jit::Value*> tensors;
+    std::vector<torch::jit::Node*> kept;
+  };
+  std::optional<Outgoing> outgoing() const;
 
   const std::vector<torch::jit::Node*>& nodes() const { return nodes_; }
   const std::vector<torch::jit::Value*>& inputs() const { return inputs_; }
 
   plan::Network network(const std::vector<torch::jit::Value*>& outputs) const;
   const std::vector<PlannedInput>& kinds() const { return kinds_; }
+  int64_t dimensions(const torch::jit::Value* tensor) const {
+    return dimensions_.at(tensors_.at(tensor));
+  }
   const std::vector<at::Tensor>& weights() const { return weights_; }
 
  private:
@@ -82,6 +91,7 @@ class Part {
                              Narrowed>;
 
   bool translate(Node* node);
+  // Of images, or of sequences, which are images of one row.
   bool convolution(Node* node, std::size_t groups, bool may_transpose);
   bool transposed_convolution(Node* node,
                               std::size_t output_padding,
@@ -96,17 +106,26 @@ class Part {
   bool leaky_relu(Node* node, bool in_place);
   bool clamp(Node* node, bool in_place);
   bool prelu(Node* node);
+  bool softplus(Node* node);
   bool convert(Node* node);
   bool fake_quantize(Node* node);
-  bool max_pool(Node* node);
-  bool average_pool(Node* node);
-  bool adaptive_average(Node* node);
+  bool max_pool(Node* node, bool row);
+  bool average_pool(Node* node, bool row);
+  bool adaptive_pool(Node* node, bool average, bool row);
   bool mean(Node* node);
+  bool maximum(Node* node);
+  bool reduce(Node* node, bool average);
   bool flatten(Node* node);
   bool view(Node* node);
   bool group(Node* node, const Numbers& shape);
   bool unsqueeze(Node* node);
-  bool unflatten(Node* node, plan::Value matrix);
+  bool unflatten(Node* node);
+  bool unflatten(Node* node, plan::Value matrix, plan::Pair image, int64_t dimensions);
+  bool squeeze(Node* node);
+  bool transpose_column(Node* node);
+  bool show_column(const Value* value, plan::Value matrix);
+  plan::Value matrix_of(plan::Value images);
+  bool to_images(Node* node, plan::Value matrix, const Numbers& sizes);
   bool expand(Node* node);
   bool transpose(Node* node);
   bool permute(Node* node);
@@ -117,9 +136,14 @@ class Part {
   bool split(Node* node);
   bool slice(Node* node);
   bool cut(Node* node, const std::vector<int64_t>& ends);
-  bool add(Node* node, bool in_place);
-  bool multiply(Node* node, bool in_place);
-  bool scale(Node* node, const Value* x, const Value* factor);
+  bool combine(Node* node, How how, bool in_place);
+  bool combine_with(
+      Node* node, const Value* x, How how, const Value* constants, bool reversed, bool in_place);
+  bool combine_with(
+      Node* node, const Value* x, How how, double number, bool reversed, bool in_place);
+  bool subtract_from(Node* node);
+  bool power(Node* node);
+  bool square(Node* node);
   bool concatenate(Node* node);
   bool append(Node* node);
   bool batch_norm(Node* node);
@@ -131,7 +155,6 @@ class Part {
   bool upsample(Node* node, bool bilinear);
   bool pad(Node* node);
   bool pixel_shuffle(Node* node);
-  bool shift(Node* node, bool subtract, bool in_place);
   plan::Measure scaled(plan::Value x, int64_t dimension, double scale) const;
   bool scale_by_number(Node* node, const Value* x, double scale, double shift, bool in_place);
   bool softmax(Node* node, bool logarithm);
@@ -179,6 +202,9 @@ class Part {
   };
   Multiplied multiplied(plan::Value input, const at::Tensor& weight) const;
   bool inside(const Value* value) const { return tensors_.count(value) > 0; }
+  // The size of images that have it whatever the input's.
+  std::optional<plan::Pair> image(plan::Value value) const;
+  bool has_one_pixel(plan::Value value) const;
   // Of a tensor of the part, where weights tell.
   std::optional<int64_t> channels(plan::Value value) const;
   template <typename Kind>
@@ -238,6 +264,7 @@ class Part {
   std::vector<plan::Instruction> layers_;
   std::unordered_map<plan::Value, int64_t> dimensions_;
   std::unordered_map<const Value*, plan::Value> tensors_;
+  std::unordered_map<const Value*, plan::Value> made_as_;  // before any was written over
   std::unordered_map<const Value*, Known> known_;
   std::unordered_map<plan::Value, plan::Value> base_;  // of a view: whose memory it shows
   std::unordered_set<plan::Value> shown_;              // by views with other dimensions

@@ -142,23 +142,4 @@ bool Part::normalize_groups(
   return true;
 }
 
-// x + number, x - number; number * alpha.
-bool Part::shift(Node* node, bool subtract, bool in_place) {
-  if (known<Formula>(node->input(0)) || known<Formula>(node->input(1))) return compute(node);
-  const auto by = constant_number(node->input(1));
-  const auto alpha = node->inputs().size() == 3 ? constant_number(node->input(2)) : std::nullopt;
-  if (!by || !alpha) return compute(node);
-  return scale_by_number(node, node->input(0), 1, (subtract ? -1 : 1) * *by * *alpha, in_place);
-}
-
-bool Part::scale_by_number(Node* node, const Value* x, double scale, double shift, bool in_place) {
-  const auto value = elements(x);
-  const auto count = value ? channels(*value) : std::nullopt;
-  if (!count) return false;
-  const auto all = [&](double number) {
-    return std::make_shared<const std::vector<float>>(*count, static_cast<float>(number));
-  };
-  return finish_each(node, x, plan::Affine{all(scale), all(shift)}, in_place);
-}
-
 }  // namespace convship::ops::lowering

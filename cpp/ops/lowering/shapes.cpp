@@ -1,5 +1,6 @@
 // What a graph computes about shapes, known before any size is: it needs no
 // layer.
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
@@ -58,8 +59,25 @@ std::optional<int64_t> Part::channels(plan::Value value) const {
     return before ? std::optional(*before / pixels) : std::nullopt;
   }
   if (const auto* select = std::get_if<plan::Select>(&i.layer)) return select->from->size();
+  if (std::holds_alternative<plan::AcrossChannels>(i.layer)) return 1;
+  if (const auto* unflatten = std::get_if<plan::Unflatten>(&i.layer)) {
+    const auto features = channels(i.inputs[0]);
+    const int64_t pixels = unflatten->image.h * unflatten->image.w;
+    return features ? std::optional(*features / pixels) : std::nullopt;
+  }
+  if (std::holds_alternative<plan::Add>(i.layer) ||
+      std::holds_alternative<plan::Combine>(i.layer)) {
+    const auto a = channels(i.inputs[0]), b = channels(i.inputs[1]);
+    // One channel may be spread over those of the other, of which nothing is known.
+    if (a && b) return std::max(*a, *b);
+    const auto some = a ? a : b;
+    return some && *some > 1 ? some : std::nullopt;
+  }
   if (const auto* flatten = std::get_if<plan::Flatten>(&i.layer)) {
-    return flatten->features < 0 ? std::nullopt : std::optional(flatten->features);
+    if (flatten->features >= 0) return flatten->features;
+    const auto count = channels(i.inputs[0]);
+    const auto size = image(i.inputs[0]);
+    return count && size ? std::optional(*count * size->h * size->w) : std::nullopt;
   }
   if (!std::holds_alternative<plan::Concatenate>(i.layer)) return channels(i.inputs[0]);
   int64_t sum = 0;
@@ -75,6 +93,7 @@ std::optional<Formula> Part::extent(plan::Value value, int64_t dimension) const 
   const int64_t dimensions = dimensions_.at(value);
   if (dimension < 0) dimension += dimensions;
   if (dimension < 0 || dimension >= dimensions) return {};
+  if (dimensions == 3 && dimension == 2) return Formula(Extent{value, 3});  // of one row
   const auto count = dimension == 1 ? channels(value) : std::nullopt;
   if (count) return Formula(c10::IValue(*count));
   return Formula(Extent{value, dimension});

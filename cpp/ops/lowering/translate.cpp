@@ -37,7 +37,7 @@ bool Part::translate(Node* node) {
   }
   if (writes_elsewhere(node)) return false;
   const std::string_view kind = node->kind().toQualString();
-  if (kind == "aten::conv2d") return convolution(node, 6, false);
+  if (kind == "aten::conv2d" || kind == "aten::conv1d") return convolution(node, 6, false);
   if (kind == "aten::convolution" || kind == "aten::_convolution") {
     return convolution(node, 8, true);
   }
@@ -62,6 +62,10 @@ bool Part::translate(Node* node) {
   if (kind == "aten::tanh_") return activation(node, Activation::tanh, true);
   if (kind == "aten::mish") return activation(node, Activation::mish, false);
   if (kind == "aten::mish_") return activation(node, Activation::mish, true);
+  if (kind == "aten::softplus") return softplus(node);
+  if (kind == "aten::abs") return activation(node, Activation::abs, false);
+  if (kind == "aten::abs_") return activation(node, Activation::abs, true);
+  if (kind == "aten::sqrt") return activation(node, Activation::sqrt, false) || compute(node);
   if (kind == "aten::leaky_relu") return leaky_relu(node, false);
   if (kind == "aten::leaky_relu_") return leaky_relu(node, true);
   if (kind == "aten::elu" || kind == "aten::selu") return elu(node, false);
@@ -71,13 +75,21 @@ bool Part::translate(Node* node) {
   if (kind == "aten::hardtanh_" || kind == "aten::clamp_") return clamp(node, true);
   if (kind == "aten::to") return convert(node);
   if (kind == "aten::fake_quantize_per_tensor_affine") return fake_quantize(node);
-  if (kind == "aten::max_pool2d") return max_pool(node);
-  if (kind == "aten::avg_pool2d") return average_pool(node);
-  if (kind == "aten::adaptive_avg_pool2d") return adaptive_average(node);
+  if (kind == "aten::max_pool2d") return max_pool(node, false);
+  if (kind == "aten::max_pool1d") return max_pool(node, true);
+  if (kind == "aten::avg_pool2d") return average_pool(node, false);
+  if (kind == "aten::avg_pool1d") return average_pool(node, true);
+  if (kind == "aten::adaptive_avg_pool2d") return adaptive_pool(node, true, false);
+  if (kind == "aten::adaptive_avg_pool1d") return adaptive_pool(node, true, true);
+  if (kind == "aten::adaptive_max_pool2d") return adaptive_pool(node, false, false);
+  if (kind == "aten::adaptive_max_pool1d") return adaptive_pool(node, false, true);
   if (kind == "aten::mean") return mean(node);
+  if (kind == "aten::amax" || kind == "aten::max") return maximum(node);
   if (kind == "aten::flatten") return flatten(node);
   if (kind == "aten::unsqueeze") return unsqueeze(node);
+  if (kind == "aten::squeeze") return squeeze(node);
   if (kind == "aten::expand_as") return expand(node);
+  if (kind == "aten::unflatten") return unflatten(node);
   if (kind == "aten::view" || kind == "aten::reshape") return view(node);
   if (kind == "aten::upsample_nearest2d") return upsample(node, false);
   if (kind == "aten::upsample_bilinear2d") return upsample(node, true);
@@ -86,12 +98,21 @@ bool Part::translate(Node* node) {
     return pad(node);
   }
   if (kind == "aten::pixel_shuffle") return pixel_shuffle(node);
-  if (kind == "aten::add") return add(node, false);
-  if (kind == "aten::add_") return add(node, true);
-  if (kind == "aten::sub") return shift(node, true, false);
-  if (kind == "aten::sub_") return shift(node, true, true);
-  if (kind == "aten::mul" || kind == "aten::div") return multiply(node, false);
-  if (kind == "aten::mul_" || kind == "aten::div_") return multiply(node, true);
+  if (kind == "aten::add" && node->inputs().size() == 2) return join_lists(node);
+  if (kind == "aten::add") return combine(node, How::add, false);
+  if (kind == "aten::add_") return combine(node, How::add, true);
+  if (kind == "aten::sub") return combine(node, How::subtract, false);
+  if (kind == "aten::sub_") return combine(node, How::subtract, true);
+  if (kind == "aten::mul") return combine(node, How::multiply, false);
+  if (kind == "aten::mul_") return combine(node, How::multiply, true);
+  if (kind == "aten::div") return combine(node, How::divide, false);
+  if (kind == "aten::div_") return combine(node, How::divide, true);
+  if (kind == "aten::rsub") return subtract_from(node);
+  if (kind == "aten::neg") {
+    return scale_by_number(node, node->input(0), -1, 0, false) || compute(node);
+  }
+  if (kind == "aten::pow") return power(node);
+  if (kind == "aten::square") return square(node);
   if (kind == "aten::cat") return concatenate(node);
   if (kind == "aten::append") return append(node);
   if (kind == "aten::batch_norm") return batch_norm(node);
@@ -139,8 +160,8 @@ struct Padding {
 
 // Numbers, "valid", or "same", of which what is odd comes below and right. reach: from the
 // first tap to the last.
-std::optional<Padding> padding_of(const Value* value, Pair stride, Pair reach) {
-  if (const auto pair = constant_pair(value)) return Padding{*pair, {0, 0}};
+std::optional<Padding> padding_of(const Value* value, bool row, Pair stride, Pair reach) {
+  if (const auto pair = constant_pair(value, row, 0)) return Padding{*pair, {0, 0}};
   const auto mode = constant_string(value);
   if (mode == "valid") return Padding{{0, 0}, {0, 0}};
   if (mode != "same" || stride.h != 1 || stride.w != 1) return {};
@@ -153,9 +174,12 @@ std::optional<Padding> padding_of(const Value* value, Pair stride, Pair reach) {
 // groups
 bool Part::convolution(Node* node, std::size_t groups, bool may_transpose) {
   if (node->inputs().size() <= groups) return false;
-  const auto weight = constant_weight(node->input(1), 4);
+  auto weight = constant_weight(node->input(1), 3);
+  const bool row = weight.has_value();
+  weight = row ? weight->unsqueeze(2) : constant_weight(node->input(1), 4);
   const auto bias = constant_weight(node->input(2), 1);
-  const auto stride = constant_pair(node->input(3)), dilation = constant_pair(node->input(5));
+  const auto stride = constant_pair(node->input(3), row, 1);
+  const auto dilation = constant_pair(node->input(5), row, 1);
   const auto group_count = constant_int(node->input(groups));
   if (may_transpose && constant_int(node->input(6)) == 1) {
     return transposed_convolution(node, 7, 8, 5);
@@ -166,9 +190,9 @@ bool Part::convolution(Node* node, std::size_t groups, bool may_transpose) {
   }
   if (may_transpose && constant_int(node->input(6)) != 0) return false;
   const Pair reach{dilation->h * (weight->size(2) - 1), dilation->w * (weight->size(3) - 1)};
-  const auto padding = padding_of(node->input(4), *stride, reach);
+  const auto padding = padding_of(node->input(4), row, *stride, reach);
   if (!padding) return false;
-  const auto x = tensor(node->input(0), 4);
+  const auto x = tensor(node->input(0), row ? 3 : 4);
   if (!x) return false;
   const Multiplied what = multiplied(*x, *weight);
   plan::Convolve layer = convolve(*weight, bias, *group_count, what.rounding);
@@ -176,7 +200,7 @@ bool Part::convolution(Node* node, std::size_t groups, bool may_transpose) {
   layer.padding = padding->before;
   layer.more_padding = padding->more;
   layer.dilation = *dilation;
-  finish(node, std::move(layer), {what.input}, 4);
+  finish(node, std::move(layer), {what.input}, row ? 3 : 4);
   return true;
 }
 
@@ -268,6 +292,12 @@ bool Part::leaky_relu(Node* node, bool in_place) {
   return activation(node, {Activation::leaky_relu, static_cast<float>(*slope)}, in_place);
 }
 
+// input, beta, threshold
+bool Part::softplus(Node* node) {
+  return constant_number(node->input(1)) == 1.0 && constant_number(node->input(2)) == 20.0 &&
+         activation(node, Activation::softplus, false);
+}
+
 // input, alpha, scale, input scale; of selu the input alone.
 bool Part::elu(Node* node, bool in_place) {
   double alpha = 1.6732632423543772848170429916717, scale = 1.0507009873554804934193349852946;
@@ -298,9 +328,10 @@ bool Part::prelu(Node* node) {
 namespace {
 
 // input, kernel size, stride, padding; an empty stride is the kernel's size.
-std::optional<plan::Windows> windows_of(const Node* node, std::size_t ceil_mode) {
-  const auto size = constant_pair(node->input(1)), padding = constant_pair(node->input(3));
-  auto stride = constant_pair(node->input(2));
+std::optional<plan::Windows> windows_of(const Node* node, bool row, std::size_t ceil_mode) {
+  const auto size = constant_pair(node->input(1), row, 1);
+  const auto padding = constant_pair(node->input(3), row, 0);
+  auto stride = constant_pair(node->input(2), row, 1);
   const auto given = constant_ints(node->input(2));
   if (given && given->empty()) stride = size;
   const auto ceil = constant_int(node->input(ceil_mode));
@@ -310,60 +341,86 @@ std::optional<plan::Windows> windows_of(const Node* node, std::size_t ceil_mode)
 
 }  // namespace
 
-bool Part::max_pool(Node* node) {
-  const auto windows = windows_of(node, 5);
-  const auto dilation = constant_pair(node->input(4));
+bool Part::max_pool(Node* node, bool row) {
+  const auto windows = windows_of(node, row, 5);
+  const auto dilation = constant_pair(node->input(4), row, 1);
   if (!windows || !dilation || dilation->h != 1 || dilation->w != 1) return false;
-  const auto x = tensor(node->input(0), 4);
+  const auto x = tensor(node->input(0), row ? 3 : 4);
   if (!x) return false;
-  finish(node, plan::MaxPool{*windows}, {*x}, 4);
+  finish(node, plan::MaxPool{*windows}, {*x}, dimensions_.at(*x));
   return true;
 }
 
-bool Part::average_pool(Node* node) {
-  const auto windows = windows_of(node, 4);
+// With a divisor of its own only for images.
+bool Part::average_pool(Node* node, bool row) {
+  const auto windows = windows_of(node, row, 4);
   const auto count = constant_int(node->input(5));
-  if (!windows || !count || !is_none(node->input(6))) return false;
-  const auto x = tensor(node->input(0), 4);
+  if (!windows || !count || (!row && !is_none(node->input(6)))) return false;
+  const auto x = tensor(node->input(0), row ? 3 : 4);
   if (!x) return false;
-  finish(node, plan::AveragePool{*windows, *count != 0}, {*x}, 4);
+  finish(node, plan::AveragePool{*windows, *count != 0}, {*x}, dimensions_.at(*x));
   return true;
 }
 
-bool Part::adaptive_average(Node* node) {
-  const auto size = constant_pair(node->input(1));
-  if (!size || size->h < 1 || size->w < 1 || !inside(node->input(0))) return false;
-  const auto x = tensor(node->input(0), 4);
-  if (!x) return false;
-  finish(node, plan::AdaptiveAverage{*size}, {*x}, 4);
-  return true;
+namespace {
+
+// Which no layer makes: where a maximum was.
+bool needs_second(const Node* node) {
+  return node->outputs().size() > 1 && !node->output(1)->uses().empty();
 }
 
-// Over both sides of the image.
-bool Part::mean(Node* node) {
-  if (node->inputs().size() != 4 || !is_none(node->input(3)) || !inside(node->input(0))) {
+}  // namespace
+
+bool Part::adaptive_pool(Node* node, bool average, bool row) {
+  const auto size = constant_pair(node->input(1), row, 1);
+  if (!size || size->h < 1 || size->w < 1 || !inside(node->input(0)) || needs_second(node)) {
     return false;
   }
+  const auto x = tensor(node->input(0), row ? 3 : 4);
+  if (!x) return false;
+  finish(node, plan::AdaptivePool{*size, average}, {*x}, dimensions_.at(*x));
+  return true;
+}
+
+// input, dimensions, whether they are kept, type
+bool Part::mean(Node* node) {
+  return node->inputs().size() == 4 && is_none(node->input(3)) && reduce(node, true);
+}
+
+// input, dimension(s), whether they are kept
+bool Part::maximum(Node* node) {
+  return node->inputs().size() == 3 && !needs_second(node) && reduce(node, false);
+}
+
+// Over both sides of the image, or the sequence's one, or over channels.
+bool Part::reduce(Node* node, bool average) {
   auto over = constant_ints(node->input(1));
-  const auto keep_sides = constant_int(node->input(2));
-  if (!over || over->size() != 2 || !keep_sides) return false;
-  for (int64_t& d : *over) d += d < 0 ? 4 : 0;
+  const auto keep = constant_int(node->input(2));
+  if (!over || !keep || !inside(node->input(0))) return false;
+  const plan::Value x = tensors_.at(node->input(0));
+  const int64_t dimensions = dimensions_.at(x);
+  if (dimensions == 2) return false;
+  for (int64_t& d : *over) d += d < 0 ? dimensions : 0;
   std::sort(over->begin(), over->end());
-  const auto x = tensor(node->input(0), 4);
-  if (!x || *over != std::vector<int64_t>{2, 3}) return false;
-  finish(node, plan::AdaptiveAverage{{1, 1}}, {*x}, 4);
-  if (*keep_sides == 0) finish(node, plan::Flatten{}, {tensors_.at(node->output())}, 2);
+  if (*over == std::vector<int64_t>{1} && *keep != 0) {
+    finish(node, plan::AcrossChannels{average}, {x}, dimensions);
+    return true;
+  }
+  const std::vector<int64_t> sides{2, 3};
+  if (*over != std::vector<int64_t>(sides.begin(), sides.begin() + dimensions - 2)) return false;
+  finish(node, plan::AdaptivePool{{1, 1}, average}, {x}, dimensions);
+  if (*keep == 0) finish(node, plan::Flatten{}, {tensors_.at(node->output(0))}, 2);
   return true;
 }
 
 bool Part::flatten(Node* node) {
   const auto from = constant_int(node->input(1)), to = constant_int(node->input(2));
   if (from != 1 || !to) return false;
-  if (inside(node->input(0)) && dimensions_.at(tensors_.at(node->input(0))) == 2) {
-    return (*to == -1 || *to == 1) && identity(node, 0);
-  }
-  if (*to != -1 && *to != 3) return false;
-  const auto x = tensor(node->input(0), 4);
+  const Value* given = node->input(0);
+  const int64_t dimensions = inside(given) ? dimensions_.at(tensors_.at(given)) : 4;
+  if (*to != -1 && *to != dimensions - 1) return false;
+  if (dimensions == 2) return identity(node, 0);
+  const auto x = tensor(node->input(0), dimensions);
   if (!x) return false;
   finish(node, plan::Flatten{}, {*x}, 2);
   base_[tensors_.at(node->output())] = *x;
@@ -379,49 +436,12 @@ bool Part::view(Node* node) {
   if (shape->size() != 2) return false;
   const auto features = (*shape)[1].integer(), rows = (*shape)[0].integer();
   if (!inside(node->input(0))) return false;
-  const auto x = tensor(node->input(0), 4);
-  if (!x) return false;
-  const bool batch = is_batch((*shape)[0], *x) || rows == -1;
+  const plan::Value x = tensors_.at(node->input(0));
+  if (dimensions_.at(x) == 2) return false;
+  const bool batch = is_batch((*shape)[0], x) || rows == -1;
   if (!features || !batch || (rows && *features < 1)) return false;
-  finish(node, plan::Flatten{*features}, {*x}, 2);
-  base_[tensors_.at(node->output())] = *x;
-  return true;
-}
-
-bool Part::add(Node* node, bool in_place) {
-  Value *a = node->input(0), *b = node->input(1);
-  if (node->inputs().size() == 2) return !in_place && join_lists(node);
-  if (constant_number(b)) return shift(node, false, in_place);
-  if (constant_number(node->input(2)) != 1.0) return false;
-  if (in_place && !may_overwrite(a)) return false;
-  if (known<ChannelsLast>(a) && known<ChannelsLast>(b)) {
-    finish_like(node, a, plan::Add{}, {*elements(a), *elements(b)});
-    return true;
-  }
-  if (!inside(a) && !inside(b)) return false;
-  const int64_t dimensions = dimensions_.at(tensors_.at(inside(a) ? a : b));
-  const auto other = tensor(inside(a) ? b : a, dimensions);
-  if (!other) return false;
-  finish(node, plan::Add{}, {tensors_.at(a), tensors_.at(b)}, dimensions, in_place);
-  return true;
-}
-
-bool Part::multiply(Node* node, bool in_place) {
-  Value *a = node->input(0), *b = node->input(1);
-  if (known<Formula>(a) || known<Formula>(b)) return compute(node);
-  const bool divides = node->kind() == c10::aten::div || node->kind() == c10::aten::div_;
-  if (const auto factor = constant_number(b)) {
-    if (node->inputs().size() != 2 || (divides && *factor == 0)) return false;
-    const double by = divides ? 1 / *factor : *factor;
-    return std::isfinite(static_cast<float>(by)) && scale_by_number(node, a, by, 0, in_place);
-  }
-  if (divides || in_place) return false;
-  if (constant(b)) return scale(node, a, b);
-  if (constant(a)) return scale(node, b, a);
-  if (!inside(a) || !inside(b)) return false;
-  const int64_t dimensions = dimensions_.at(tensors_.at(a));
-  if (dimensions_.at(tensors_.at(b)) != dimensions) return false;
-  finish(node, plan::Multiply{}, {tensors_.at(a), tensors_.at(b)}, dimensions);
+  finish(node, plan::Flatten{*features}, {x}, 2);
+  base_[tensors_.at(node->output())] = x;
   return true;
 }
 
@@ -435,8 +455,7 @@ bool Part::batch_norm(Node* node) {
       (!bias && !is_none(node->input(2))) || training != 0 || !eps || !inside(node->input(0))) {
     return false;
   }
-  const auto x = tensor(node->input(0), 4);
-  if (!x) return false;
+  const plan::Value x = tensors_.at(node->input(0));
   const auto channels = static_cast<std::size_t>(mean->numel());
   auto scale = std::make_shared<std::vector<float>>(channels);
   auto shift = std::make_shared<std::vector<float>>(channels);
@@ -447,19 +466,20 @@ bool Part::batch_norm(Node* node) {
     (*shift)[c] = static_cast<float>((bias ? bias->const_data_ptr<float>()[c] : 0.0) -
                                      mean->const_data_ptr<float>()[c] * factor);
   }
-  finish(node, plan::Affine{std::move(scale), std::move(shift)}, {*x}, 4);
+  finish(node, plan::Affine{std::move(scale), std::move(shift)}, {x}, dimensions_.at(x));
   return true;
 }
 
-// input, dimension, dtype: of a classifier's logits.
+// input, dimension, dtype
 bool Part::softmax(Node* node, bool logarithm) {
   const auto over = constant_int(node->input(1));
   const auto dtype = constant_int(node->input(2));
   const bool single = is_none(node->input(2)) || dtype == static_cast<int64_t>(at::kFloat);
-  if (!single || (over != 1 && over != -1) || !inside(node->input(0))) return false;
-  const auto x = tensor(node->input(0), 2);
-  if (!x) return false;
-  finish(node, plan::Softmax{logarithm}, {*x}, 2);
+  if (!single || !over || !inside(node->input(0))) return false;
+  const plan::Value x = tensors_.at(node->input(0));
+  const int64_t dimensions = dimensions_.at(x);
+  if (*over != 1 && *over != 1 - dimensions) return false;
+  finish(node, plan::Softmax{logarithm}, {x}, dimensions);
   return true;
 }
 

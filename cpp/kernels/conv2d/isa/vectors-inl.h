@@ -162,6 +162,17 @@ HWY_INLINE hn::Vec<D> expm1(D d, hn::Vec<D> x) {
   }
 }
 
+// exp(x) for |x| <= 87.
+template <class D>
+HWY_INLINE hn::Vec<D> exp(D d, hn::Vec<D> x) {
+  if constexpr (sizeof(hn::TFromD<D>) == sizeof(double)) {
+    return hn::Exp(d, x);
+  } else {
+    const ExpOf<D> e(d, 1, x);
+    return hn::Mul(e.one_and_more(), e.scale);
+  }
+}
+
 // x * tanh(log(1 + exp(x))), which is x * n / (n + 2) with n = exp(x) * (exp(x) + 2).
 template <class D>
 HWY_INLINE hn::Vec<D> mish(D d, hn::Vec<D> x) {
@@ -169,15 +180,19 @@ HWY_INLINE hn::Vec<D> mish(D d, hn::Vec<D> x) {
   // Above, n / (n + 2) is 1 to the last bit.
   const auto bounded = hn::Min(hn::Set(d, A(20)), hn::Max(hn::Set(d, A(-87)), x));
   const auto two = hn::Set(d, A(2));
-  hn::Vec<D> e;
-  if constexpr (sizeof(A) == sizeof(double)) {
-    e = hn::Exp(d, bounded);
-  } else {
-    const ExpOf<D> parts(d, 1, bounded);
-    e = hn::Mul(parts.one_and_more(), parts.scale);
-  }
+  const auto e = exp(d, bounded);
   const auto n = hn::Mul(e, hn::Add(e, two));
   return hn::Mul(x, hn::Div(n, hn::Add(n, two)));
+}
+
+// log(1 + exp(x)), which is x to the last bit above 20.
+template <class D>
+HWY_INLINE hn::Vec<D> softplus(D d, hn::Vec<D> x) {
+  using A = hn::TFromD<D>;
+  const auto bounded = hn::Min(hn::Set(d, A(20)), hn::Max(hn::Set(d, A(-87)), x));
+  const auto inside = hn::Log1p(d, exp(d, bounded));
+  // NaN goes this way, too.
+  return hn::IfThenElse(hn::Le(x, hn::Set(d, A(20))), inside, x);
 }
 
 // relu6, hardsigmoid and hardswish: min(max(x + shift, 0), 6) * scale, times x or
@@ -294,6 +309,12 @@ HWY_NOINLINE void slow_activation(D d, const Activation& activation, A* values, 
       });
     case Activation::mish:
       return each([&](V x) HWY_ATTR { return mish(d, x); });
+    case Activation::softplus:
+      return each([&](V x) HWY_ATTR { return softplus(d, x); });
+    case Activation::abs:
+      return each([&](V x) HWY_ATTR { return hn::Abs(x); });
+    case Activation::sqrt:
+      return each([&](V x) HWY_ATTR { return hn::Sqrt(x); });
     default:  // sigmoid
       return each(
           [&](V x) HWY_ATTR { return hn::Div(hn::Set(d, A(1)), one_and_exp_of_negative(d, x)); });
@@ -326,6 +347,9 @@ HWY_INLINE void activate_all(const Activation& activation, V* values) {
     case Activation::elu:
     case Activation::tanh:
     case Activation::mish:
+    case Activation::softplus:
+    case Activation::abs:
+    case Activation::sqrt:
       break;
   }
   const hn::DFromV<V> d;

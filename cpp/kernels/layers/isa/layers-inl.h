@@ -59,20 +59,113 @@ void map_layer(const MapTask& t) {
         hn::StoreU(hn::IfThenElse(hn::Gt(a, hn::Zero(d)), a, below), d, t.y + i);
       }
     }
-  } else if (t.b && t.multiply) {
-    map_pixels(t, [&](FV a, int64_t i, FV, FV) { return hn::Mul(a, hn::LoadU(d, t.b + i)); });
   } else if (t.b && t.scale) {
     map_pixels(t, [&](FV a, int64_t i, FV scale, FV shift) {
       return hn::Add(hn::MulAdd(a, scale, shift), hn::LoadU(d, t.b + i));
     });
   } else if (t.b) {
     map_pixels(t, [&](FV a, int64_t i, FV, FV) { return hn::Add(a, hn::LoadU(d, t.b + i)); });
-  } else if (t.scale && t.shift) {
-    map_pixels(t, [](FV a, int64_t, FV scale, FV shift) { return hn::MulAdd(a, scale, shift); });
   } else if (t.scale) {
-    map_pixels(t, [](FV a, int64_t, FV scale, FV) { return hn::Mul(a, scale); });
+    map_pixels(t, [](FV a, int64_t, FV scale, FV shift) { return hn::MulAdd(a, scale, shift); });
   } else {
     map_pixels(t, [](FV a, int64_t, FV, FV) { return a; });
+  }
+}
+
+template <class Operator>
+void combine_pixels(const CombineTask& t, const Operator& combine) {
+  const F d;
+  const auto load = [&](const CombineTask::Operand& from, int64_t i, int64_t v) HWY_ATTR {
+    const float* const pixel = from.data + i * from.step;
+    return from.one_channel ? hn::Set(d, *pixel) : hn::LoadU(d, pixel + v);
+  };
+  for (int64_t i = 0; i < t.pixels; ++i) {
+    for (int64_t v = 0; v < kPixel; v += kF) {
+      const FV value = combine(load(t.a, i, v), load(t.b, i, v));
+      hn::StoreU(activate(t.activation, value), d, t.y + i * kPixel + v);
+    }
+  }
+}
+
+void combine_layer(const CombineTask& t) {
+  switch (t.how) {
+    case CombineTask::How::add:
+      return combine_pixels(t, [](FV a, FV b) { return hn::Add(a, b); });
+    case CombineTask::How::subtract:
+      return combine_pixels(t, [](FV a, FV b) { return hn::Sub(a, b); });
+    case CombineTask::How::multiply:
+      return combine_pixels(t, [](FV a, FV b) { return hn::Mul(a, b); });
+    case CombineTask::How::divide:
+      return combine_pixels(t, [](FV a, FV b) { return hn::Div(a, b); });
+  }
+}
+
+// visit(value, c, exist) for every vector of a pixel's existing channels.
+template <class Visit>
+HWY_INLINE void for_channels(const float* pixel,
+                             int64_t block,
+                             int64_t channels,
+                             const Visit& visit) {
+  const F d;
+  for (int64_t c = 0; c < channels; c += kF) {
+    const auto exist = hn::FirstN(d, static_cast<size_t>(smaller(kF, channels - c)));
+    visit(hn::LoadU(d, pixel + c / kPixel * block + c % kPixel), c, exist);
+  }
+}
+
+// The largest lane, or NaN where there is one.
+HWY_INLINE float most_of_lanes(FV values) {
+  HWY_ALIGN float lanes[kF];
+  hn::Store(values, F(), lanes);
+  float most = lanes[0];
+  for (int64_t i = 1; i < kF; ++i) most = lanes[i] > most || lanes[i] != lanes[i] ? lanes[i] : most;
+  return most;
+}
+
+void across_layer(const AcrossTask& t) {
+  const F d;
+  const FV none = hn::Set(d, t.average ? 0.0f : -infinity<float>());
+  for (int64_t i = 0; i < t.pixels; ++i) {
+    FV all = none;
+    for_channels(t.x + i * kPixel, t.x_block, t.channels, [&](FV x, int64_t, auto exist) HWY_ATTR {
+      const FV value = hn::IfThenElse(exist, x, none);
+      all = t.average ? hn::Add(all, value) : max_of(all, value);
+    });
+    float* const y = t.y + i * kPixel;
+    for (int64_t v = 0; v < kPixel; v += kF) hn::StoreU(hn::Zero(d), d, y + v);
+    *y = t.average ? hn::GetLane(hn::SumOfLanes(d, all)) / static_cast<float>(t.channels)
+                   : most_of_lanes(all);
+  }
+}
+
+// Relative to the largest no exponential overflows; NaN and +inf make all of a pixel NaN,
+// as in torch.
+void softmax_layer(const SoftmaxTask& t) {
+  const F d;
+  const FV lowest = hn::Set(d, -87.0f);
+  for (int64_t i = 0; i < t.pixels; ++i) {
+    const float* const x = t.x + i * kPixel;
+    float* const y = t.y + i * kPixel;
+    FV all = hn::Set(d, -infinity<float>());
+    for_channels(x, t.x_block, t.channels, [&](FV value, int64_t, auto exist) HWY_ATTR {
+      all = hn::IfThenElse(exist, max_of(all, value), all);
+    });
+    const FV most = hn::Set(d, most_of_lanes(all));
+    FV sum = hn::Zero(d);
+    for_channels(x, t.x_block, t.channels, [&](FV value, int64_t c, auto exist) HWY_ATTR {
+      const FV difference = hn::Sub(value, most);
+      const FV power = hn::IfThenElse(hn::Lt(difference, lowest), hn::Zero(d),
+                                      exp(d, within(d, 87.0f, difference)));
+      sum = hn::Add(sum, hn::IfThenElseZero(exist, power));
+      hn::StoreU(t.logarithm ? difference : power, d, y + c / kPixel * t.y_block + c % kPixel);
+    });
+    sum = hn::Set(d, hn::GetLane(hn::SumOfLanes(d, sum)));
+    FV last = hn::Div(hn::Set(d, 1.0f), sum);
+    if (t.logarithm) last = hn::IfThenElse(hn::IsNaN(sum), sum, hn::Log(d, sum));
+    for_channels(y, t.y_block, t.channels, [&](FV value, int64_t c, auto) HWY_ATTR {
+      const FV result = t.logarithm ? hn::Sub(value, last) : hn::Mul(value, last);
+      hn::StoreU(result, d, y + c / kPixel * t.y_block + c % kPixel);
+    });
   }
 }
 
@@ -490,6 +583,9 @@ void groups_layer(const GroupsTask& t) {
 
 constexpr LayerLoops kLayerLoops = {.pool = pool_layer,
                                     .map = map_layer,
+                                    .combine = combine_layer,
+                                    .across = across_layer,
+                                    .softmax = softmax_layer,
                                     .normalize = normalize_layer,
                                     .moments = moments_layer,
                                     .interpolate = interpolate_layer,

@@ -1,0 +1,127 @@
+// Sums, differences, products and quotients: of tensors, and of a tensor and constants.
+#include <cmath>
+#include <utility>
+
+#include "ops/lowering/constants.h"
+#include "ops/lowering/part.h"
+
+namespace convship::ops::lowering {
+
+using torch::jit::Node;
+using torch::jit::Value;
+
+namespace {
+
+// x op c as scale * x + shift; reversed: c op x, which not all of them are.
+struct Line {
+  double scale, shift;
+};
+std::optional<Line> line_of(Part::How how, double c, bool reversed) {
+  switch (how) {
+    case Part::How::add:
+      return Line{1, c};
+    case Part::How::subtract:
+      return reversed ? Line{-1, c} : Line{1, -c};
+    case Part::How::multiply:
+      return Line{c, 0};
+    case Part::How::divide:
+      break;
+  }
+  if (reversed || c == 0) return {};
+  return Line{1 / c, 0};
+}
+
+}  // namespace
+
+// a, b, and of sums and differences a factor of b.
+bool Part::combine(Node* node, How how, bool in_place) {
+  Value *a = node->input(0), *b = node->input(1);
+  if (known<Formula>(a) || known<Formula>(b)) return compute(node);
+  const bool sums = how == How::add || how == How::subtract;
+  const auto factor = sums && node->inputs().size() == 3 ? constant_number(node->input(2)) : 1.0;
+  if (!factor || node->inputs().size() != (sums ? 3 : 2)) return compute(node);
+  if (const auto number = constant_number(b)) {
+    return combine_with(node, a, how, *number * *factor, false, in_place);
+  }
+  if (*factor != 1) return false;
+  if (constant(b)) return combine_with(node, a, how, b, false, in_place);
+  if (constant(a)) return !in_place && combine_with(node, b, how, a, true, false);
+  if (in_place && !may_overwrite(a)) return false;
+  const plan::Layer layer = how == How::add ? plan::Layer(plan::Add{.into_first = in_place})
+                                            : plan::Combine{how, in_place};
+  if (known<ChannelsLast>(a) && known<ChannelsLast>(b)) {
+    finish_like(node, a, layer, {*elements(a), *elements(b)});
+    return true;
+  }
+  if (!inside(a) && !inside(b)) return false;
+  const int64_t dimensions = dimensions_.at(tensors_.at(inside(a) ? a : b));
+  if (!tensor(inside(a) ? b : a, dimensions)) return false;
+  finish(node, layer, {tensors_.at(a), tensors_.at(b)}, dimensions, in_place);
+  return true;
+}
+
+// number - x * factor
+bool Part::subtract_from(Node* node) {
+  const auto number = constant_number(node->input(1)), factor = constant_number(node->input(2));
+  if (!number || !factor || known<Formula>(node->input(0))) return compute(node);
+  return scale_by_number(node, node->input(0), -*factor, *number, false);
+}
+
+// With a constant for each channel, or one for all of them.
+bool Part::combine_with(
+    Node* node, const Value* x, How how, const Value* constants, bool reversed, bool in_place) {
+  const auto value = elements(x);
+  const auto given = constant(constants);
+  if (!value || !given || !given->isTensor()) return false;
+  const auto by = constant_weight(constants, given->toTensor().dim());
+  if (!by) return false;
+  const int64_t dimensions = dimensions_.at(*value), dims = by->dim();
+  if (by->numel() == 1 && dims <= dimensions) {
+    return combine_with(node, x, how, by->item<float>(), reversed, in_place);
+  }
+  // From the last dimension on, as broadcasting counts.
+  const int64_t channel = known<ChannelsLast>(x) ? 1 : dimensions - 1;
+  if (dims < channel || dims > dimensions || by->size(dims - channel) != by->numel()) return false;
+  if (channels(*value) != by->numel()) return false;
+  auto scale = std::make_shared<std::vector<float>>();
+  auto shift = std::make_shared<std::vector<float>>();
+  for (int64_t c = 0; c < by->numel(); ++c) {
+    const auto line = line_of(how, by->const_data_ptr<float>()[c], reversed);
+    if (!line) return false;
+    scale->push_back(static_cast<float>(line->scale));
+    shift->push_back(static_cast<float>(line->shift));
+  }
+  return finish_each(node, x, plan::Affine{std::move(scale), std::move(shift)}, in_place);
+}
+
+bool Part::combine_with(
+    Node* node, const Value* x, How how, double number, bool reversed, bool in_place) {
+  const auto line = line_of(how, number, reversed);
+  return line && scale_by_number(node, x, line->scale, line->shift, in_place);
+}
+
+bool Part::scale_by_number(Node* node, const Value* x, double scale, double shift, bool in_place) {
+  const auto value = elements(x);
+  const auto count = value ? channels(*value) : std::nullopt;
+  if (!count || !std::isfinite(static_cast<float>(scale))) return false;
+  const auto all = [&](double number) {
+    return std::make_shared<const std::vector<float>>(*count, static_cast<float>(number));
+  };
+  return finish_each(node, x, plan::Affine{all(scale), all(shift)}, in_place);
+}
+
+// Of x and 2.
+bool Part::power(Node* node) {
+  if (constant_number(node->input(1)) != 2.0) return compute(node);
+  return square(node);
+}
+
+bool Part::square(Node* node) {
+  const Value* x = node->input(0);
+  const auto value = elements(x);
+  if (!value) return false;
+  finish_like(node, x, plan::Combine{How::multiply}, {*value, *value});
+  return true;
+}
+
+}  // namespace convship::ops::lowering
