@@ -140,8 +140,7 @@ FAULTS = [
     Fault("plan: a maximum is taken before any activation", PLAN + "network.cpp",
           "if (!is_monotone(conv->activation) || one.inputs", "if (one.inputs"),
     Fault("plan: a channel's factor is taken for a whole image", PLAN + "layer_steps.cpp",
-          "const bool by_channel = b.size.pixels() == 1 && a.size.pixels() > 1;",
-          "const bool by_channel = b.size.pixels() == 1 && a.size.pixels() > 9;"),
+          "x.size.pixels() == 1 ? 0 : kChannelBlock", "kChannelBlock"),
     Fault("plan: a selected channel is its neighbour", PLAN + "copy_steps.cpp",
           "channels.push_back(all[c]);", "channels.push_back(all[c > 0 ? c - 1 : c]);"),
     Fault("plan: average pooling counts beyond the padding", PLAN + "layer_steps.cpp",
@@ -198,6 +197,18 @@ FAULTS = [
           "step * (place + 0.5f) - 0.5f", "step * place"),
     Fault("winograd: all places of a dilated image begin in its corner", CONV + "winograd.cpp",
           "every(call.input, phase.input)", "every(call.input, {0, 0})"),
+    # Operands of two sizes; channels of a pixel.
+    Fault("plan: one channel serves its own block of channels alone", PLAN + "layer_steps.cpp",
+          "const bool one_channel = x.size.c == 1 && y.size.c > 1;",
+          "const bool one_channel = x.size.c == 1 && y.size.c > 16;"),
+    Fault("plan: what a convolution adds may have another size", PLAN + "network.cpp",
+          " || !(sizes[other] == sizes[one.output])", ""),
+    Fault("plan: images of vectors begin with their first block", PLAN + "copy_steps.cpp",
+          "from + block * kChannelBlock * pixels, pixels, count", "from, pixels, count"),
+    Fault("softmax: channels that do not exist count", LAYERS,
+          "sum = hn::Add(sum, hn::IfThenElseZero(exist, power));", "sum = hn::Add(sum, power);"),
+    Fault("across channels: those that do not exist count", LAYERS,
+          "const FV value = hn::IfThenElse(exist, x, none);", "const FV value = x;"),
 ]  # fmt: skip
 
 
