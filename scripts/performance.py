@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     for name, what in (
         ("classifiers", "the list of all classifiers"),
         ("sides", "one network, a report per size of its image"),
-        ("images", "networks that answer with images"),
+        ("images", "networks that are no plain classifiers"),
         ("photograph", "one network, from a photograph to its class"),
     ):
         option = f"--{name}"

@@ -219,7 +219,7 @@ Step combine_step(const Combine& layer, const Operand& a, const Operand& b, cons
   const char* const name = layer.how == How::multiply ? "multiply"
                            : layer.how == How::divide ? "divide"
                                                       : "subtract";
-  return broadcast_step(name, layer.how, Activation::none, a, b, y);
+  return broadcast_step(name, layer.how, layer.activation, a, b, y);
 }
 
 Step affine_step(const Affine& layer, const Operand& x, const Operand* residual, const Operand& y) {

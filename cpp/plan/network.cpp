@@ -85,6 +85,7 @@ Activation* activation_of(Layer& layer) {
   if (auto* conv = std::get_if<Convolve>(&layer)) return &conv->activation;
   if (auto* linear = std::get_if<Linear>(&layer)) return &linear->activation;
   if (auto* add = std::get_if<Add>(&layer)) return &add->activation;
+  if (auto* combine = std::get_if<Combine>(&layer)) return &combine->activation;
   if (auto* affine = std::get_if<Affine>(&layer)) return &affine->activation;
   if (auto* norm = std::get_if<GroupNorm>(&layer)) return &norm->activation;
   if (auto* conv = std::get_if<TransposedConvolve>(&layer)) return &conv->activation;

@@ -125,10 +125,11 @@ struct Add {
   bool into_first = false;  // the result has the first operand's size
 };
 
-// a - b, a * b or a / b, of operands as Add's.
+// activation(a - b), of a * b or a / b, of operands as Add's.
 struct Combine {
   kernels::CombineTask::How how;
   bool into_first = false;
+  Activation activation = Activation::none;
 };
 
 // activation(x * scale + shift + residual), by channel: batch norm that is not folded.

@@ -1,6 +1,6 @@
-"""Writes networks that answer with images, traced, into the folder argv[1]; prints name and size.
+"""Writes networks that are no plain classifiers, traced, into argv[1]; prints name and size.
 
-What people build beside classifiers: segmentation, restoration, style, detection, generation.
+What people build beside them: segmentation, restoration, style, detection, attention.
 Weights are random, which changes no time.
 """
 
@@ -125,6 +125,60 @@ class Segmentation(nn.Module):
         return self.network(x)["out"]
 
 
+class Attention(nn.Module):
+    """CBAM (Woo et al., 2018): a factor for each channel, then one for each pixel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        few = channels // 16
+        self.shared = nn.Sequential(nn.Conv2d(channels, few, 1, bias=False), nn.ReLU(),
+                                    nn.Conv2d(few, channels, 1, bias=False))  # fmt: skip
+        self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.shared(F.adaptive_avg_pool2d(x, 1))
+        x = x * torch.sigmoid(mean + self.shared(F.adaptive_max_pool2d(x, 1)))
+        both = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        return x * torch.sigmoid(self.spatial(both))
+
+
+def attention() -> nn.Module:
+    """resnet18, every block of which ends with attention before its sum."""
+    network = torchvision.models.resnet18(weights=None)
+    for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
+        for block in layer:
+            block.bn2 = nn.Sequential(block.bn2, Attention(block.bn2.num_features))
+    return network
+
+
+class Pyramid(nn.Module):
+    """RetinaNet (Lin et al., 2017) on resnet18: three scales, heads that answer with rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        body = torchvision.models.resnet18(weights=None)
+        self.fine = nn.Sequential(*list(body.children())[:6])
+        self.middle, self.coarse = body.layer3, body.layer4
+        self.across = nn.ModuleList(nn.Conv2d(channels, 64, 1) for channels in (128, 256, 512))
+        self.smooth = nn.ModuleList(nn.Conv2d(64, 64, 3, padding=1) for _ in range(3))
+        head: list[nn.Module] = []
+        for _ in range(2):
+            head += [nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()]
+        self.head = nn.Sequential(*head, nn.Conv2d(64, 9 * 24, 3, padding=1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = [self.fine(x)]
+        features.append(self.middle(features[0]))
+        features.append(self.coarse(features[1]))
+        maps = [conv(each) for conv, each in zip(self.across, features, strict=True)]
+        for k in (1, 0):
+            maps[k] = maps[k] + F.interpolate(maps[k + 1], scale_factor=2.0)
+        rows = [self.head(smooth(each)).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 24)
+                for smooth, each in zip(self.smooth, maps, strict=True)]  # fmt: skip
+        found = torch.cat(rows, 1)
+        return torch.sigmoid(found[..., :20]), found[..., 20:]
+
+
 torchvision_segmentation = torchvision.models.segmentation
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "unet": (lambda: UNet(True, nn.BatchNorm2d, nn.ReLU), 128),
@@ -140,6 +194,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "detector": (Detector, 224),
     "super resolution": (super_resolution, 64),
     "style transfer": (style, 128),
+    "attention": (attention, 224),
+    "feature pyramid": (Pyramid, 256),
 }
 
 folder = Path(sys.argv[1])

@@ -72,18 +72,30 @@ void map_layer(const MapTask& t) {
   }
 }
 
+// visit(load), where load(i) is the vector of the operand's channels from v on of pixel i.
+template <class Visit>
+HWY_INLINE void with_operand(const CombineTask::Operand& x, int64_t v, const Visit& visit) {
+  const F d;
+  if (x.step == 0) {
+    const FV all = x.one_channel ? hn::Set(d, *x.data) : hn::LoadU(d, x.data + v);
+    visit([all](int64_t) { return all; });
+  } else if (x.one_channel) {
+    visit([d, x](int64_t i) { return hn::Set(d, x.data[i * x.step]); });
+  } else {
+    visit([d, x, v](int64_t i) { return hn::LoadU(d, x.data + i * x.step + v); });
+  }
+}
+
 template <class Operator>
 void combine_pixels(const CombineTask& t, const Operator& combine) {
-  const F d;
-  const auto load = [&](const CombineTask::Operand& from, int64_t i, int64_t v) HWY_ATTR {
-    const float* const pixel = from.data + i * from.step;
-    return from.one_channel ? hn::Set(d, *pixel) : hn::LoadU(d, pixel + v);
-  };
-  for (int64_t i = 0; i < t.pixels; ++i) {
-    for (int64_t v = 0; v < kPixel; v += kF) {
-      const FV value = combine(load(t.a, i, v), load(t.b, i, v));
-      hn::StoreU(activate(t.activation, value), d, t.y + i * kPixel + v);
-    }
+  for (int64_t v = 0; v < kPixel; v += kF) {
+    with_operand(t.a, v, [&](const auto& a) {
+      with_operand(t.b, v, [&](const auto& b) {
+        for (int64_t i = 0; i < t.pixels; ++i) {
+          hn::StoreU(activate(t.activation, combine(a(i), b(i))), F(), t.y + i * kPixel + v);
+        }
+      });
+    });
   }
 }
 
