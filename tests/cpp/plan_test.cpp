@@ -497,6 +497,12 @@ class RandomNetwork {
     for (Value v = count() - 1; v >= 0; --v) {
       if (v != x && size_of(v) == size_of(x) && pick(0, 1) == 0) return add(Add{}, {x, v});
     }
+    if (pick(0, 3) == 0) {  // what is added has one pixel
+      const Value pixel = count();
+      return add(AdaptivePool{{1, 1}}, {x}) &&
+             add(convolution(size_of(x), size_of(x).c, 3, 1), {x}) &&
+             add(Add{}, {pixel + 1, pixel});
+    }
     // A convolution that keeps the size and something else that does, before it
     // or behind it: what is added may or may not be there when the convolution runs.
     const bool residual_first = pick(0, 1) == 0;
@@ -813,6 +819,9 @@ TEST_CASE("sigmoid and silu are those of float64 to a few units in the last plac
       CAPTURE(isa);
       CHECK(worst < 4 * 0x1p-24);
       CHECK(std::abs(y.front()) < 1e-35);
+      // Sigmoid vanishes, whatever it is multiplied by.
+      const auto far = activated_by_plan(activation, {-1e38f, -1e4f, -200});
+      CHECK(std::all_of(far.begin(), far.end(), [](float v) { return v == 0; }));
       CHECK(y.back() == (activation == Activation::silu ? values.back() : 1.0f));
     }
   }

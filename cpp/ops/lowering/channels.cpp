@@ -226,7 +226,12 @@ bool Part::slice(Node* node) {
   const bool from_first = is_none(node->input(2)) || constant_int(node->input(2)) == 0;
   const bool to_last = is_none(node->input(3)) ||
                        constant_int(node->input(3)) == std::numeric_limits<int64_t>::max();
-  if (from_first && to_last) return identity(node, 0);
+  if (from_first && to_last) {
+    const auto over = constant_int(node->input(1));
+    const auto value = elements(node->input(0));
+    const int64_t dimensions = value ? dimensions_.at(*value) : 0;
+    return over && *over >= -dimensions && *over < dimensions && identity(node, 0);
+  }
   const auto count = channels_to_cut(node, 1);
   if (!count) return false;
   const auto kept = slice_of(node, 2, *count);

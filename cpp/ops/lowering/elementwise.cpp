@@ -12,6 +12,9 @@ using torch::jit::Value;
 
 namespace {
 
+// Added to a product it keeps the sign of a zero.
+constexpr double kNothing = -0.0;
+
 // x op c as scale * x + shift; reversed: c op x, which not all of them are.
 struct Line {
   double scale, shift;
@@ -23,12 +26,12 @@ std::optional<Line> line_of(Part::How how, double c, bool reversed) {
     case Part::How::subtract:
       return reversed ? Line{-1, c} : Line{1, -c};
     case Part::How::multiply:
-      return Line{c, 0};
+      return Line{c, kNothing};
     case Part::How::divide:
       break;
   }
   if (reversed || c == 0) return {};
-  return Line{1 / c, 0};
+  return Line{1 / c, kNothing};
 }
 
 }  // namespace
@@ -87,7 +90,7 @@ bool Part::combine_with(
   auto shift = std::make_shared<std::vector<float>>();
   for (int64_t c = 0; c < by->numel(); ++c) {
     const auto line = line_of(how, by->const_data_ptr<float>()[c], reversed);
-    if (!line) return false;
+    if (!line || !std::isfinite(static_cast<float>(line->scale))) return false;
     scale->push_back(static_cast<float>(line->scale));
     shift->push_back(static_cast<float>(line->shift));
   }

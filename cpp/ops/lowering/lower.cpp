@@ -39,6 +39,11 @@ std::shared_ptr<Graph> copy_of(const Part& part, const std::vector<Value*>& outp
     return copies[value] = constant->output();
   };
   for (Node* node : part.nodes()) {
+    // A list for others, of which the part has not all elements.
+    const bool whole = std::all_of(node->inputs().begin(), node->inputs().end(), [&](Value* v) {
+      return copies.count(v) > 0 || v->node()->kind() == c10::prim::Constant;
+    });
+    if (!whole) continue;
     Node* made = graph->insertNode(graph->createClone(node, copy));
     for (std::size_t i = 0; i < node->outputs().size(); ++i) {
       copies[node->output(i)] = made->output(i);

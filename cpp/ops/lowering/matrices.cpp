@@ -55,7 +55,7 @@ bool Part::squeeze(Node* node) {
   const int64_t dimensions = dimensions_.at(images);
   for (int64_t& d : *over) d += d < 0 ? dimensions : 0;
   std::sort(over->begin(), over->end());
-  const bool one = over->size() == 1 && (over->front() == 2 || over->front() == 3);
+  const bool one = over->size() == 1 && over->front() >= 2 && over->front() < dimensions;
   const bool both = *over == std::vector<int64_t>{2, 3} && dimensions == 4;
   if (both || (one && dimensions == 3)) {
     bind(node->output(), matrix_of(images), 2);

@@ -31,14 +31,15 @@ class Overtaken {
   torch::jit::Node* first() const { return nodes_.empty() ? nullptr : nodes_.front(); }
 
  private:
-  const torch::jit::AliasDb& aliases();
+  // Whether the node writes to what one of the values shows, or holds.
+  bool writes_to(torch::jit::Node* writer, const std::vector<torch::jit::Value*>& values);
 
   std::shared_ptr<torch::jit::Graph> graph_;
   std::optional<torch::jit::AliasDb>& aliases_;
   std::vector<torch::jit::Node*> nodes_;
   std::vector<torch::jit::Node*> writers_;  // of nodes_
   std::unordered_set<const torch::jit::Value*> made_;
-  torch::jit::ValueSet seen_;  // read or made by them
+  std::vector<torch::jit::Value*> seen_;  // read or made by them
 };
 
 }  // namespace convship::ops::lowering

@@ -109,7 +109,7 @@ bool Part::translate(Node* node) {
   if (kind == "aten::div_") return combine(node, How::divide, true);
   if (kind == "aten::rsub") return subtract_from(node);
   if (kind == "aten::neg") {
-    return scale_by_number(node, node->input(0), -1, 0, false) || compute(node);
+    return scale_by_number(node, node->input(0), -1, -0.0, false) || compute(node);
   }
   if (kind == "aten::pow") return power(node);
   if (kind == "aten::square") return square(node);

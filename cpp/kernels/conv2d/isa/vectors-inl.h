@@ -147,7 +147,9 @@ HWY_INLINE hn::Vec<D> one_and_exp_of_negative(D d, hn::Vec<D> x) {
     return hn::Add(one, hn::Exp(d, hn::Neg(bounded)));
   } else {
     const ExpOf<D> e(d, -1, bounded);
-    return hn::MulAdd(e.one_and_more(), e.scale, one);
+    const auto sum = hn::MulAdd(e.one_and_more(), e.scale, one);
+    // Far below, so that what is divided by it vanishes however large it is.
+    return hn::IfThenElse(hn::Lt(x, hn::Set(d, A(-87))), hn::Set(d, infinity<A>()), sum);
   }
 }
 
@@ -182,7 +184,8 @@ HWY_INLINE hn::Vec<D> mish(D d, hn::Vec<D> x) {
   const auto two = hn::Set(d, A(2));
   const auto e = exp(d, bounded);
   const auto n = hn::Mul(e, hn::Add(e, two));
-  return hn::Mul(x, hn::Div(n, hn::Add(n, two)));
+  const auto share = hn::Div(n, hn::Add(n, two));
+  return hn::Mul(x, hn::IfThenElseZero(hn::Ge(x, hn::Set(d, A(-87))), share));
 }
 
 // log(1 + exp(x)), which is x to the last bit above 20.
