@@ -131,7 +131,7 @@ def draw_images(reports: list[dict[str, Any]], path: Path) -> None:
     axis.set_yticks(range(len(reports)), [stem_of(report) for report in reports])
     axis.invert_yaxis()
     axis.set_xlabel("images per second, native LibTorch is 1")
-    axis.legend()
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(FEWER), frameon=False)
     figure.savefig(path, dpi=120)
 
 
