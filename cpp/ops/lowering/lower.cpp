@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <map>
-#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -61,7 +60,8 @@ class Lowering {
   Lowering(torch::jit::Module& module, bool rounds_freely)
       : module_(module),
         graph_(module.get_method("forward").graph()),
-        rounds_freely_(rounds_freely) {}
+        rounds_freely_(rounds_freely),
+        effects_(graph_) {}
 
   Lowered run() {
     begin_with_results();
@@ -90,7 +90,7 @@ class Lowering {
   Node* lower_from(Node* begin) {
     for (const Node* limit = graph_->return_node(); limit != begin;) {
       Part part(rounds_freely_);
-      Overtaken behind(graph_, aliases_);
+      Overtaken behind(effects_);
       Node* node = begin;
       for (; node != limit; node = node->next()) {
         if (behind.may_be_left_behind_by(node) && part.accept(node)) continue;
@@ -116,7 +116,7 @@ class Lowering {
                                                 copy_of(part, outgoing.tensors));
     Node* const last = replace(part, outgoing, behind, planned);
     lowered_.parts.push_back(std::move(planned));
-    aliases_.reset();
+    effects_.forget();
     return last->next();
   }
 
@@ -173,7 +173,7 @@ class Lowering {
   torch::jit::Module& module_;
   std::shared_ptr<Graph> graph_;
   bool rounds_freely_;
-  std::optional<torch::jit::AliasDb> aliases_;
+  lowering::Effects effects_;
   Lowered lowered_;
 };
 
