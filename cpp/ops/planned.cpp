@@ -77,7 +77,7 @@ class Planned::Memories {
 };
 
 Planned::Planned(plan::Network network,
-                 std::vector<PlannedInput> inputs,
+                 std::vector<int64_t> inputs,
                  std::vector<int64_t> outputs,
                  std::vector<at::Tensor> weights,
                  std::shared_ptr<torch::jit::Graph> fallback)
@@ -96,8 +96,8 @@ bool Planned::serves(const std::vector<at::Tensor>& inputs) const {
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const at::Tensor& x = inputs[i];
     if (!x.defined() || x.scalar_type() != at::kFloat || !x.device().is_cpu() ||
-        x.layout() != at::kStrided || x.dim() != inputs_[i].dimensions || x.numel() == 0 ||
-        x.is_neg() || (x.requires_grad() && at::GradMode::is_enabled())) {
+        x.layout() != at::kStrided || x.dim() != inputs_[i] || x.numel() == 0 || x.is_neg() ||
+        (x.requires_grad() && at::GradMode::is_enabled())) {
       return false;
     }
   }

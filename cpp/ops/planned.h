@@ -15,18 +15,13 @@
 
 namespace convship::ops {
 
-// What an input must be for the plan to take it; anything else is answered by
-// LibTorch.
-struct PlannedInput {
-  int64_t dimensions = 4;
-};
-
 class CONVSHIP_API Planned final : public torch::CustomClassHolder {
  public:
-  // outputs: their dimensions. weights: what the network refers to. fallback: the same part as
-  // LibTorch's operators, with the same inputs and outputs.
+  // inputs, outputs: how many dimensions each has; other inputs are answered by LibTorch.
+  // weights: what the network refers to. fallback: the same part as LibTorch's operators,
+  // with the same inputs and outputs.
   Planned(plan::Network network,
-          std::vector<PlannedInput> inputs,
+          std::vector<int64_t> inputs,
           std::vector<int64_t> outputs,
           std::vector<at::Tensor> weights,
           std::shared_ptr<torch::jit::Graph> fallback);
@@ -52,7 +47,7 @@ class CONVSHIP_API Planned final : public torch::CustomClassHolder {
                                     const Run& run) const;
 
   plan::Network network_;
-  std::vector<PlannedInput> inputs_;
+  std::vector<int64_t> inputs_;
   std::vector<int64_t> outputs_;
   std::vector<at::Tensor> weights_;
   std::unique_ptr<torch::jit::GraphFunction> fallback_;

@@ -109,11 +109,9 @@ class Lowering {
 
   // behind: the first node that stays, or null.
   Node* close(const Part& part, const Part::Outgoing& outgoing, Node* behind) {
-    std::vector<int64_t> dimensions;
-    for (const Value* tensor : outgoing.tensors) dimensions.push_back(part.dimensions(tensor));
-    auto planned = c10::make_intrusive<Planned>(part.network(outgoing.tensors), part.kinds(),
-                                                std::move(dimensions), part.weights(),
-                                                copy_of(part, outgoing.tensors));
+    auto planned = c10::make_intrusive<Planned>(
+        part.network(outgoing.tensors), part.dimensions(part.inputs()),
+        part.dimensions(outgoing.tensors), part.weights(), copy_of(part, outgoing.tensors));
     Node* const last = replace(part, outgoing, behind, planned);
     lowered_.parts.push_back(std::move(planned));
     effects_.forget();

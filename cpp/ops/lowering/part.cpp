@@ -19,7 +19,7 @@ bool Part::accept(Node* node) {
   if (!node->blocks().empty()) before = *this;
   if (!translate(node)) {
     if (before) *this = *std::move(before);
-    for (; inputs_.size() > inputs; inputs_.pop_back(), kinds_.pop_back()) {
+    for (; inputs_.size() > inputs; inputs_.pop_back()) {
       tensors_.erase(inputs_.back());
     }
     return false;
@@ -103,6 +103,12 @@ std::optional<Part::Outgoing> Part::outgoing() const {
   return found;
 }
 
+std::vector<int64_t> Part::dimensions(const std::vector<Value*>& tensors) const {
+  std::vector<int64_t> all;
+  for (const Value* tensor : tensors) all.push_back(dimensions_.at(tensors_.at(tensor)));
+  return all;
+}
+
 plan::Network Part::network(const std::vector<Value*>& outputs) const {
   plan::Network network;
   for (std::size_t i = 0; i < inputs_.size(); ++i) network.add_input();
@@ -140,7 +146,6 @@ std::optional<plan::Value> Part::tensor(Value* value, int64_t dimensions) {
   if (dimensions != 4 && value->node()->kind() != c10::prim::Param) return {};
   inputs_.push_back(value);
   const auto input = -static_cast<plan::Value>(inputs_.size());
-  kinds_.push_back({dimensions});
   bind(value, input, dimensions);
   return input;
 }

@@ -47,10 +47,8 @@ class Part {
   const std::vector<torch::jit::Value*>& inputs() const { return inputs_; }
 
   plan::Network network(const std::vector<torch::jit::Value*>& outputs) const;
-  const std::vector<PlannedInput>& kinds() const { return kinds_; }
-  int64_t dimensions(const torch::jit::Value* tensor) const {
-    return dimensions_.at(tensors_.at(tensor));
-  }
+  // How many each of the tensors has.
+  std::vector<int64_t> dimensions(const std::vector<torch::jit::Value*>& tensors) const;
   const std::vector<at::Tensor>& weights() const { return weights_; }
 
  private:
@@ -278,7 +276,6 @@ class Part {
   std::shared_ptr<plan::Value> input_count_ = std::make_shared<plan::Value>(0);
   std::vector<Node*> nodes_;
   std::vector<Value*> inputs_;
-  std::vector<PlannedInput> kinds_;
   std::vector<at::Tensor> weights_;
 };
 
