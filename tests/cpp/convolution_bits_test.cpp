@@ -182,7 +182,10 @@ TEST_CASE_TEMPLATE("padding is zeros around the image", T, CONVSHIP_TYPES) {
         c.bias = c.relu = false;
       }
       const Problem<T> padded(c, arenas);
-      const Written<T> a = padded.run(*padded.convolution(Accuracy::direct));
+      const auto convolution = padded.convolution(Accuracy::direct);
+      // Sums of each tap's sums, where some meet little but padding.
+      if (convolution->family(c.g) == Family::per_tap) continue;
+      const Written<T> a = padded.run(*convolution);
       // In the same memory.
       const Problem<T> zeros = with_zeros_around<T>(c, padded.tensors(), arenas);
       const Written<T> b = zeros.run(*zeros.convolution(Accuracy::direct));

@@ -250,11 +250,31 @@ inline Geometry draw_transformable(Random& random) {
   }
 }
 
+// Dilated kernels most of whose taps lie beyond the image.
+inline Geometry draw_far_taps(Random& random) {
+  for (;;) {
+    Geometry g{};
+    g.n = random.draw(1, 2);
+    g.groups = random.one_in(4) ? 2 : 1;
+    g.c_in = g.groups * random.draw(33, 70);
+    g.c_out = g.groups * random.draw(16, 40);
+    g.image = {random.draw(2, 14), random.draw(2, 14)};
+    g.kernel = {random.draw(1, 3), random.draw(2, 3)};
+    g.stride = {random.draw(1, 2), random.draw(1, 2)};
+    g.dilation = {random.draw(1, g.image.h), random.draw(g.image.w / 2 + 1, g.image.w + 1)};
+    g.padding = {random.draw(0, g.kernel.h / 2) * g.dilation.h, g.kernel.w / 2 * g.dilation.w};
+    g.pool_size = g.pool_stride = {1, 1};
+    if (complete(g, false)) return g;
+  }
+}
+
 inline Case draw_case(uint64_t number, uint64_t salt) {
   Random random(number * 0x9e3779b97f4a7c15 + salt);
   Case c;
   c.number = number;
-  c.g = random.one_in(40) ? draw_transformable(random) : draw_geometry(random);
+  c.g = random.one_in(40)   ? draw_transformable(random)
+        : random.one_in(80) ? draw_far_taps(random)
+                            : draw_geometry(random);
   c.bias = !random.one_in(4);
   c.relu = random.one_in(2);
   c.integers = random.one_in(2);

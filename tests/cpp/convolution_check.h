@@ -15,7 +15,7 @@
 
 namespace convolution_test {
 
-constexpr std::size_t kFamilies = 9;
+constexpr std::size_t kFamilies = 10;
 
 struct Tally {
   int64_t cases = 0;

@@ -34,6 +34,17 @@ bool are_grouped(const std::vector<int32_t>& offsets, int64_t channels) {
   return true;
 }
 
+// Bytes of one row of input that is read in place, if bands of rows should stay in the
+// second-level cache while all blocks of output channels read them; else 0. Each band then
+// reads all weights again.
+template <typename A>
+int64_t kept_row_bytes(const Geometry& g, const ChannelBlocks& blocks) {
+  const int64_t channels = g.c_in / g.groups, value = sizeof(A);
+  const int64_t row = channels * g.image.w * value, image = row * g.image.h;
+  const int64_t weights = blocks.padded() * channels * g.kernel.h * g.kernel.w * value;
+  return 2 * ceil_div(image, kBandBytes) * weights < blocks.count() * image ? row : 0;
+}
+
 // Input that is copied has zeros around it, or words whose levels stand for 0,
 // which count in sums of integers.
 template <typename Input>
@@ -90,8 +101,10 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
   const ChannelBlocks& blocks = packed.blocks;
   const int64_t out = blocks.out(), padded = blocks.padded(), lanes = blocks.lanes();
   const int64_t most = kMaxVectors * lanes;
+  const int64_t row_bytes =
+      input.row_bytes() > 0 ? input.row_bytes() : kept_row_bytes<A>(g, blocks);
   const Cut c =
-      cut(g, blocks.count(), ceil_div(padded, blocks.count()), input.row_bytes(), parallel.width());
+      cut(g, blocks.count(), ceil_div(padded, blocks.count()), row_bytes, parallel.width());
   input.set_rows(rows_under(conv_rows_of(c.band_rows, g), g));
   const View<const void>& steps = input.steps();
   std::vector<int32_t> offsets = input.offsets();

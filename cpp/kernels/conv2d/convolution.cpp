@@ -11,6 +11,7 @@
 #include "kernels/conv2d/columns.h"
 #include "kernels/conv2d/groups.h"
 #include "kernels/conv2d/last_run.h"
+#include "kernels/conv2d/per_tap.h"
 #include "kernels/conv2d/plain_pack.h"
 #include "kernels/conv2d/winograd.h"
 #include "kernels/conv2d/words.h"
@@ -120,6 +121,7 @@ Choice Convolution<T>::choice(const InstructionSet& isa) const {
       .lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
       .may_round = may_round(),
       .may_expand = finite_,
+      .per_tap = std::is_same_v<T, AccumulatorOf<T>>,
   };
 }
 
@@ -163,6 +165,7 @@ void Convolution<T>::run_call(const Call<T>& call, const Parallel& parallel) con
   Choice choice = this->choice(isa);
   choice.channels_adjoin = call.output.channels_adjoin();
   if constexpr (std::is_same_v<T, float>) choice.groups = GroupsPack::serves(call, isa);
+  if (call.index) choice.per_tap = false;
   if (!call.index && words(isa, call.geometry, call.input.block)) choice.words = rounding_.kind;
   const auto pack = [&](bool may_round) -> const Pack<T>& {
     choice.may_round = may_round;
@@ -192,6 +195,11 @@ std::unique_ptr<Pack<T>> Convolution<T>::make_pack(const InstructionSet& isa, Fa
   }
   if (family == Family::columns) {
     return std::make_unique<ColumnsPack<T>>(loops, shape_, weight_, bias_);
+  }
+  if constexpr (std::is_same_v<T, AccumulatorOf<T>>) {
+    if (family == Family::per_tap) {
+      return std::make_unique<PerTapPack<T>>(loops, shape_, weight_, bias_);
+    }
   }
   if constexpr (std::is_same_v<T, float>) {
     if (family == Family::groups) {

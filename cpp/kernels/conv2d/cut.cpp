@@ -10,13 +10,10 @@ namespace {
 // Waking a thread costs some microseconds, in which this many operations run.
 constexpr double kOperationsPerItem = 2e5;
 
-// Bytes of input that a band may copy. A quarter of the smallest second-level
-// cache around (512 KB) leaves room for weights and results. Where windows
-// overlap, bands sum the rows between them twice, which costs more than a full
-// cache does (measured): half of the cache there is.
+// Where windows overlap, bands sum the rows between them twice, which costs more than a
+// full cache does (measured): half of the cache there is.
 int64_t strip_bytes(bool overlap) {
-  constexpr int64_t kLeast = 128 << 10;
-  return overlap ? std::max(kLeast, second_level_cache() / 2) : kLeast;
+  return overlap ? std::max(kBandBytes, second_level_cache() / 2) : kBandBytes;
 }
 
 }  // namespace

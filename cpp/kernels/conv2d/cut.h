@@ -48,12 +48,16 @@ inline int64_t rows_under(int64_t conv_rows, const Geometry& g) {
   return (conv_rows - 1) * g.stride.h + (g.kernel.h - 1) * g.dilation.h + 1;
 }
 
+// Bytes of input that a band may have. A quarter of the smallest second-level cache
+// around (512 KB) leaves room for weights and results.
+constexpr int64_t kBandBytes = 128 << 10;
+
 // Bytes of this machine's second-level cache, of one core; a guess where it is
 // not known.
 int64_t second_level_cache();
 
 // blocks: of output channels in a group, of block_size each. strip_row_bytes:
-// of one row of input that is copied, 0 where it is read in place.
+// of one row of input that bands keep in the cache, 0 where they keep none.
 Cut cut(const Geometry& g, int64_t blocks, int64_t block_size, int64_t strip_row_bytes, int width);
 
 }  // namespace convship::kernels::conv2d

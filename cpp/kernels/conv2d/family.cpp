@@ -1,6 +1,7 @@
 #include "kernels/conv2d/family.h"
 
 #include "kernels/conv2d/dilation.h"
+#include "kernels/conv2d/per_tap.h"
 #include "kernels/conv2d/tasks.h"
 
 namespace convship::kernels::conv2d {
@@ -21,6 +22,8 @@ const char* family_name(Family family) {
       return "winograd 2x2, 5x5";
     case Family::groups:
       return "groups";
+    case Family::per_tap:
+      return "per tap";
     case Family::words_bfloat16:
       return "channels, bfloat16";
     case Family::words_int8:
@@ -71,8 +74,8 @@ double padding_of(const Geometry& g, int64_t lanes, int64_t vectors) {
   return static_cast<double>((out + step - 1) / step * step) / static_cast<double>(out);
 }
 
-// Plain where none is faster than a direct sum.
-Family fastest_winograd(const Geometry& g, int64_t lanes) {
+// Plain where none is faster than a direct sum of this share of all taps.
+Family fastest_winograd(const Geometry& g, int64_t lanes, double share) {
   const int64_t k = g.kernel.h;
   const int64_t phases = g.dilation.h * g.dilation.w;
   if (g.kernel.w != k || (k != 3 && k != 5) || g.stride.h != 1 || g.stride.w != 1 ||
@@ -92,7 +95,7 @@ Family fastest_winograd(const Geometry& g, int64_t lanes) {
       {Family::winograd_2x2_5x5, 5, 2, 36},
   };
   Family best = Family::plain;
-  double least = cost(g, lanes, 1, k * k) * padding_of(g, lanes, 1);
+  double least = share * cost(g, lanes, 1, k * k) * padding_of(g, lanes, 1);
   for (const Variant& v : kVariants) {
     const double c = static_cast<double>(phases) * cost(phase, lanes, v.out, v.points) *
                      padding_of(g, lanes, kWinogradVectors);
@@ -174,11 +177,14 @@ Family choose(const Geometry& g, const Choice& choice) {
   }
   const bool small_groups = has_small_groups(g, choice.lanes);
   if (small_groups && choice.groups) return Family::groups;
+  const bool per_tap = choice.per_tap && !small_groups && g.c_out / g.groups >= choice.lanes &&
+                       can_sum_per_tap(g) && share_per_tap(g) < share_of_strips(g);
   // A transform of infinite weights is NaN, where their sum may be infinite.
   if (choice.may_round && choice.may_expand && !small_groups) {
-    const Family family = fastest_winograd(g, choice.lanes);
+    const Family family = fastest_winograd(g, choice.lanes, per_tap ? share_per_tap(g) : 1);
     if (family != Family::plain) return family;
   }
+  if (per_tap) return Family::per_tap;
   return columns_use(g, choice.lanes, choice.channels_adjoin) > channels_use(g, choice.lanes)
              ? Family::columns
              : Family::channels;

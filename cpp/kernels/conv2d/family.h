@@ -15,6 +15,7 @@ enum class Family {
   winograd_4x4_3x3,
   winograd_2x2_5x5,
   groups,
+  per_tap,
   words_bfloat16,
   words_int8,
 };
@@ -35,7 +36,8 @@ struct Choice {
   bool may_expand;  // zeros may meet every weight: all are finite
   // Output channels lie side by side in memory.
   bool channels_adjoin = false;
-  bool groups = false;  // that loop serves small groups in this layout
+  bool groups = false;   // that loop serves small groups in this layout
+  bool per_tap = false;  // results can hold sums, and no index is asked for
   // What loops over words there are for this call's numbers.
   Rounding::Kind words = Rounding::Kind::none;
 };
