@@ -1,6 +1,7 @@
 #include "kernels/conv2d/channels.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/conv2d/channels_input.h"
 #include "kernels/conv2d/cut.h"
@@ -42,7 +43,7 @@ int64_t kept_row_bytes(const Geometry& g, const ChannelBlocks& blocks) {
   const int64_t channels = g.c_in / g.groups, value = sizeof(A);
   const int64_t row = channels * g.image.w * value, image = row * g.image.h;
   const int64_t weights = blocks.padded() * channels * g.kernel.h * g.kernel.w * value;
-  return 2 * ceil_div(image, kBandBytes) * weights < blocks.count() * image ? row : 0;
+  return 2 * ceil_div(image, kBandBytes) * weights < (blocks.count() - 1) * image ? row : 0;
 }
 
 // Input that is copied has zeros around it, or words whose levels stand for 0,
@@ -76,6 +77,7 @@ ChannelsPack<T>::ChannelsPack(const Loops<A>& loops,
   const int64_t taps = shape.channels * shape.kernel.h * shape.kernel.w;
   const int64_t out = blocks.out(), padded = blocks.padded();
   packed_.loop = loops.channels;
+  packed_.pairs_blocks = loops.channels_vectors == 4;
   packed_.weight = make_weights<A>(shape.groups * padded * taps);
   packed_.bias = make_aligned<A>(shape.groups * padded);
   for (int64_t group = 0; group < shape.groups; ++group) {
@@ -127,7 +129,14 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
   base.pool = {g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding, 0, 0};
   base.pool.end = c.band_rows;
   TapRuns runs = tap_runs<Input>(g, taps);
-  base.taps_at_once = taps_at_once(taps, runs.most(), 2 * lanes * sizeof(A));
+  const auto steps_of = [&](int64_t vectors) {
+    return taps_at_once(taps, runs.most(), vectors * lanes * static_cast<int64_t>(sizeof(A)));
+  };
+  // In steps, tiles begin and end too often for narrow ones.
+  const bool pairs = packed.pairs_blocks && !call.index && !is_pooled(g) && g.stride.w == 1 &&
+                     (call.output.channels_adjoin() || !std::is_same_v<T, A>) &&
+                     steps_of(4) == taps;
+  base.taps_at_once = steps_of(2);
   runs.cut(base.taps_at_once);
   base.source.row_taps = runs.rows();
   const bool in_steps = base.source.row_taps.steps > 1;
@@ -155,10 +164,16 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
         x = input.band(i.n, i.group, task.source.first_row * g.stride.h, rows);
       }
       task.source.x = x;
-      for (int64_t number = i.part * c.part_blocks;
-           number < std::min(blocks.count(), (i.part + 1) * c.part_blocks); ++number) {
-        const ChannelBlocks::Block b = blocks[number];
+      const int64_t last = std::min(blocks.count(), (i.part + 1) * c.part_blocks);
+      for (int64_t number = i.part * c.part_blocks; number < last; ++number) {
+        ChannelBlocks::Block b = blocks[number];
         const int64_t place = i.group * padded + b.first;
+        task.block_step = taps * b.vectors * lanes;
+        if (pairs && number + 1 < last && b.vectors == 2 && blocks[number + 1].vectors == 2) {
+          const ChannelBlocks::Block second = blocks[++number];
+          b.exist += second.exist;
+          b.vectors += second.vectors;
+        }
         task.vectors = b.vectors;
         task.weight = packed.weight.get() + place * taps;
         task.bias = packed.bias.get() + place;

@@ -42,6 +42,7 @@ struct PackedChannels {
   AlignedArray<A> bias;    // [group][vectors * lanes]
   AlignedArray<A> scale;   // as bias; null where sums need none
   void (*loop)(const ChannelsTask<A>&) = nullptr;
+  bool pairs_blocks = false;  // that loop can
 };
 
 // Input: as ChannelsInput.

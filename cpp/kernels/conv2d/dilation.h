@@ -15,8 +15,7 @@ struct DilationPhase {
 inline bool has_dilation_phases(const Geometry& g) {
   const auto one = [](Pair p) { return p.h == 1 && p.w == 1; };
   const auto fits = [&](Pair p) { return p.h >= g.dilation.h && p.w >= g.dilation.w; };
-  return one(g.stride) && one(g.pool_size) && one(g.pool_stride) && g.pool_padding.h == 0 &&
-         g.pool_padding.w == 0 && fits(g.image) && fits(g.conv);
+  return one(g.stride) && !is_pooled(g) && fits(g.image) && fits(g.conv);
 }
 
 // at: the first row and column of the result.

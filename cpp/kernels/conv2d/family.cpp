@@ -47,8 +47,7 @@ int64_t fewest_channels(Family family) {
 
 bool has_small_groups(const Geometry& g, int lanes) {
   const int64_t width = g.c_in / g.groups;
-  return g.c_in > 1 && g.c_out == g.c_in && width <= lanes && lanes % width == 0 &&
-         g.pool_size.h == 1 && g.pool_size.w == 1 && g.pool_stride.h == 1 && g.pool_stride.w == 1;
+  return g.c_in > 1 && g.c_out == g.c_in && width <= lanes && lanes % width == 0 && !is_pooled(g);
 }
 
 namespace {

@@ -100,6 +100,12 @@ inline bool is_padded(const Geometry& g) {
          reaches(g.conv.w, g.stride.w, g.kernel.w, g.dilation.w) > g.image.w;
 }
 
+// Whether windows are more than one value each.
+inline bool is_pooled(const Geometry& g) {
+  const auto one = [](Pair p) { return p.h == 1 && p.w == 1; };
+  return !one(g.pool_size) || !one(g.pool_stride) || g.pool_padding.h > 0 || g.pool_padding.w > 0;
+}
+
 // Pooling alone, for the two routing loops: planes are images times channels.
 struct PoolGeometry {
   int64_t planes;

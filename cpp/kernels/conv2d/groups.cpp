@@ -77,12 +77,17 @@ std::vector<int64_t> GroupsPack::run(const Call<float>& call, const Parallel& pa
   const double operations = 2.0 * static_cast<double>(taps * width_ * lanes_ * rows * g.conv.w);
   constexpr double kWorthAThread = 4e4;
   const auto grain = static_cast<int64_t>(std::clamp(kWorthAThread / operations, 1.0, 1e6));
-  parallel.run(g.n * vectors * bands, grain, [&](int64_t begin, int64_t end) {
+  // Vectors that share cache lines of a band follow each other.
+  const int64_t share = std::max<int64_t>(1, kChannelBlock / lanes_);
+  const int64_t blocks = ceil_div(vectors, share);
+  parallel.run(g.n * blocks * bands * share, grain, [&](int64_t begin, int64_t end) {
     const auto strip = make_scratch<float>(padded ? rows_under(rows, g) * columns * lanes_ : 0);
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t n = item / bands / vectors, c = item / bands % vectors * lanes_;
-      const int64_t first = item % bands * rows;
-      if (first >= g.conv.h) continue;
+      const int64_t place = item / share;
+      const int64_t n = place / bands / blocks;
+      const int64_t c = (place / bands % blocks * share + item % share) * lanes_;
+      const int64_t first = place % bands * rows;
+      if (first >= g.conv.h || c >= g.c_in) continue;
       GroupsTask task = base;
       task.size = {std::min(rows, g.conv.h - first), g.conv.w};
       task.corner = {first * g.stride.h - g.padding.h, -g.padding.w};

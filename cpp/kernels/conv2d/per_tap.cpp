@@ -104,9 +104,8 @@ void begin_row(const Call<T>& call, const T* bias, int64_t n, int64_t row) {
 }  // namespace
 
 bool can_sum_per_tap(const Geometry& g) {
-  const auto one = [](Pair p) { return p.h == 1 && p.w == 1; };
-  return !one(g.dilation) && one(g.pool_size) && one(g.pool_stride) && g.pool_padding.h == 0 &&
-         g.pool_padding.w == 0 && tap_from_everywhere(g).has_value();
+  const bool dilated = g.dilation.h > 1 || g.dilation.w > 1;
+  return dilated && !is_pooled(g) && tap_from_everywhere(g).has_value();
 }
 
 double share_per_tap(const Geometry& g) {

@@ -13,7 +13,7 @@ namespace convship::kernels::conv2d {
 
 // Up to this many vectors of output channels are summed side by side, and up
 // to this many channels where the lanes hold columns.
-constexpr int kMaxVectors = 3;
+constexpr int kMaxVectors = 4;
 constexpr int kMaxChannels = 8;
 // Vectors of output channels in a block of Winograd's.
 constexpr int kWinogradVectors = 2;
@@ -122,12 +122,13 @@ struct ChannelsTask {
   Source<A> source;
   Pool pool;
   Target<A> target;
-  int vectors;  // of output channels
+  int vectors;         // of output channels; 4: of two blocks, each with weights of its own
+  int64_t block_step;  // from the weights of a block to the next one's
   // Taps of a step, which is summed for all conv rows before the next one: all,
   // unless their weights would not stay in the cache meanwhile.
   int64_t taps_at_once;
   bool prefetch;    // weights come from far away, and all are needed
-  const A* weight;  // [taps][vectors][lanes]
+  const A* weight;  // [taps][vectors][lanes], of each block
   const A* bias;    // [vectors][lanes]
   const A* scale;   // [vectors][lanes]: of sums of integers; else unused
   A* scratch;       // channels_scratch() values, aligned to a vector

@@ -31,8 +31,13 @@ struct Channels {
   using I = typename P::I;
   static constexpr int64_t kLanes = P::kLanes;
   static constexpr int64_t kBlock = P::kBlock;
+  // Two blocks of weights at once, where a CPU has 16 registers: three columns and four
+  // vectors take the fewest instructions for 12 multiply-adds (add_tap).
+  static constexpr bool kPairsBlocks = kVectors == 4;
+  static constexpr int kWeightVectors = kPairsBlocks ? 2 : kVectors;  // of a block
+  static constexpr int64_t kWeightBlock = kWeightVectors * kLanes;
   // Accumulators, the weights of a tap and one input fill the registers.
-  static constexpr int kTile = (kRegisters - kVectors - 1) / kVectors / 2 * 2;
+  static constexpr int kTile = kPairsBlocks ? 3 : (kRegisters - kVectors - 1) / kVectors / 2 * 2;
   // Where so few columns fill them, short rows make tiles that have too few sums
   // in flight: a tile may then go on in the rows below. Their columns have
   // addresses of their own, for which larger tiles would lack registers.
@@ -86,10 +91,14 @@ struct Channels {
   Ahead<A> ahead_of(int64_t step, int64_t tiles) const {
     if (!t.prefetch) return {t.weight, 0};
     const int64_t end = smaller((step + 1) * t.taps_at_once, t.source.taps);
-    return {t.weight + end * kBlock, kTapGroup * kBlock / tiles + 1};
+    // Behind the last step is the next block, or the other one of this pair.
+    const int64_t other = kPairsBlocks && end == t.source.taps ? t.block_step : 0;
+    return {t.weight + end * kWeightBlock + other, kTapGroup * kWeightBlock / tiles + 1,
+            t.block_step};
   }
 
   void run() const {
+    if constexpr (kPairsBlocks) return run_without_pooling();
     const RowPool how = row_pool();
     const Pool& p = t.pool;
     if (how == RowPool::none && pooling.writes_directly() && p.size.h == 1 && p.stride.h == 1 &&
@@ -253,6 +262,54 @@ struct Channels {
   static constexpr bool kHasGroups =
       Product::kHasGroups && kVectors > 1 && (kStep == kLanes || kHasAddresses<kColumns, kStep>);
 
+  // Adds a tap to the sums of a tile: value(j) of the input times the weights that lie `at`
+  // behind w, and in the second block of a pair, behind second.
+  template <int kColumns, class Value>
+  static HWY_INLINE void add_tap(const Value& value,
+                                 const A* w,
+                                 const A*& second,
+                                 int64_t at,
+                                 typename Product::Sum (*sums)[kVectors]) {
+    const D d;
+    if constexpr (kPairsBlocks) {
+      V values[kColumns];
+      CONVSHIP_UNROLL
+      for (int j = 0; j < kColumns; ++j) values[j] = value(j);
+      CONVSHIP_UNROLL
+      for (int v = 0; v + 1 < kVectors; ++v) {
+        const int64_t of_block = v % kWeightVectors * kLanes;
+        const V weight = hn::Load(d, (v < kWeightVectors ? w : second) + at + of_block);
+        CONVSHIP_UNROLL
+        for (int j = 0; j < kColumns; ++j) sums[j][v] = Product::add(sums[j][v], values[j], weight);
+      }
+      CONVSHIP_UNROLL
+      for (int j = 0; j < kColumns; ++j) {
+        // The last weights are an operand in memory of each multiply-add, which is no
+        // instruction of its own; compilers would load them once.
+        asm("" : "+r"(second));
+        const V weight = hn::Load(d, second + at + kLanes);
+        sums[j][kVectors - 1] = Product::add(sums[j][kVectors - 1], values[j], weight);
+      }
+      // All 16 registers are taken: compilers that let sums change places between taps
+      // move some to memory and back.
+      CONVSHIP_UNROLL
+      for (int j = 0; j < kColumns; ++j) {
+        CONVSHIP_UNROLL
+        for (int v = 0; v < kVectors; ++v) asm("" : "+x"(sums[j][v].raw));
+      }
+    } else {
+      V weight[kVectors];
+      CONVSHIP_UNROLL
+      for (int v = 0; v < kVectors; ++v) weight[v] = hn::Load(d, w + at + v * kLanes);
+      CONVSHIP_UNROLL
+      for (int j = 0; j < kColumns; ++j) {
+        const V x = value(j);
+        CONVSHIP_UNROLL
+        for (int v = 0; v < kVectors; ++v) sums[j][v] = Product::add(sums[j][v], x, weight[v]);
+      }
+    }
+  }
+
   // Adds taps [offset, end), whole groups of them, to the sums of a tile. at: the address of
   // each column.
   template <int kColumns, int kStep>
@@ -267,8 +324,9 @@ struct Channels {
       if constexpr (kStep > 0) return at[0] + tap + j * kStep;
       return at[j] + tap;
     };
-    for (; offset != end; offset += kTapGroup, w += kTapGroup * kBlock) {
-      ahead.fetch();
+    const A* second = w + t.block_step;
+    for (; offset != end; offset += kTapGroup) {
+      ahead.template fetch<kPairsBlocks>();
       if (t.source.ahead > 0) {
         const int64_t tap = offset[t.source.ahead];
         CONVSHIP_UNROLL
@@ -277,18 +335,11 @@ struct Channels {
       const int64_t tap = *offset;
       CONVSHIP_UNROLL
       for (int k = 0; k < kTapGroup; ++k) {
-        V weight[kVectors];
-        CONVSHIP_UNROLL
-        for (int v = 0; v < kVectors; ++v) weight[v] = hn::Load(d, w + k * kBlock + v * kLanes);
-        CONVSHIP_UNROLL
-        for (int j = 0; j < kColumns; ++j) {
-          const V value = hn::Set(d, input(tap, j)[k]);
-          CONVSHIP_UNROLL
-          for (int v = 0; v < kVectors; ++v) {
-            sums[j][v] = Product::add(sums[j][v], value, weight[v]);
-          }
-        }
+        add_tap<kColumns>([&](int j) HWY_ATTR { return hn::Set(d, input(tap, j)[k]); }, w, second,
+                          k * kWeightBlock, sums);
       }
+      w += kTapGroup * kWeightBlock;
+      second += kTapGroup * kWeightBlock;
     }
   }
 
@@ -321,7 +372,7 @@ struct Channels {
     }
     Ahead<A> now = ahead;  // in registers
     for (const TapRun* run = taps.runs.begin; run != taps.runs.end; ++run) {
-      const A* w = t.weight + run->begin * kBlock;
+      const A* w = t.weight + run->begin * kWeightBlock;
       const int32_t* offset = t.source.offsets + run->begin;
       const int32_t* const end = t.source.offsets + run->end;
       if constexpr (kHasGroups<kColumns, kStep>) {
@@ -330,28 +381,20 @@ struct Channels {
           continue;
         }
       }
+      const A* second = w + t.block_step;
       while (offset != end) {
-        now.fetch();
+        now.template fetch<kPairsBlocks>();
         const int32_t* const group = end - offset > kTapGroup ? offset + kTapGroup : end;
-        for (; offset != group; ++offset) {
-          V weight[kVectors];
-          CONVSHIP_UNROLL
-          for (int v = 0; v < kVectors; ++v) weight[v] = hn::Load(d, w + v * kLanes);
-          w += kBlock;
+        for (; offset != group; ++offset, w += kWeightBlock, second += kWeightBlock) {
           const int64_t tap = *offset;
-          CONVSHIP_UNROLL
-          for (int j = 0; j < kColumns; ++j) {
-            V value;
+          const auto value = [&](int j) HWY_ATTR {
             if constexpr (kHasAddresses<kColumns, kStep>) {
-              value = hn::Set(d, columns[j][tap]);
+              return hn::Set(d, columns[j][tap]);
             } else {
-              value = hn::Set(d, (x + tap)[j * step]);
+              return hn::Set(d, (x + tap)[j * step]);
             }
-            CONVSHIP_UNROLL
-            for (int v = 0; v < kVectors; ++v) {
-              sums[j][v] = Product::add(sums[j][v], value, weight[v]);
-            }
-          }
+          };
+          add_tap<kColumns>(value, w, second, 0, sums);
         }
       }
     }
@@ -376,6 +419,10 @@ struct Channels {
   }
 };
 
+// Of a ChannelsTask; four are two blocks.
+template <typename A, class Product = OneProduct<hn::ScalableTag<A>>>
+constexpr int kMaxChannelVectors = kRegisters == 16 && Product::kHasGroups ? 4 : 3;
+
 template <class Product, typename A>
 void channels_with(const ChannelsTask<A>& task) {
   using D = hn::ScalableTag<A>;
@@ -383,8 +430,10 @@ void channels_with(const ChannelsTask<A>& task) {
     Channels<D, 1, Product>(task).run();
   } else if (task.vectors == 2) {
     Channels<D, 2, Product>(task).run();
+  } else if (kMaxChannelVectors<A, Product> == 3 || task.vectors == 3) {
+    Channels<D, 3, Product>(task).run();
   } else {
-    Channels<D, kMaxVectors, Product>(task).run();
+    Channels<D, kMaxChannelVectors<A, Product>, Product>(task).run();
   }
 }
 

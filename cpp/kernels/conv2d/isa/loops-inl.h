@@ -25,6 +25,7 @@ constexpr Loops<A> kLoops = {
     .interleave = interleave<A>,
     .transpose = transpose_matrix<A>,
     .channels = channels<A>,
+    .channels_vectors = kMaxChannelVectors<A>,
     .columns_channels = kColumnsChannels,
     .columns_split = columns_split<A>,
     .columns = columns<A>,

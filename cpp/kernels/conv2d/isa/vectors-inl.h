@@ -16,18 +16,22 @@ struct Tiles {
 };
 
 // Weights from far away, fetched while others are at work, `each` at a time: a
-// tile's worth at once would keep all else from memory.
+// tile's worth at once would keep all else from memory. kPair: as many more, `apart` from
+// those.
 template <typename A>
 struct Ahead {
   const A* next;
   int64_t each;
+  int64_t apart = 0;
 
+  template <bool kPair = false>
   HWY_INLINE void fetch() {
     constexpr int64_t kLine = 64 / sizeof(A);  // of a cache
     const A* line = next;
     next += each;
     do {  // even if there is nothing to fetch: cheaper than to ask
       __builtin_prefetch(line, 0, 2);
+      if constexpr (kPair) __builtin_prefetch(line + apart, 0, 2);
       line += kLine;
     } while (line < next);
   }

@@ -400,36 +400,46 @@ void linear_layer(const LinearTask& t) {
   linear_with(t, t.weight);
 }
 
-// The rows and columns under a result, side by side and with zeros for what is
-// outside of the image. Returns the columns of a row.
-HWY_INLINE int64_t copy_into_strip(const GroupsTask& t) {
-  const F d;
-  const int64_t rows = (t.size.h - 1) * t.stride.h + (t.kernel.h - 1) * t.dilation.h + 1;
-  const int64_t columns = (t.size.w - 1) * t.stride.w + (t.kernel.w - 1) * t.dilation.w + 1;
-  const int64_t left = smaller(larger(-t.corner.w, 0), columns);
-  const int64_t right = larger(left, smaller(t.image.w - t.corner.w, columns));
-  float* to = t.strip;
-  for (int64_t i = 0; i < rows; ++i, to += columns * kF) {
-    const int64_t y = t.corner.h + i;
-    const bool inside = y >= 0 && y < t.image.h;
-    const int64_t begin = inside ? left : columns, end = inside ? right : columns;
-    for (int64_t j = 0; j < begin; ++j) hn::StoreU(hn::Zero(d), d, to + j * kF);
-    const float* from = t.x + y * t.x_row + t.corner.w * t.x_column;
-    for (int64_t j = begin; j < end; ++j) {
-      hn::StoreU(load_some(d, from + j * t.x_column, t.channels), d, to + j * kF);
-    }
-    for (int64_t j = end; j < columns; ++j) hn::StoreU(hn::Zero(d), d, to + j * kF);
-  }
-  return columns;
+// Columns of the input under `results` results of a row.
+HWY_INLINE int64_t columns_under(const GroupsTask& t, int64_t results) {
+  return (results - 1) * t.stride.w + (t.kernel.w - 1) * t.dilation.w + 1;
 }
 
 // What is summed: rows and columns of an image, or of a strip, which has all
-// channels of a vector.
+// channels of a vector. x: of the first tap of the first result, which may be outside.
 struct GroupsSource {
   const float* x;
   int64_t row;
   int64_t column;
 };
+
+// A copy of the rows in the image and of all columns under results [begin, end) of each
+// row, with zeros for columns outside.
+HWY_INLINE GroupsSource copy_into_strip(const GroupsTask& t, int64_t begin, int64_t end) {
+  const F d;
+  const int64_t rows = (t.size.h - 1) * t.stride.h + (t.kernel.h - 1) * t.dilation.h + 1;
+  const int64_t columns = columns_under(t, end - begin);
+  const int64_t first = t.corner.w + begin * t.stride.w;
+  const int64_t left = smaller(larger(-first, 0), columns);
+  const int64_t right = larger(left, smaller(t.image.w - first, columns));
+  const int64_t top = larger(-t.corner.h, 0), bottom = smaller(t.image.h - t.corner.h, rows);
+  for (int64_t i = top; i < bottom; ++i) {
+    float* to = t.strip + i * columns * kF;
+    const float* from = t.x + (t.corner.h + i) * t.x_row + first * t.x_column;
+    for (int64_t j = 0; j < left; ++j) hn::StoreU(hn::Zero(d), d, to + j * kF);
+    if (t.channels == kF) {
+      for (int64_t j = left; j < right; ++j) {
+        hn::StoreU(hn::LoadU(d, from + j * t.x_column), d, to + j * kF);
+      }
+    } else {
+      for (int64_t j = left; j < right; ++j) {
+        hn::StoreU(load_some(d, from + j * t.x_column, t.channels), d, to + j * kF);
+      }
+    }
+    for (int64_t j = right; j < columns; ++j) hn::StoreU(hn::Zero(d), d, to + j * kF);
+  }
+  return {t.strip - begin * t.stride.w * kF, columns * kF, kF};
+}
 
 // Residual, activation and the way out. Decided once for all columns: beside so
 // few multiplications a decision each would show.
@@ -483,20 +493,34 @@ HWY_INLINE FV of_group(FV x, const float* from) {
   }
 }
 
+// Rows of the kernel that meet the image; others would add zeros.
+struct KernelRows {
+  int64_t begin;
+  int64_t end;
+
+  KernelRows(const GroupsTask& t, int64_t p) {
+    const int64_t y = t.corner.h + p * t.stride.h, step = t.dilation.h;
+    begin = y >= 0 ? 0 : smaller((-y + step - 1) / step, t.kernel.h);
+    end = y >= t.image.h ? 0 : smaller((t.image.h - 1 - y) / step + 1, t.kernel.h);
+  }
+};
+
 // kColumns results of a row. kWhole: all channels of x's vector exist. kTaps: the
 // kernel's width where neighbouring results look at neighbouring columns, so
 // that a column is loaded once for all of them; else 0.
 template <bool kWhole, int kWidth, int kTaps, int kColumns>
-HWY_INLINE void groups_tile(const GroupsTask& t, const GroupsSource& source, int64_t p, int64_t q) {
+HWY_INLINE void groups_tile(
+    const GroupsTask& t, const GroupsSource& source, const KernelRows& rows, int64_t p, int64_t q) {
   const F d;
   const int64_t step = t.stride.w * source.column;
   const int64_t channels = kWhole ? kF : t.channels;
   FV sum[kColumns];
   CONVSHIP_UNROLL
   for (int j = 0; j < kColumns; ++j) sum[j] = hn::LoadU(d, t.bias);
-  const float* row = source.x + p * t.stride.h * source.row + q * step;
-  const float* w = t.weight;
-  for (int64_t i = 0; i < t.kernel.h; ++i, row += t.dilation.h * source.row) {
+  const int64_t below = p * t.stride.h + rows.begin * t.dilation.h;
+  const float* row = source.x + below * source.row + q * step;
+  const float* w = t.weight + rows.begin * t.kernel.w * kWidth * kF;
+  for (int64_t i = rows.begin; i < rows.end; ++i, row += t.dilation.h * source.row) {
     if constexpr (kTaps > 0) {
       FV weight[kTaps * kWidth];
       CONVSHIP_UNROLL
@@ -536,44 +560,84 @@ HWY_INLINE void groups_tile(const GroupsTask& t, const GroupsSource& source, int
 
 // What is left of a row, at most kColumns results.
 template <bool kWhole, int kWidth, int kTaps, int kColumns>
-HWY_INLINE void groups_rest(const GroupsTask& t, const GroupsSource& source, int64_t p, int64_t q) {
+HWY_INLINE void groups_rest(const GroupsTask& t,
+                            const GroupsSource& source,
+                            const KernelRows& rows,
+                            int64_t p,
+                            int64_t q,
+                            int64_t end) {
   if constexpr (kColumns > 1) {
-    if (t.size.w - q < kColumns) {
-      return groups_rest<kWhole, kWidth, kTaps, kColumns - 1>(t, source, p, q);
+    if (end - q < kColumns) {
+      return groups_rest<kWhole, kWidth, kTaps, kColumns - 1>(t, source, rows, p, q, end);
     }
   }
-  groups_tile<kWhole, kWidth, kTaps, kColumns>(t, source, p, q);
+  groups_tile<kWhole, kWidth, kTaps, kColumns>(t, source, rows, p, q);
 }
 
+constexpr int kGroupsTile = 8;  // results
+
+// Results [begin, end) of each row.
 template <bool kWhole, int kWidth, int kTaps>
-HWY_NOINLINE void groups_rows(const GroupsTask& t, const GroupsSource& source) {
+HWY_NOINLINE void groups_rows(const GroupsTask& t,
+                              const GroupsSource& source,
+                              int64_t begin,
+                              int64_t end) {
   for (int64_t p = 0; p < t.size.h; ++p) {
-    int64_t q = 0;
-    for (; q + 8 <= t.size.w; q += 8) groups_tile<kWhole, kWidth, kTaps, 8>(t, source, p, q);
-    if (q < t.size.w) groups_rest<kWhole, kWidth, kTaps, 7>(t, source, p, q);
+    const KernelRows rows(t, p);
+    int64_t q = begin;
+    for (; q + kGroupsTile <= end; q += kGroupsTile) {
+      groups_tile<kWhole, kWidth, kTaps, kGroupsTile>(t, source, rows, p, q);
+    }
+    if (q < end) groups_rest<kWhole, kWidth, kTaps, kGroupsTile - 1>(t, source, rows, p, q, end);
   }
 }
 
 template <bool kWhole, int kWidth>
-void groups_sums(const GroupsTask& t, const GroupsSource& source) {
+void groups_sums(const GroupsTask& t, const GroupsSource& source, int64_t begin, int64_t end) {
   const bool adjoin = t.stride.w == t.dilation.w;
   // With more channels the weights of a kernel row are too many for registers.
   if constexpr (kWidth <= 4) {
-    if (adjoin && t.kernel.w == 3) return groups_rows<kWhole, kWidth, 3>(t, source);
+    if (adjoin && t.kernel.w == 3) return groups_rows<kWhole, kWidth, 3>(t, source, begin, end);
   }
   if constexpr (kWidth == 1) {
-    if (adjoin && t.kernel.w == 5) return groups_rows<kWhole, kWidth, 5>(t, source);
+    if (adjoin && t.kernel.w == 5) return groups_rows<kWhole, kWidth, 5>(t, source, begin, end);
   }
-  groups_rows<kWhole, kWidth, 0>(t, source);
+  groups_rows<kWhole, kWidth, 0>(t, source, begin, end);
 }
+
+// Where the image is read in place: not in tiles with columns outside of it.
+struct InsideTiles {
+  int64_t begin;
+  int64_t end;
+
+  explicit InsideTiles(const GroupsTask& t) {
+    const int64_t step = t.stride.w, last = t.image.w - columns_under(t, 1) - t.corner.w;
+    const int64_t first = t.corner.w < 0 ? (-t.corner.w + step - 1) / step : 0;
+    begin = smaller((first + kGroupsTile - 1) / kGroupsTile * kGroupsTile, t.size.w);
+    end = smaller(last < 0 ? 0 : last / step + 1, t.size.w);
+    if (end < t.size.w) end = begin + larger(0, end - begin) / kGroupsTile * kGroupsTile;
+  }
+};
 
 template <int kWidth>
 void groups_of(const GroupsTask& t) {
-  if (t.strip) return groups_sums<true, kWidth>(t, {t.strip, copy_into_strip(t) * kF, kF});
+  const auto in_strip = [&](int64_t begin, int64_t end) HWY_ATTR {
+    if (begin < end) groups_sums<true, kWidth>(t, copy_into_strip(t, begin, end), begin, end);
+  };
+  const InsideTiles inside(t);
+  // A strip has its pixels side by side: rows that are read by several results of a row
+  // are faster there.
+  const bool in_place = !t.strip || t.stride.w > 1;
+  if (!in_place || inside.begin >= inside.end) return in_strip(0, t.size.w);
+  in_strip(0, inside.begin);
+  in_strip(inside.end, t.size.w);
   const float* first = t.x + t.corner.h * t.x_row + t.corner.w * t.x_column;
   const GroupsSource image{first, t.x_row, t.x_column};
-  if (kWidth == kF || t.channels == kF) return groups_sums<true, kWidth>(t, image);
-  groups_sums<false, kWidth>(t, image);
+  if (kWidth == kF || t.channels == kF) {
+    groups_sums<true, kWidth>(t, image, inside.begin, inside.end);
+  } else {
+    groups_sums<false, kWidth>(t, image, inside.begin, inside.end);
+  }
 }
 
 void groups_layer(const GroupsTask& t) {
