@@ -262,11 +262,31 @@ struct Channels {
   static constexpr bool kHasGroups =
       Product::kHasGroups && kVectors > 1 && (kStep == kLanes || kHasAddresses<kColumns, kStep>);
 
+  // Whether sums, weights and input take all of 16 registers.
+  static constexpr bool kFull = kRegisters == 16 && Product::kHasGroups && kVectors > 2;
+
+  // Compilers that let sums change places between taps move some to memory and back.
+  template <int kColumns>
+  static HWY_INLINE void keep_in_registers(typename Product::Sum (*sums)[kVectors]) {
+    CONVSHIP_UNROLL
+    for (int j = 0; j < kColumns; ++j) {
+      CONVSHIP_UNROLL
+      for (int v = 0; v < kVectors; ++v) asm("" : "+x"(sums[j][v].raw));
+    }
+  }
+
+  // Weights that are an operand in memory of each multiply-add, which is no instruction of
+  // its own; compilers would load them once for all.
+  static HWY_INLINE V operand(const A*& from, int64_t at) {
+    asm("" : "+r"(from));
+    return hn::Load(D(), from + at);
+  }
+
   // Adds a tap to the sums of a tile: value(j) of the input times the weights that lie `at`
   // behind w, and in the second block of a pair, behind second.
   template <int kColumns, class Value>
   static HWY_INLINE void add_tap(const Value& value,
-                                 const A* w,
+                                 const A*& w,
                                  const A*& second,
                                  int64_t at,
                                  typename Product::Sum (*sums)[kVectors]) {
@@ -284,19 +304,23 @@ struct Channels {
       }
       CONVSHIP_UNROLL
       for (int j = 0; j < kColumns; ++j) {
-        // The last weights are an operand in memory of each multiply-add, which is no
-        // instruction of its own; compilers would load them once.
-        asm("" : "+r"(second));
-        const V weight = hn::Load(d, second + at + kLanes);
-        sums[j][kVectors - 1] = Product::add(sums[j][kVectors - 1], values[j], weight);
+        V& sum = sums[j][kVectors - 1];
+        sum = Product::add(sum, values[j], operand(second, at + kLanes));
       }
-      // All 16 registers are taken: compilers that let sums change places between taps
-      // move some to memory and back.
+      keep_in_registers<kColumns>(sums);
+    } else if constexpr (kFull) {
+      V weight[kVectors - 1];
+      CONVSHIP_UNROLL
+      for (int v = 0; v + 1 < kVectors; ++v) weight[v] = hn::Load(d, w + at + v * kLanes);
       CONVSHIP_UNROLL
       for (int j = 0; j < kColumns; ++j) {
+        const V x = value(j);
         CONVSHIP_UNROLL
-        for (int v = 0; v < kVectors; ++v) asm("" : "+x"(sums[j][v].raw));
+        for (int v = 0; v + 1 < kVectors; ++v) sums[j][v] = Product::add(sums[j][v], x, weight[v]);
+        V& sum = sums[j][kVectors - 1];
+        sum = Product::add(sum, x, operand(w, at + (kVectors - 1) * kLanes));
       }
+      keep_in_registers<kColumns>(sums);
     } else {
       V weight[kVectors];
       CONVSHIP_UNROLL

@@ -498,10 +498,12 @@ struct KernelRows {
   int64_t begin;
   int64_t end;
 
-  KernelRows(const GroupsTask& t, int64_t p) {
-    const int64_t y = t.corner.h + p * t.stride.h, step = t.dilation.h;
-    begin = y >= 0 ? 0 : smaller((-y + step - 1) / step, t.kernel.h);
-    end = y >= t.image.h ? 0 : smaller((t.image.h - 1 - y) / step + 1, t.kernel.h);
+  KernelRows(const GroupsTask& t, int64_t p) : begin(0), end(t.kernel.h) {
+    // Steps, since divisions would show beside a short row.
+    int64_t y = t.corner.h + p * t.stride.h;
+    for (; y < 0 && begin < end; y += t.dilation.h) ++begin;
+    y += (end - begin - 1) * t.dilation.h;
+    for (; y >= t.image.h && begin < end; y -= t.dilation.h) --end;
   }
 };
 
