@@ -216,6 +216,25 @@ TEST_CASE("padding of billions of rows") {
   }
 }
 
+// Without padding no zeros are copied, whose absence would pay for passes over the results.
+TEST_CASE("sums per tap serve padded layers alone") {
+  const auto family = [](Pair kernel, int64_t dilation, int64_t padding) {
+    Geometry g = simple(512, {33, 33}, 16, kernel);
+    g.dilation = {dilation, dilation};
+    g.padding = {padding, padding};
+    REQUIRE(complete(g, false));
+    const std::vector<float> weight(16 * 512 * kernel.h * kernel.w, 1);
+    return Convolution<float>(weight.data(), nullptr, {16, 512, kernel, 1}, Accuracy::direct)
+        .family(g, true, true);
+  };
+  for (const std::string& isa : convship::available_isas()) {
+    convship::set_isa(isa);
+    CHECK(family({1, 1}, 2, 0) != Family::per_tap);
+    CHECK(family({3, 3}, 16, 0) != Family::per_tap);
+    CHECK((family({3, 3}, 24, 24) == Family::per_tap) == (isa != "baseline"));
+  }
+}
+
 TEST_CASE("every output width of a layer of small groups") {
   Checker<float> checker;
   Failures failures;

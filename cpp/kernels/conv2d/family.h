@@ -42,10 +42,10 @@ struct Choice {
   Rounding::Kind words = Rounding::Kind::none;
 };
 
-// Whether sums are transformed depends on weights, image size and instruction
-// set only; which direct loop it is, on the output's layout too, for they all
-// sum in one order. So neither the batch nor the threads, strides or alignment
-// can change an image's bits.
+// Whether sums are transformed, or added per tap, depends on weights, image size
+// and instruction set only; which other direct loop it is, on the output's layout
+// too, for they all sum in one order. So neither the batch nor the threads,
+// strides or alignment can change an image's bits.
 Family choose(const Geometry& geometry, const Choice& choice);
 
 }  // namespace convship::kernels::conv2d

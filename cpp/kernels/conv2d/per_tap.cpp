@@ -105,7 +105,7 @@ void begin_row(const Call<T>& call, const T* bias, int64_t n, int64_t row) {
 
 bool can_sum_per_tap(const Geometry& g) {
   const bool dilated = g.dilation.h > 1 || g.dilation.w > 1;
-  return dilated && !is_pooled(g) && tap_from_everywhere(g).has_value();
+  return dilated && is_padded(g) && !is_pooled(g) && tap_from_everywhere(g).has_value();
 }
 
 double share_per_tap(const Geometry& g) {

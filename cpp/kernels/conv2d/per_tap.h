@@ -11,8 +11,8 @@
 
 namespace convship::kernels::conv2d {
 
-// Whether such sums serve this geometry: it is dilated, is not pooled, and some tap meets
-// the image from everywhere, whose convolution comes last and finishes the results.
+// Whether such sums serve this geometry: it is dilated and padded, is not pooled, and some
+// tap meets the image from everywhere, whose convolution comes last and finishes the results.
 bool can_sum_per_tap(const Geometry& geometry);
 
 // The time of such sums, and of sums over copies with zeros around them (channels.h), as

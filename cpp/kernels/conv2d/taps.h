@@ -1,6 +1,7 @@
 // The one order in which every direct loop sums the taps of a weight: 16 input
 // channels at a time, for each of them row by row and column by column. It
-// suits all layouts, so that the layout cannot change the bits of a sum.
+// suits all layouts, so that the layout cannot change the bits of a sum. Where sums
+// are added per tap, that is the order of each tap's.
 #pragma once
 
 #include <algorithm>
