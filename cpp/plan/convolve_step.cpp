@@ -100,7 +100,7 @@ class Trimmed {
 // Reads every pixel once and by itself.
 bool is_pointwise(const Geometry& g) {
   const auto one = [](Pair p) { return p.h == 1 && p.w == 1; };
-  return one(g.kernel) && one(g.stride) && one(g.pool_size) && one(g.pool_stride) &&
+  return one(g.kernel) && one(g.stride) && !kernels::conv2d::is_pooled(g) &&
          !kernels::conv2d::is_padded(g) && g.conv.h == g.image.h && g.conv.w == g.image.w;
 }
 

@@ -132,7 +132,8 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
   const auto steps_of = [&](int64_t vectors) {
     return taps_at_once(taps, runs.most(), vectors * lanes * static_cast<int64_t>(sizeof(A)));
   };
-  // In steps, tiles begin and end too often for narrow ones.
+  // Narrow tiles begin and end too often where sums take steps; strided layers are slower
+  // in pairs, too (measured).
   const bool pairs = packed.pairs_blocks && !call.index && !is_pooled(g) && g.stride.w == 1 &&
                      (call.output.channels_adjoin() || !std::is_same_v<T, A>) &&
                      steps_of(4) == taps;

@@ -176,11 +176,16 @@ Family choose(const Geometry& g, const Choice& choice) {
   }
   const bool small_groups = has_small_groups(g, choice.lanes);
   if (small_groups && choice.groups) return Family::groups;
-  const bool per_tap = choice.per_tap && !small_groups && g.c_out / g.groups >= choice.lanes &&
-                       can_sum_per_tap(g) && share_per_tap(g) < share_of_strips(g);
+  bool per_tap = false;
+  double share = 1;  // of the time of all taps, that direct sums take
+  if (choice.per_tap && !small_groups && g.c_out / g.groups >= choice.lanes && can_sum_per_tap(g)) {
+    const double of_taps = share_per_tap(g);
+    per_tap = of_taps < share_of_strips(g);
+    if (per_tap) share = of_taps;
+  }
   // A transform of infinite weights is NaN, where their sum may be infinite.
   if (choice.may_round && choice.may_expand && !small_groups) {
-    const Family family = fastest_winograd(g, choice.lanes, per_tap ? share_per_tap(g) : 1);
+    const Family family = fastest_winograd(g, choice.lanes, share);
     if (family != Family::plain) return family;
   }
   if (per_tap) return Family::per_tap;

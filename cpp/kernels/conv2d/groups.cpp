@@ -21,8 +21,7 @@ bool GroupsPack::serves(const Call<float>& call, const InstructionSet& isa) {
     return a.n_step == b.n_step && a.c_step == b.c_step && a.h_step == b.h_step &&
            a.w_step == b.w_step && a.block == b.block;
   };
-  const View<const float> output{call.output.data,   call.output.n_step, call.output.c_step,
-                                 call.output.h_step, call.output.w_step, call.output.block};
+  const View<const float> output = read_only(call.output);
   return has_small_groups(call.geometry, isa.single.lanes) && !call.index &&
          vectors_adjoin(call.input, kChannelBlock) && vectors_adjoin(output, kChannelBlock) &&
          (!call.residual.data || same_steps(call.residual, output));

@@ -159,14 +159,13 @@ std::vector<int64_t> PerTapPack<T>::run(const Call<T>& call, const Parallel& par
   const Pair last = *tap_from_everywhere(g);
   const auto add = [&](Pair tap, const Part& part, Activation activation) {
     const TapCall<T> one(call, tap, part);
-    const View<const T> so_far{one.y.data,   one.y.n_step, one.y.c_step,
-                               one.y.h_step, one.y.w_step, one.y.block};
+    const View<const T> so_far = read_only(one.y);
     taps_[tap.h * g.kernel.w + tap.w]->run({one.g, activation, one.x, one.y, so_far, {}}, parallel);
   };
   for_each_position(g.kernel, [&](Pair tap) {
     const Part part = part_of(g, tap);
-    if (part.results() > 0 && (tap.h != last.h || tap.w != last.w))
-      add(tap, part, Activation::none);
+    const bool is_last = tap.h == last.h && tap.w == last.w;
+    if (part.results() > 0 && !is_last) add(tap, part, Activation::none);
   });
   add(last, part_of(g, last), call.activation);
   return {};

@@ -32,6 +32,11 @@ struct View {
 };
 
 template <typename T>
+View<const T> read_only(const View<T>& view) {
+  return {view.data, view.n_step, view.c_step, view.h_step, view.w_step, view.block};
+}
+
+template <typename T>
 View<T> nchw(T* data, int64_t channels, Pair size) {
   return {data, channels * size.h * size.w, size.h * size.w, size.w, 1};
 }

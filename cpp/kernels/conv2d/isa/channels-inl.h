@@ -307,31 +307,23 @@ struct Channels {
         V& sum = sums[j][kVectors - 1];
         sum = Product::add(sum, values[j], operand(second, at + kLanes));
       }
-      keep_in_registers<kColumns>(sums);
-    } else if constexpr (kFull) {
-      V weight[kVectors - 1];
-      CONVSHIP_UNROLL
-      for (int v = 0; v + 1 < kVectors; ++v) weight[v] = hn::Load(d, w + at + v * kLanes);
-      CONVSHIP_UNROLL
-      for (int j = 0; j < kColumns; ++j) {
-        const V x = value(j);
-        CONVSHIP_UNROLL
-        for (int v = 0; v + 1 < kVectors; ++v) sums[j][v] = Product::add(sums[j][v], x, weight[v]);
-        V& sum = sums[j][kVectors - 1];
-        sum = Product::add(sum, x, operand(w, at + (kVectors - 1) * kLanes));
-      }
-      keep_in_registers<kColumns>(sums);
     } else {
-      V weight[kVectors];
+      constexpr int kLoaded = kFull ? kVectors - 1 : kVectors;
+      V weight[kLoaded];
       CONVSHIP_UNROLL
-      for (int v = 0; v < kVectors; ++v) weight[v] = hn::Load(d, w + at + v * kLanes);
+      for (int v = 0; v < kLoaded; ++v) weight[v] = hn::Load(d, w + at + v * kLanes);
       CONVSHIP_UNROLL
       for (int j = 0; j < kColumns; ++j) {
         const V x = value(j);
         CONVSHIP_UNROLL
-        for (int v = 0; v < kVectors; ++v) sums[j][v] = Product::add(sums[j][v], x, weight[v]);
+        for (int v = 0; v < kLoaded; ++v) sums[j][v] = Product::add(sums[j][v], x, weight[v]);
+        if constexpr (kFull) {
+          V& sum = sums[j][kLoaded];
+          sum = Product::add(sum, x, operand(w, at + kLoaded * kLanes));
+        }
       }
     }
+    if constexpr (kFull) keep_in_registers<kColumns>(sums);
   }
 
   // Adds taps [offset, end), whole groups of them, to the sums of a tile. at: the address of

@@ -423,18 +423,13 @@ HWY_INLINE GroupsSource copy_into_strip(const GroupsTask& t, int64_t begin, int6
   const int64_t left = smaller(larger(-first, 0), columns);
   const int64_t right = larger(left, smaller(t.image.w - first, columns));
   const int64_t top = larger(-t.corner.h, 0), bottom = smaller(t.image.h - t.corner.h, rows);
+  const int64_t column = t.x_column, channels = t.channels;  // stores could change t's
   for (int64_t i = top; i < bottom; ++i) {
     float* to = t.strip + i * columns * kF;
     const float* from = t.x + (t.corner.h + i) * t.x_row + first * t.x_column;
     for (int64_t j = 0; j < left; ++j) hn::StoreU(hn::Zero(d), d, to + j * kF);
-    if (t.channels == kF) {
-      for (int64_t j = left; j < right; ++j) {
-        hn::StoreU(hn::LoadU(d, from + j * t.x_column), d, to + j * kF);
-      }
-    } else {
-      for (int64_t j = left; j < right; ++j) {
-        hn::StoreU(load_some(d, from + j * t.x_column, t.channels), d, to + j * kF);
-      }
+    for (int64_t j = left; j < right; ++j) {
+      hn::StoreU(load_some(d, from + j * column, channels), d, to + j * kF);
     }
     for (int64_t j = right; j < columns; ++j) hn::StoreU(hn::Zero(d), d, to + j * kF);
   }
