@@ -153,9 +153,10 @@ std::vector<at::Tensor> Planned::with_plan(const plan::Plan& plan,
     outputs.push_back(empty_for(size, outputs_[outputs.size()]));
     targets.push_back(outputs.back().mutable_data_ptr<float>());
   }
-  Memories::Memory memory = memories_->take(plan.memory());
+  Memories::Memory memory = memories_->take(plan.memory(torch_threads().width()));
   run(std::span<const kernels::conv2d::View<const float>>(views.data(), views.size()),
-      std::span<float* const>(targets.data(), targets.size()), memory.data.get());
+      std::span<float* const>(targets.data(), targets.size()),
+      std::span(memory.data.get(), memory.floats));
   memories_->give_back(std::move(memory));
   return outputs;
 }
@@ -163,7 +164,7 @@ std::vector<at::Tensor> Planned::with_plan(const plan::Plan& plan,
 std::vector<at::Tensor> Planned::run(const std::vector<at::Tensor>& inputs) const {
   const auto plan = serves(inputs) ? plan_for(inputs) : nullptr;
   if (!plan) return fall_back(inputs);
-  return with_plan(*plan, inputs, [&](auto views, auto targets, float* memory) {
+  return with_plan(*plan, inputs, [&](auto views, auto targets, std::span<float> memory) {
     if (recording) {
       const auto steps = plan->profile(views, targets, memory, torch_threads());
       recording->steps.insert(recording->steps.end(), steps.begin(), steps.end());

@@ -131,13 +131,12 @@ Step convolve_step(const Convolve& layer, const Operand& x, const Operand* resid
   const Trimmed trimmed(layer, geometry_of(layer, x.size, y.size));
   Geometry g = trimmed.geometry();
   const auto weights = trimmed.weights();
-  const auto in_memory = [](const Operand& o) { return o.place.where == Place::Where::memory; };
   std::string name = "convolution " + std::to_string(layer.shape.kernel.h) + "x" +
                      std::to_string(layer.shape.kernel.w) + (layer.pooled ? " and max pool" : "") +
                      ", " + describe(x.size) + " to " + describe(y.size) + ": ";
   Operand from = x;
   Operand also = residual ? *residual : Operand{};
-  if (in_memory(x) && in_memory(y) && is_pointwise(g) && g.groups == 1) {
+  if (x.place.in_memory() && y.place.in_memory() && is_pointwise(g) && g.groups == 1) {
     if (x.size.pixels() == 1 && !residual && !weights->rounding()) {
       Operand row = x, result = y;
       row.size.matrix = result.size.matrix = true;
@@ -151,7 +150,8 @@ Step convolve_step(const Convolve& layer, const Operand& x, const Operand* resid
     from.size.image = y.size.image = also.size.image = g.image = g.conv = g.pooled =
         regrouped(g.image, kTileOfWideVectors);
   }
-  name += kernels::conv2d::family_name(weights->family(g, in_memory(x), in_memory(y)));
+  name +=
+      kernels::conv2d::family_name(weights->family(g, x.place.in_memory(), y.place.in_memory()));
   return {name, [weights, activation = layer.activation, g, from, also, y,
                  sums = residual != nullptr](const Frame& frame) {
             weights->run(g, activation, from.const_view(frame), y.view(frame),

@@ -122,9 +122,9 @@ Step linear_step(const Linear& layer, const Operand& x, const Operand& y) {
               base.x_step = layer.in;
             }
             base.bias = layer.bias;
-            const bool out = y.place.where == Place::Where::output;
-            base.y = out ? frame.outputs[y.place.offset] : y.data(frame);
-            base.y_step = out ? layer.out : y.place.n_step;
+            const kernels::conv2d::View<float> to = y.view(frame);
+            base.y = to.data;
+            base.y_step = to.n_step;
             base.features = layer.in;
             base.images = x.size.n;
             base.activation = layer.activation;

@@ -9,7 +9,9 @@ using kernels::conv2d::View;
 
 View<float> Operand::view(const Frame& frame) const {
   if (place.where == Place::Where::output) {
-    return kernels::conv2d::nchw(frame.outputs[place.offset], size.c, size.image);
+    View<float> dense = kernels::conv2d::nchw(frame.outputs[place.offset], size.c, size.image);
+    dense.data += frame.first_image * dense.n_step;
+    return dense;
   }
   View<float> blocked = kernels::conv2d::blocked(data(frame), size.c, size.image);
   blocked.n_step = place.n_step;
@@ -17,9 +19,18 @@ View<float> Operand::view(const Frame& frame) const {
 }
 
 View<const float> Operand::const_view(const Frame& frame) const {
-  if (place.where == Place::Where::input) return frame.inputs[place.offset];
+  if (place.where == Place::Where::input) {
+    View<const float> input = frame.inputs[place.offset];
+    input.data += frame.first_image * input.n_step;
+    return input;
+  }
   const View<float> v = view(frame);
   return {v.data, v.n_step, v.c_step, v.h_step, v.w_step, v.block};
+}
+
+float* Operand::data(const Frame& frame) const {
+  if (place.where == Place::Where::micro_batch) return frame.micro_batch + place.offset;
+  return frame.memory + place.offset + frame.first_image * place.n_step;
 }
 
 float* Operand::channel(const Frame& frame, int64_t n, int64_t c) const {

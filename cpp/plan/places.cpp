@@ -15,10 +15,13 @@ struct Part {
 };
 
 class Finder {
+  using Where = Place::Where;
+
  public:
-  Finder(const Network& network, const std::vector<Size>& sizes)
+  Finder(const Network& network, const std::vector<Size>& sizes, const MicroBatch& micro_batch)
       : network_(network),
         sizes_(sizes),
+        micro_batch_(micro_batch),
         part_(network.values() + network.inputs(), Part{-1}),
         readers_(network.values(), 0),
         maker_(network.values(), -1) {
@@ -44,7 +47,7 @@ class Finder {
     }
     Places places;
     places.values.resize(network_.values());
-    places.imported.resize(network_.inputs(), Place{Place::Where::memory, -1, 0});
+    places.imported.resize(network_.inputs(), Place{Where::memory, -1, 0});
     find_lives();
     place_roots(places);
     return places;
@@ -140,11 +143,40 @@ class Finder {
       if (v < network_.values() && straight_to_output(v)) continue;
       roots.push_back(v);
     }
+    std::vector<int64_t> at(lives_.size(), -1);
+    places.memory = place(roots, Where::memory, at);
+    places.micro_batch = place(roots, Where::micro_batch, at);
+    for (Value v = 0; v < network_.values(); ++v) {
+      const Part part = part_[v];
+      if (v < network_.inputs()) {
+        places.values[v] = {Where::input, v, 0};
+        if (at[stored(v)] >= 0) {
+          places.imported[v] = {where(stored(v)), at[stored(v)], image_floats(sizes_[v])};
+        }
+      } else if (part.root == v && at[v] < 0) {
+        const auto found = std::find(outputs.begin(), outputs.end(), v);
+        places.values[v] = {Where::output, found - outputs.begin(), 0};
+      } else {
+        places.values[v] = {where(part.root),
+                            at[part.root] + part.channel * size_of(part.root).pixels(),
+                            image_floats(size_of(part.root))};
+      }
+    }
+  }
+
+  // Nobody needs it when the micro-batch is through.
+  Where where(int root) const {
+    return lives_[root].last < micro_batch_.instructions ? Where::micro_batch : Where::memory;
+  }
+
+  // Places the roots of one kind of memory, and tells how much they take.
+  int64_t place(std::vector<int> roots, Where kind, std::vector<int64_t>& at) const {
+    std::erase_if(roots, [&](int root) { return where(root) != kind; });
     // Large ones first, each at the lowest free place.
     std::stable_sort(roots.begin(), roots.end(),
                      [&](int a, int b) { return floats(a) > floats(b); });
-    std::vector<int64_t> at(lives_.size(), -1);
     std::vector<int> placed;
+    int64_t memory = 0;
     for (const int root : roots) {
       int64_t offset = 0;
       for (bool moved = true; moved;) {
@@ -161,30 +193,19 @@ class Finder {
       }
       at[root] = offset;
       placed.push_back(root);
-      places.memory = std::max(places.memory, offset + floats(root));
+      memory = std::max(memory, offset + floats(root));
     }
-    for (Value v = 0; v < network_.values(); ++v) {
-      const Part part = part_[v];
-      if (v < network_.inputs()) {
-        places.values[v] = {Place::Where::input, v, 0};
-        if (at[stored(v)] >= 0) {
-          places.imported[v] = {Place::Where::memory, at[stored(v)], image_floats(sizes_[v])};
-        }
-      } else if (part.root == v && at[v] < 0) {
-        const auto found = std::find(outputs.begin(), outputs.end(), v);
-        places.values[v] = {Place::Where::output, found - outputs.begin(), 0};
-      } else {
-        places.values[v] = {Place::Where::memory,
-                            at[part.root] + part.channel * size_of(part.root).pixels(),
-                            image_floats(size_of(part.root))};
-      }
-    }
+    return memory;
   }
 
-  int64_t floats(int root) const { return size_of(root).n * image_floats(size_of(root)); }
+  int64_t floats(int root) const {
+    const int64_t images = where(root) == Where::memory ? size_of(root).n : micro_batch_.images;
+    return images * image_floats(size_of(root));
+  }
 
   const Network& network_;
   const std::vector<Size>& sizes_;
+  const MicroBatch micro_batch_;
   std::vector<Part> part_;
   std::vector<int> readers_;
   std::vector<int> maker_;
@@ -212,8 +233,10 @@ std::optional<int64_t> alias_channel(const Instruction& i, const std::vector<Siz
   return {};
 }
 
-Places find_places(const Network& network, const std::vector<Size>& sizes) {
-  return Finder(network, sizes).find();
+Places find_places(const Network& network,
+                   const std::vector<Size>& sizes,
+                   const MicroBatch& micro_batch) {
+  return Finder(network, sizes, micro_batch).find();
 }
 
 }  // namespace convship::plan

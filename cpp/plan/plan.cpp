@@ -1,6 +1,9 @@
 #include "plan/plan.h"
 
+#include <algorithm>
 #include <chrono>
+#include <mutex>
+#include <stdexcept>
 #include <utility>
 
 #include "plan/steps.h"
@@ -13,25 +16,39 @@ class Builder {
   Builder(const Network& network, const std::vector<Size>& sizes, const Places& places)
       : network_(network), sizes_(sizes), places_(places) {}
 
-  std::vector<Step> build() {
-    for (Value v = 0; v < network_.inputs(); ++v) {
+  // For some instructions on so many images; before the first come the inputs, behind the
+  // last the outputs.
+  std::vector<Step> build(std::size_t begin, std::size_t end, int64_t images) {
+    images_ = images;
+    for (Value v = 0; begin == 0 && v < network_.inputs(); ++v) {
       if (places_.imported[v].offset >= 0) steps_.push_back(import_step(direct(v), operand(v)));
     }
-    for (const Instruction& i : network_.instructions()) add(i);
+    const auto& instructions = network_.instructions();
+    for (std::size_t i = begin; i < end; ++i) add(instructions[i]);
+    if (end == instructions.size()) export_outputs();
+    return std::exchange(steps_, {});
+  }
+
+ private:
+  Operand direct(Value v) const { return operand(places_.values[v], v); }
+  // In memory; an input as its copy there.
+  Operand operand(Value v) const {
+    return v < network_.inputs() ? operand(places_.imported[v], v) : direct(v);
+  }
+
+  Operand operand(const Place& place, Value v) const {
+    Size size = sizes_[v];
+    if (images_ > 0) size.n = images_;
+    return {place, size};
+  }
+
+  void export_outputs() {
     for (std::size_t k = 0; k < network_.outputs().size(); ++k) {
       const Operand from = operand(network_.outputs()[k]);
       const Place to{Place::Where::output, static_cast<int64_t>(k), 0};
       if (from.place.where == Place::Where::output) continue;
       steps_.push_back(export_step(from, {to, from.size}));
     }
-    return std::move(steps_);
-  }
-
- private:
-  Operand direct(Value v) const { return {places_.values[v], sizes_[v]}; }
-  // In memory; an input as its copy there.
-  Operand operand(Value v) const {
-    return v < network_.inputs() ? Operand{places_.imported[v], sizes_[v]} : direct(v);
   }
 
   void add(const Instruction& i) {
@@ -107,6 +124,7 @@ class Builder {
   const Network& network_;
   const std::vector<Size>& sizes_;
   const Places& places_;
+  int64_t images_ = 0;  // of operands; 0: as they have
   std::vector<Step> steps_;
 };
 
@@ -118,37 +136,102 @@ const kernels::InstructionSet& active() {
 
 bool has_loops() { return active().layers.map != nullptr; }
 
-Plan::Plan(const Network& network, std::vector<Size> inputs) : inputs_(std::move(inputs)) {
+Plan::Plan(const Network& network, std::vector<Size> inputs)
+    : Plan(network, inputs, choose_micro_batch(network, infer_sizes(network, inputs))) {}
+
+Plan::Plan(const Network& network, std::vector<Size> inputs, const MicroBatch& micro_batch)
+    : inputs_(std::move(inputs)), micro_batch_(micro_batch) {
   const std::vector<Size> sizes = infer_sizes(network, inputs_);
-  const Places places = find_places(network, sizes);
+  const Places places = find_places(network, sizes, micro_batch_);
   memory_ = places.memory;
+  micro_batch_memory_ = places.micro_batch;
   for (const Value v : network.outputs()) outputs_.push_back(sizes[v]);
-  steps_ = Builder(network, sizes, places).build();
+  Builder builder(network, sizes, places);
+  const std::size_t first = micro_batch_.instructions, all = network.instructions().size();
+  if (first > 0) {
+    first_ = builder.build(0, first, micro_batch_.images);
+    const int64_t last = inputs_[0].n % micro_batch_.images;
+    if (last > 0) first_of_last_ = builder.build(0, first, last);
+    const int64_t turns = (inputs_[0].n + micro_batch_.images - 1) / micro_batch_.images;
+    for (Step& step : first_) step.name += ", " + std::to_string(turns) + " times";
+    if (first == all) return;
+  }
+  steps_ = builder.build(first, all, 0);
 }
 
 Plan::~Plan() = default;
 
+int64_t Plan::turns() const { return first_.empty() ? 0 : inputs_[0].n / micro_batch_.images; }
+
+int64_t Plan::memory(int threads) const {
+  return memory_ + std::min<int64_t>(turns(), threads) * micro_batch_memory_;
+}
+
+// visit(number, step, frame, share): of the step's time, so much is time of the call.
+template <typename Visit>
+void Plan::visit(std::span<const kernels::conv2d::View<const float>> inputs,
+                 std::span<float* const> outputs,
+                 std::span<float> memory,
+                 const kernels::Parallel& parallel,
+                 const Visit& visit) const {
+  Frame frame{inputs, outputs, memory.data(), memory.data() + memory_, parallel, active()};
+  const auto take = [&](const std::vector<Step>& steps, std::size_t first, const Frame& one,
+                        double share) {
+    for (std::size_t i = 0; i < steps.size(); ++i) visit(first + i, steps[i], one, share);
+  };
+  // A thread for each micro-batch needs no thread to wait in between; what is left over is
+  // shared by all.
+  const int64_t threads = std::min<int64_t>(parallel.width(), turns());
+  const int64_t each = threads > 1 ? turns() / threads : 0;
+  const auto room = static_cast<std::size_t>(memory_ + threads * micro_batch_memory_);
+  if (memory.size() < room) throw std::logic_error("a plan needs memory for each thread");
+  const kernels::Serial serial;
+  parallel.run(each > 0 ? threads : 0, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t thread = begin; thread < end; ++thread) {
+      Frame own{inputs, outputs,  frame.memory, frame.micro_batch + thread * micro_batch_memory_,
+                serial, frame.isa};
+      for (int64_t turn = thread * each; turn < (thread + 1) * each; ++turn) {
+        own.first_image = turn * micro_batch_.images;
+        take(first_, 0, own, 1 / static_cast<double>(threads));
+      }
+    }
+  });
+  for (int64_t turn = threads * each; turn < turns(); ++turn) {
+    frame.first_image = turn * micro_batch_.images;
+    take(first_, 0, frame, 1);
+  }
+  frame.first_image = turns() * micro_batch_.images;
+  take(first_of_last_, 0, frame, 1);
+  frame.first_image = 0;
+  take(steps_, first_.size(), frame, 1);
+}
+
 void Plan::run(std::span<const kernels::conv2d::View<const float>> inputs,
                std::span<float* const> outputs,
-               float* memory,
+               std::span<float> memory,
                const kernels::Parallel& parallel) const {
-  const Frame frame{inputs, outputs, memory, parallel, active()};
-  for (const Step& step : steps_) step.run(frame);
+  visit(inputs, outputs, memory, parallel,
+        [](std::size_t, const Step& step, const Frame& frame, double) { step.run(frame); });
 }
 
 std::vector<Plan::Timing> Plan::profile(std::span<const kernels::conv2d::View<const float>> inputs,
                                         std::span<float* const> outputs,
-                                        float* memory,
+                                        std::span<float> memory,
                                         const kernels::Parallel& parallel) const {
-  const Frame frame{inputs, outputs, memory, parallel, active()};
   std::vector<Timing> timings;
-  for (const Step& step : steps_) {
-    const auto start = std::chrono::steady_clock::now();
-    step.run(frame);
-    const std::chrono::duration<double, std::milli> spent =
-        std::chrono::steady_clock::now() - start;
-    timings.push_back({step.name, spent.count()});
+  for (const std::vector<Step>* steps : {&first_, &steps_}) {
+    for (const Step& step : *steps) timings.push_back({step.name, 0});
   }
+  std::mutex mutex;
+  visit(inputs, outputs, memory, parallel,
+        [&](std::size_t number, const Step& step, const Frame& frame, double share) {
+          const auto start = std::chrono::steady_clock::now();
+          step.run(frame);
+          const std::chrono::duration<double, std::milli> spent =
+              std::chrono::steady_clock::now() - start;
+          const std::lock_guard lock(mutex);
+          timings[number].milliseconds += share * spent.count();
+        });
   return timings;
 }
 

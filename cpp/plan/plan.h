@@ -10,10 +10,12 @@
 #include <vector>
 
 #include "kernels/parallel.h"
+#include "plan/micro_batch.h"
 #include "plan/network.h"
 
 namespace convship::plan {
 
+struct Frame;
 struct Step;
 
 class Plan {
@@ -21,20 +23,22 @@ class Plan {
   // Throws std::invalid_argument when the sizes do not fit the network, which
   // must outlive the plan.
   Plan(const Network& network, std::vector<Size> inputs);
+  Plan(const Network& network, std::vector<Size> inputs, const MicroBatch& micro_batch);
   ~Plan();
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
   const std::vector<Size>& inputs() const { return inputs_; }
   const std::vector<Size>& outputs() const { return outputs_; }
-  // Floats that a call needs, from an address that is aligned to a cache line.
-  int64_t memory() const { return memory_; }
+  // Floats that a call needs, from an address that is aligned to a cache line, where it may
+  // use so many threads: with fewer it uses fewer.
+  int64_t memory(int threads) const;
 
   // Outputs are dense. Thread-safe; calls that run at once need a memory each.
   // The active instruction set must have loops over vectors (has_loops()).
   void run(std::span<const kernels::conv2d::View<const float>> inputs,
            std::span<float* const> outputs,
-           float* memory,
+           std::span<float> memory,
            const kernels::Parallel& parallel) const;
 
   // One line a step: what runs there, sizes, milliseconds of this call.
@@ -44,13 +48,24 @@ class Plan {
   };
   std::vector<Timing> profile(std::span<const kernels::conv2d::View<const float>> inputs,
                               std::span<float* const> outputs,
-                              float* memory,
+                              std::span<float> memory,
                               const kernels::Parallel& parallel) const;
 
  private:
+  // Micro-batches that threads may work on at once.
+  int64_t turns() const;
+  template <typename Visit>
+  void visit(std::span<const kernels::conv2d::View<const float>> inputs,
+             std::span<float* const> outputs,
+             std::span<float> memory,
+             const kernels::Parallel& parallel,
+             const Visit& visit) const;
+
   std::vector<Size> inputs_, outputs_;
-  std::vector<Step> steps_;
-  int64_t memory_ = 0;
+  MicroBatch micro_batch_;
+  // The first instructions, for a micro-batch and for the smaller one at the end; the rest.
+  std::vector<Step> first_, first_of_last_, steps_;
+  int64_t memory_ = 0, micro_batch_memory_ = 0;
 };
 
 // Whether the active instruction set can run plans.

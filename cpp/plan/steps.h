@@ -17,8 +17,10 @@ struct Frame {
   std::span<const kernels::conv2d::View<const float>> inputs;
   std::span<float* const> outputs;
   float* memory;
+  float* micro_batch;
   const kernels::Parallel& parallel;
   const kernels::InstructionSet& isa;
+  int64_t first_image = 0;  // of those that lie for all images: in memory, inputs, outputs
 };
 
 struct Step {
@@ -34,7 +36,7 @@ struct Operand {
   kernels::conv2d::View<float> view(const Frame& frame) const;
   kernels::conv2d::View<const float> const_view(const Frame& frame) const;
   // Where the value is in memory.
-  float* data(const Frame& frame) const { return frame.memory + place.offset; }
+  float* data(const Frame& frame) const;
   // Of a channel, the first pixel; 16 floats from one pixel to the next.
   float* channel(const Frame& frame, int64_t n, int64_t c) const;
   // Of a block of 16 channels, the first pixel.

@@ -385,7 +385,7 @@ std::vector<Values> evaluate(const Network& network,
 class RandomNetwork {
  public:
   explicit RandomNetwork(std::uint32_t seed) : random_(seed) {
-    const int64_t n = pick(1, 3);
+    const int64_t n = pick(1, 5);
     for (int64_t i = pick(1, 2); i > 0; --i) {
       network_.add_input();
       // One pixel: flattened, it stays where it is.
@@ -660,8 +660,13 @@ class Pieces final : public convship::kernels::Parallel {
 // A plan's call with memory of its own, which has a fence on both sides.
 class Call {
  public:
-  Call(const Network& network, const std::vector<Size>& inputs) : plan_(network, inputs) {
-    memory_.resize(static_cast<std::size_t>(plan_.memory()) + 2 * kFence + 16, kPoison);
+  Call(const Network& network,
+       const std::vector<Size>& inputs,
+       const std::optional<MicroBatch>& micro_batch = {})
+      : plan_(network,
+              inputs,
+              micro_batch.value_or(choose_micro_batch(network, infer_sizes(network, inputs)))) {
+    memory_.resize(plan_memory() + 2 * kFence + 16, kPoison);
     void* begin = memory_.data() + kFence;
     std::size_t space = memory_.size() * sizeof(float);
     begin_ = static_cast<float*>(std::align(64, 1, begin, space));
@@ -680,7 +685,7 @@ class Call {
       outputs.emplace_back(Reference::elements(size) + kFence, kPoison);
       places.push_back(outputs.back().data());
     }
-    plan_.run(views, places, begin_, parallel);
+    plan_.run(views, places, {begin_, plan_memory()}, parallel);
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       const std::size_t size = outputs[i].size() - kFence;
       fences_hold_ = fences_hold_ && is_poison(outputs[i].data() + size, kFence);
@@ -690,7 +695,7 @@ class Call {
   }
 
   bool fences_hold() const {
-    const float* end = begin_ + plan_.memory();
+    const float* end = begin_ + plan_memory();
     return fences_hold_ && is_poison(memory_.data(), begin_ - memory_.data()) &&
            is_poison(end, memory_.data() + memory_.size() - end);
   }
@@ -700,6 +705,10 @@ class Call {
   static constexpr float kPoison = std::numeric_limits<float>::quiet_NaN();
   static bool is_poison(const float* from, std::ptrdiff_t count) {
     return std::all_of(from, from + count, [](float value) { return std::isnan(value); });
+  }
+
+  std::size_t plan_memory() const {
+    return static_cast<std::size_t>(plan_.memory(Pieces().width()));
   }
 
   Plan plan_;
@@ -751,6 +760,16 @@ void check_network(std::uint32_t seed) {
     // Neither what memory held before nor threads change a bit.
     CHECK(call.run(inputs, Pieces()) == outputs);
     CHECK(call.fences_hold());
+    // Nor does it matter how many layers take how many images at a time.
+    for (int i = 0; i < 3; ++i) {
+      const MicroBatch few{
+          static_cast<int>(made.pick(1, static_cast<int64_t>(network.instructions().size()))),
+          made.pick(1, made.inputs()[0].n)};
+      Call parts(network, made.inputs(), few);
+      CHECK(parts.run(inputs, convship::kernels::Serial()) == outputs);
+      CHECK(parts.run(inputs, Pieces()) == outputs);
+      CHECK(parts.fences_hold());
+    }
   }
 }
 
@@ -953,4 +972,37 @@ TEST_CASE("networks whose sizes do not fit are refused") {
   const Value a = sum.add_input(), b = sum.add_input();
   sum.add(Add{}, {a, b});
   CHECK_THROWS_AS(Plan(sum, {{1, 3, {4, 4}}, {1, 3, {4, 5}}}), std::invalid_argument);
+}
+
+// A 1x1 layer between images of `side` pixels, then one weight for each feature and class.
+TEST_CASE("a batch whose images leave the cache goes through the first layers in parts") {
+  const auto network_of = [](int64_t side, std::vector<float>& weights) {
+    Convolve conv{};
+    conv.shape = {32, 32, {1, 1}, 1};
+    conv.stride = conv.dilation = {1, 1};
+    constexpr int64_t kClasses = 4096;
+    weights.assign(static_cast<std::size_t>(32 * 32 * kClasses), 0.5f);
+    conv.weight = weights.data();
+    conv.weights = std::make_shared<conv2d::Convolution<float>>(weights.data(), nullptr, conv.shape,
+                                                                conv2d::Accuracy::direct);
+    Network network;
+    Value x = network.add(conv, {network.add(conv, {network.add_input()})});
+    x = network.add(Flatten{}, {network.add(AdaptivePool{{8, 4}}, {x})});
+    network.set_outputs({network.add(Linear{weights.data(), nullptr, 1024, kClasses}, {x})});
+    return std::pair(network, std::vector<Size>{{16, 32, {side, side}}});
+  };
+  std::vector<float> weights;
+  const auto [large, sizes] = network_of(256, weights);
+  const MicroBatch parts = choose_micro_batch(large, infer_sizes(large, sizes));
+  CHECK(parts.instructions >= 3);  // both layers and the pool
+  CHECK(parts.instructions < 5);   // not the one of large weights
+  CHECK(parts.images < 16);
+  // What only they need has no room for images that wait.
+  const int64_t whole = Plan(large, sizes, MicroBatch{}).memory(1);
+  CHECK(Plan(large, sizes).memory(1) < whole / 4);
+  CHECK(Plan(large, sizes).memory(2) > Plan(large, sizes).memory(1));
+
+  const auto [small, few] = network_of(8, weights);
+  CHECK(choose_micro_batch(small, infer_sizes(small, few)).instructions == 0);
+  CHECK(choose_micro_batch(large, infer_sizes(large, {{1, 32, {256, 256}}})).instructions == 0);
 }
