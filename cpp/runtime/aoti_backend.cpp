@@ -13,6 +13,7 @@
 
 #include "backend.h"
 #include "convert.h"
+#include "interpreter.h"
 #include "model_impl.h"
 #include "ops/constant_weights.h"
 #include "package.h"
@@ -61,7 +62,8 @@ class AotInductorBackend final : public NetworkBackend {
       : runner_(std::move(runner)),
         preprocess_(std::move(preprocess)),
         inputs_(manifest.inputs),
-        outputs_(manifest.outputs) {
+        outputs_(manifest.outputs),
+        backend_(backend) {
     if (backend == Backend::convship) {
       weights_ = std::make_unique<ops::ConstantWeights>(constants_of(*runner_));
     }
@@ -93,8 +95,10 @@ class AotInductorBackend final : public NetworkBackend {
     return outputs;
   }
 
-  // Packs weights. Compiled networks have no side effects.
-  void prepare(const std::vector<at::Tensor>& inputs) const override { forward(inputs); }
+  // Compiled networks have no side effects.
+  bool is_pure() const override {
+    return !preprocess_ || runtime::is_pure(*preprocess_, "forward");
+  }
 
   PlanReport plan(const std::vector<at::Tensor>&) const override {
     return {false, {}, {{"AOTInductor's compiled network", 1}}};
@@ -106,7 +110,7 @@ class AotInductorBackend final : public NetworkBackend {
                   "the model has no preprocessing; export it with preprocessing and labels");
     }
     const c10::InferenceMode inference;
-    return preprocess_->get_method("forward")({images}).toTensor();
+    return call_method(*preprocess_, "forward", {images}, backend_).toTensor();
   }
 
  private:
@@ -130,6 +134,7 @@ class AotInductorBackend final : public NetworkBackend {
   std::optional<torch::jit::Module> preprocess_;
   std::vector<TensorInfo> inputs_;
   std::vector<TensorInfo> outputs_;
+  Backend backend_;
   // After the runner, whose constants these refer to. Null: every call packs, as
   // it does in LibTorch's own loader.
   std::unique_ptr<ops::ConstantWeights> weights_;

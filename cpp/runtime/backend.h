@@ -27,9 +27,8 @@ class NetworkBackend {
   virtual std::vector<std::string> input_names() const = 0;
   // `inputs` in the order of input_names(); outputs flattened and named.
   virtual NamedAtTensors forward(std::vector<at::Tensor> inputs) const = 0;
-  // Does what the first forward of such inputs would have to do, without running
-  // what has side effects.
-  virtual void prepare(const std::vector<at::Tensor>& inputs) const = 0;
+  // Whether forward and preprocess leave no trace, so that they may be called for no answer.
+  virtual bool is_pure() const = 0;
   // What forward does for these inputs; see Model::plan.
   virtual PlanReport plan(const std::vector<at::Tensor>& inputs) const = 0;
   // uint8 [N, 3, H, W] to the network's input.

@@ -106,8 +106,10 @@ LoadedModel load_model(std::vector<std::byte> bytes,
       model.inputs.push_back({input, {}, {}});
     }
   }
-  model.prepare();
-  times.mark("pack");
+  if (options.backend == Backend::convship) {
+    model.prepare();
+    times.mark("first calls");
+  }
   return model;
 }
 

@@ -45,10 +45,18 @@ struct LoadedModel {
   std::vector<std::vector<Prediction>> predict(const Images& images, int top_k) const;
   NamedAtTensors run(const std::vector<NamedView>& inputs) const;
   PlanReport plan(const std::vector<NamedView>& inputs) const;
-  // Packs weights, so that the first call is not slower than the next ones.
+  // Calls the network on zeros where it leaves no trace, so that the first call of a user is
+  // not slower than the next ones.
   void prepare() const;
   void warm_up(std::int64_t batch) const;
   AtStages stages_of_pixels(at::Tensor pixels) const;
+
+ private:
+  // The first input whose sizes the file does not tell; null: it tells all but the batch.
+  const TensorInfo* unsized() const;
+  std::vector<Tensor> zeros(std::int64_t batch) const;
+  // As users do, for no answer.
+  void call_on(const std::vector<Tensor>& inputs) const;
 };
 
 // Checks the file, then loads it.

@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "backend.h"
+#include "interpreter.h"
 #include "ops/lowering/lower.h"
 #include "read_torchscript.h"
 
@@ -69,31 +70,23 @@ torch::jit::Module freeze_network(const torch::jit::Module& module) {
   return frozen;
 }
 
-bool reads_attributes(const torch::jit::Block* block) {
-  for (const torch::jit::Node* node : block->nodes()) {
-    if (node->kind() == c10::prim::GetAttr || node->kind() == c10::prim::SetAttr) return true;
-    for (const torch::jit::Block* inner : node->blocks()) {
-      if (reads_attributes(inner)) return true;
-    }
-  }
-  return false;
-}
-
-// Whether the network writes to its own attributes or buffers (a cache, a
-// counter): freezing makes constants of all that are only read.
-bool keeps_state(const torch::jit::Module& frozen) {
-  return reads_attributes(frozen.get_method("forward").graph()->block());
-}
-
 class TorchScriptBackend final : public NetworkBackend {
  public:
+  struct Calls {
+    bool keep_state, pure;
+  };
+
   TorchScriptBackend(torch::jit::Module module,
                      ops::Lowered lowered,
-                     bool keeps_state,
-                     const Manifest* manifest)
-      : module_(std::move(module)), left_(std::move(lowered.left)) {
+                     const Calls& calls,
+                     const Manifest* manifest,
+                     Backend backend)
+      : module_(std::move(module)),
+        left_(std::move(lowered.left)),
+        pure_(calls.pure),
+        backend_(backend) {
     if (lowered.whole) whole_ = lowered.parts.front();
-    if (keeps_state) state_ = std::make_unique<std::mutex>();
+    if (calls.keep_state) state_ = std::make_unique<std::mutex>();
     if (manifest != nullptr && manifest->outputs.size() == 1)
       output_name_ = manifest->outputs[0].name;
   }
@@ -118,9 +111,7 @@ class TorchScriptBackend final : public NetworkBackend {
     return outputs;
   }
 
-  void prepare(const std::vector<at::Tensor>& inputs) const override {
-    if (whole_) whole_->run(inputs);
-  }
+  bool is_pure() const override { return pure_; }
 
   PlanReport plan(const std::vector<at::Tensor>& inputs) const override {
     PlanReport report{whole_ != nullptr, {}, left_};
@@ -156,7 +147,7 @@ class TorchScriptBackend final : public NetworkBackend {
     }
     const std::unique_lock lock =
         state_ ? std::unique_lock(*state_) : std::unique_lock<std::mutex>();
-    return module_.get_method(method)(std::move(arguments));
+    return call_method(module_, method, std::move(arguments), backend_);
   }
 
   torch::jit::Module module_;
@@ -164,6 +155,8 @@ class TorchScriptBackend final : public NetworkBackend {
   std::vector<std::pair<std::string, int>> left_;
   std::unique_ptr<std::mutex> state_;  // calls take turns where the network writes to itself
   std::string output_name_;
+  bool pure_;
+  Backend backend_;
 };
 
 }  // namespace
@@ -176,7 +169,8 @@ std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
   torch::jit::Module module = read_torchscript(archive.bytes);
   times.mark("parse");
   torch::jit::Module frozen = freeze_network(module);
-  const bool state = keeps_state(frozen);
+  TorchScriptBackend::Calls calls{keeps_state(frozen, "forward"), is_pure(frozen, "forward")};
+  if (frozen.find_method("preprocess")) calls.pure = calls.pure && is_pure(frozen, "preprocess");
   times.mark("freeze");
   ops::Lowered lowered;
   if (backend == Backend::convship) {
@@ -185,8 +179,8 @@ std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
     module = std::move(frozen);
     times.mark("plan");
   }
-  return std::make_unique<TorchScriptBackend>(std::move(module), std::move(lowered), state,
-                                              manifest);
+  return std::make_unique<TorchScriptBackend>(std::move(module), std::move(lowered), calls,
+                                              manifest, backend);
 }
 
 }  // namespace convship::runtime

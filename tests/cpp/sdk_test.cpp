@@ -238,7 +238,7 @@ TEST_CASE("load tells its stages, and the log what the model prints") {
                   options, "talker");
   std::vector<std::string> names;
   for (const LoadStage& stage : model.load_stages()) names.push_back(stage.name);
-  const std::vector<std::string> expected = {"check", "parse", "freeze", "plan", "pack"};
+  const std::vector<std::string> expected = {"check", "parse", "freeze", "plan", "first calls"};
   CHECK(names == expected);
   REQUIRE(lines.size() == 1);
   CHECK(lines[0].first == LogLevel::debug);

@@ -8,7 +8,7 @@
 
 namespace convship::testing {
 
-enum class Step { none, load, input_names, prepare, forward, preprocess };
+enum class Step { none, load, input_names, forward, preprocess };
 enum class Thrown { torch_error, bad_alloc, length_error, integer };
 
 // From now on, `step` throws; Step::none: nothing does.

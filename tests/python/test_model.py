@@ -10,6 +10,7 @@ from models_for_tests import LABELS, classifier, write_images
 from torch import Tensor, nn
 
 import convship
+from convship import _C
 
 
 class Aliases(nn.Module):
@@ -51,6 +52,18 @@ class WritesToItself(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.state.copy_(self.linear(x))
         return torch.tanh(self.state) + 0
+
+
+class Draws(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0 * torch.rand(1)
+
+
+class RefusesZeros(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if bool((x == 0).all()):
+            raise ValueError("all zeros")
+        return x
 
 
 @pytest.fixture(params=["convship", "libtorch"])
@@ -115,6 +128,43 @@ def test_threads_do_not_see_each_others_state(ship):
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(wrong, range(8))) == 0
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_first_call_packs_nothing(tmp_path, cut):
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.MaxPool2d(2))
+            self.second = nn.Sequential(nn.Conv2d(16, 16, 3), nn.ReLU(), nn.MaxPool2d(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            if cut:
+                x = torch.cumsum(x, 3)  # no plan serves it
+            return self.second(x)
+
+    x = torch.rand(1, 3, 12, 12)
+    convship.export_model(torch.jit.trace(Network().eval(), x), tmp_path / "m.pt", samples=[x])
+    before = _C.packings()[0]
+    model = convship.load(tmp_path / "m.pt")
+    made = _C.packings()[0]
+    assert made == before + 2
+    model.run(x)
+    assert _C.packings()[0] == made
+    assert model.plan(x)["whole"] is not cut
+
+
+def test_loading_leaves_no_trace(ship, tmp_path):
+    # It calls the network, so that the first call of a user is as fast as the next ones.
+    ship(Draws(), torch.rand(2, 3))
+    state = torch.get_rng_state()
+    convship.load(tmp_path / "m.pt")
+    assert torch.equal(torch.get_rng_state(), state)
+    model = ship(RefusesZeros(), torch.rand(2, 3) + 1)
+    with pytest.raises(ValueError, match="all zeros"):
+        model.run(torch.zeros(2, 3))
+    assert model.run(torch.ones(2, 3))["output"].sum() == 6
 
 
 def test_empty_batch_runs(ship):

@@ -245,7 +245,7 @@ def test_what_a_model_prints_and_its_odd_names_do_not_mix_with_results(folder):
     assert convship.verify_model(path).passed
     np.save(folder / "t.npy", x.numpy())
     result = run("run", path, f"x={folder / 't.npy'}", "--output", folder / "talks", "--json")
-    assert "hello" in result.stderr
+    assert result.stderr.count("hello") == 1  # loading calls what leaves no trace
     names = [each["name"] for each in json.loads(result.stdout)["outputs"]]
     assert names == ["a/b", "a_b"]
     assert len(list((folder / "talks").iterdir())) == 2
