@@ -138,7 +138,7 @@ FAULTS = [
           "return first <= other.last && other.first <= last;",
           "return first < other.last && other.first < last;"),
     Fault("plan: only the first image of a value has a place", PLAN + "places.cpp",
-          "return size_of(root).n * image_floats(size_of(root));",
+          "return images * image_floats(size_of(root));",
           "return image_floats(size_of(root));"),
     Fault("plan: parts of a concatenation begin anywhere", PLAN + "places.cpp",
           "if (channel % kBlock == 0 && can_move(v))", "if (can_move(v))"),
