@@ -170,9 +170,11 @@ class WinogradPack<T>::Run {
     const int64_t units = ceil_div(g_.pooled.h, unit);
     const int64_t most = bytes / row_bytes * out / (g_.pool_stride.h * unit);
     bands_ = ceil_div(units, std::clamp<int64_t>(most, 1, units));
-    // As many for each thread, where each can have the weights in its cache.
+    // As many for each thread, where each can have the weights in its cache, or reads less
+    // of them than of what other threads would transform for it.
     const int64_t even = width / std::gcd<int64_t>(width, g_.n * g_.groups);
-    if (stay && even <= units) bands_ = std::min(units, ceil_div(bands_, even) * even);
+    const bool light = p_.blocks_ * p_.block_size() < tiles_w_ * ceil_div(g_.conv.h, out);
+    if ((stay || light) && even <= units) bands_ = std::min(units, ceil_div(bands_, even) * even);
     band_rows_ = ceil_div(units, bands_) * unit;
     bands_ = ceil_div(g_.pooled.h, band_rows_);
     tiles_h_most_ = ceil_div(conv_rows_of(band_rows_, g_) + out - 1, out);
@@ -250,12 +252,7 @@ class WinogradPack<T>::Run {
       parallel.run(vectors, 1, [&](int64_t from, int64_t to) {
         for (int64_t i = 0; i < s.images; ++i) input(s, i, from, to, v.get());
       });
-      const int64_t passes = ceil_div(p_.blocks_, p_.pass_blocks_);
-      // Threads share a strip block by block, and blocks may be cut by points.
-      parallel.run(passes == 1 && parallel.width() > 1 ? p_.blocks_ : passes, 1,
-                   [&](int64_t from, int64_t to) {
-                     output(s, from, to, v.get(), passes == 1 && parallel.width() > 1);
-                   });
+      parallel.run(p_.blocks_, 1, [&](int64_t from, int64_t to) { output(s, from, to, v.get()); });
     }
   }
 
@@ -315,14 +312,12 @@ class WinogradPack<T>::Run {
     }
   }
 
-  // Multiplies and finishes some passes, or blocks of the only pass.
-  void output(const Strip& s, int64_t from, int64_t to, const A* v, bool by_block) const {
+  // Multiplies and finishes some blocks of output channels.
+  void output(const Strip& s, int64_t from, int64_t to, const A* v) const {
     const int64_t points = p_.tile_.points(), slice = p_.channels_ * p_.block_size();
-    const int64_t passes = ceil_div(p_.blocks_, p_.pass_blocks_);
-    const int64_t all = passes * p_.pass_blocks_;
+    const int64_t all = ceil_div(p_.blocks_, p_.pass_blocks_) * p_.pass_blocks_;
     const int64_t m_size = points * point_step(s, p_.block_size());
-    const int64_t most_blocks = by_block ? to - from : p_.pass_blocks_;
-    const auto m = make_scratch<A>(most_blocks * m_size);
+    const auto m = make_scratch<A>(std::min(to - from, p_.pass_blocks_) * m_size);
     WinogradOutput<A> back{};
     back.m_point_step = point_step(s, p_.block_size());
     back.tiles = s.tiles;
@@ -345,12 +340,10 @@ class WinogradPack<T>::Run {
     product.m_point_step = point_step(s, p_.block_size());
     product.points = points;
     product.prefetch = p_.pass_blocks_ > 1;
-    for (int64_t i = by_block ? 0 : from; i < (by_block ? 1 : to); ++i) {
-      const int64_t first = by_block ? from : i * p_.pass_blocks_;
-      const int64_t last = by_block ? to : std::min(p_.blocks_, first + p_.pass_blocks_);
-      product.u = p_.u_.get() +
-                  (s.group * all + first / p_.pass_blocks_ * p_.pass_blocks_) * points * slice +
-                  first % p_.pass_blocks_ * slice;
+    for (int64_t first = from, last; first < to; first = last) {
+      const int64_t pass = first / p_.pass_blocks_ * p_.pass_blocks_;
+      last = std::min(to, pass + p_.pass_blocks_);
+      product.u = p_.u_.get() + (s.group * all + pass) * points * slice + (first - pass) * slice;
       product.blocks = last - first;
       product.u_point_step = p_.pass_blocks_ * slice;
       p_.loops_.product(product);
