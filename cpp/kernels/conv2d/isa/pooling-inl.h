@@ -49,22 +49,31 @@ struct Pooling {
     if (target.residual) {
       const A* from = target.residual + (to - target.y);
       CONVSHIP_UNROLL
-      for (int j = 0; j < kColumns; ++j) {
+      for (int j = 0; j < kColumns; ++j, from = next(from, step)) {
         CONVSHIP_UNROLL
         for (int v = 0; v < kVectors; ++v) {
-          const A* place = from + j * step + starts[v];
-          sum[j][v] = hn::Add(sum[j][v], load_some(d, place, v + 1 < kVectors ? kLanes : last));
+          const V more = load_some(d, from + starts[v], v + 1 < kVectors ? kLanes : last);
+          sum[j][v] = hn::Add(sum[j][v], more);
         }
       }
     }
     activate_all<kColumns * kVectors>(target.activation, &sum[0][0]);
     CONVSHIP_UNROLL
-    for (int j = 0; j < kColumns; ++j) {
+    for (int j = 0; j < kColumns; ++j, to = next(to, step)) {
       CONVSHIP_UNROLL
       for (int v = 0; v < kVectors; ++v) {
-        store_some(d, sum[j][v], to + j * step + starts[v], v + 1 < kVectors ? kLanes : last);
+        store_some(d, sum[j][v], to + starts[v], v + 1 < kVectors ? kLanes : last);
       }
     }
+  }
+
+  // A column further. Compilers would work out the addresses of all vectors of a tile ahead
+  // of all of them, in memory, as registers are full of sums.
+  template <typename Pointer>
+  static HWY_INLINE Pointer next(Pointer column, int64_t step) {
+    column += step;
+    asm("" : "+r"(column));
+    return column;
   }
 
   bool indexed() const { return target.narrow || target.wide; }
