@@ -256,9 +256,9 @@ HWY_INLINE hn::Vec<D> gelu(D d, hn::Vec<D> x) {
     for (A& lane : lanes) lane = lane / 2 * (1 + __builtin_erf(lane * 0.70710678118654752));
     return hn::Load(d, lanes);
   } else {
-    // erf(x / sqrt(2)) = x P(x^2) / Q(x^2) with a relative error of 1e-8 up to kOne, and
-    // 1 to the last bit beyond: a least squares fit, weighted again and again until its
-    // errors were level (Lawson, 1961).
+    // erf(x / sqrt(2)) = x P(x^2) / Q(x^2) with a relative error of 1e-8 up to kOne, where it
+    // is 1 to the last bit, as it is beyond: a least squares fit, weighted again and again
+    // until its errors were level (Lawson, 1961).
     constexpr float kOne = 5.3f;
     const auto bounded = hn::Min(hn::Set(d, kOne), hn::Max(hn::Set(d, -kOne), x));
     const auto square = hn::Mul(bounded, bounded);
@@ -271,9 +271,7 @@ HWY_INLINE hn::Vec<D> gelu(D d, hn::Vec<D> x) {
                                       9.21950475e-3f, 6.52830959e-2f, 0.797884553f);
     const auto denominator = polynomial(1.24172369e-6f, 7.03546328e-5f, 1.81950257e-3f,
                                         2.79697977e-2f, 0.248486741f, 1.0f);
-    const auto inside = hn::Div(hn::Mul(bounded, numerator), denominator);
-    const auto one = hn::CopySign(hn::Set(d, 1.0f), x);
-    const auto erf = hn::IfThenElse(hn::Gt(hn::Abs(x), hn::Set(d, kOne)), one, inside);
+    const auto erf = hn::Div(hn::Mul(bounded, numerator), denominator);
     const auto half = hn::Mul(x, hn::Set(d, 0.5f));
     return hn::MulAdd(half, erf, half);
   }
