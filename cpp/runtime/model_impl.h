@@ -55,8 +55,9 @@ struct LoadedModel {
   // The first input whose sizes the file does not tell; null: it tells all but the batch.
   const TensorInfo* unsized() const;
   std::vector<Tensor> zeros(std::int64_t batch) const;
-  // As users do, for no answer.
-  void call_on(const std::vector<Tensor>& inputs) const;
+  // As users do, for no answer: the network, and where it classifies an image.
+  void run_on(const std::vector<Tensor>& inputs) const;
+  void classify_zeros() const;
 };
 
 // Checks the file, then loads it.

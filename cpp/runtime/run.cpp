@@ -128,33 +128,40 @@ std::vector<Tensor> LoadedModel::zeros(std::int64_t batch) const {
   return made;
 }
 
-void LoadedModel::call_on(const std::vector<Tensor>& tensors) const {
+void LoadedModel::run_on(const std::vector<Tensor>& tensors) const {
   std::vector<NamedView> views;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     views.push_back({inputs[i].name, tensors[i].view()});
   }
-  constexpr std::int64_t kSide = 256;  // of an image; any will do
-  const Images images{1, [](std::size_t) { return at::zeros({1, 3, kSide, kSide}, at::kByte); },
-                      [](std::size_t) { return std::string("image of zeros"); }};
-  if (manifest && manifest->classifier) predict(images, 1);
   for (const auto& [output, tensor] : run(views)) from_aten(tensor);
+}
+
+void LoadedModel::classify_zeros() const {
+  if (!manifest || !manifest->classifier) return;
+  constexpr std::int64_t kSide = 256;  // of the image; any will do
+  predict({1, [](std::size_t) { return at::zeros({1, 3, kSide, kSide}, at::kByte); },
+           [](std::size_t) { return std::string("image of zeros"); }},
+          1);
 }
 
 void LoadedModel::prepare() const {
   if (unsized() != nullptr || !network->is_pure()) return;
-  try {
-    // The second one finds all memory and packed weights; small networks gain by some more, as
-    // caches and branch predictors do.
-    constexpr int kLeast = 2, kMost = 10;
-    constexpr std::chrono::milliseconds kEnough(5);
-    const auto start = std::chrono::steady_clock::now();
-    const auto inputs = zeros(1);
-    for (int call = 0; call < kMost; ++call) {
-      if (call >= kLeast && std::chrono::steady_clock::now() - start > kEnough) break;
-      call_on(inputs);
+  // What fails on zeros may serve what users have; if not, their call tells.
+  const auto attempt = [](const auto& call) {
+    try {
+      call();
+    } catch (...) {
     }
-  } catch (...) {
-    // What fails on zeros may serve what users have; if not, their call tells.
+  };
+  // The second call finds all memory and packed weights; small networks gain by some more, as
+  // caches and branch predictors do.
+  constexpr int kLeast = 2, kMost = 10;
+  constexpr std::chrono::milliseconds kEnough(5);
+  const auto start = std::chrono::steady_clock::now();
+  for (int call = 0; call < kMost; ++call) {
+    if (call >= kLeast && std::chrono::steady_clock::now() - start > kEnough) break;
+    attempt([&] { classify_zeros(); });
+    attempt([&] { run_on(zeros(1)); });
   }
 }
 
@@ -170,7 +177,10 @@ void LoadedModel::warm_up(std::int64_t batch) const {
   // from the third on.
   constexpr int kCalls = 3;
   const auto inputs = zeros(batch);
-  for (int call = 0; call < kCalls; ++call) call_on(inputs);
+  for (int call = 0; call < kCalls; ++call) {
+    classify_zeros();
+    run_on(inputs);
+  }
 }
 
 }  // namespace convship::runtime

@@ -66,6 +66,19 @@ class RefusesZeros(nn.Module):
         return x
 
 
+class SmallImages(nn.Module):
+    """Preprocessing that takes no image of more than 128 rows."""
+
+    def __init__(self, preprocess: nn.Module) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.size(2) > 128:
+            raise ValueError("too large")
+        return self.preprocess(images)
+
+
 @pytest.fixture(params=["convship", "libtorch"])
 def ship(request, tmp_path):
     def export_and_load(model, *samples):
@@ -153,6 +166,19 @@ def test_the_first_call_packs_nothing(tmp_path, cut):
     model.run(x)
     assert _C.packings()[0] == made
     assert model.plan(x)["whole"] is not cut
+
+
+def test_preprocessing_that_refuses_some_images_costs_no_packing(tmp_path):
+    images = write_images(tmp_path, 1)
+    network, preprocess = classifier()
+    path = tmp_path / "m.pt"
+    convship.export_model(
+        network, path, samples=images, preprocess=SmallImages(preprocess), labels=LABELS
+    )
+    model = convship.load(path)
+    made = _C.packings()[0]
+    model.run(torch.rand(1, 3, 32, 32))
+    assert _C.packings()[0] == made
 
 
 def test_loading_leaves_no_trace(ship, tmp_path):
