@@ -9,6 +9,8 @@
 namespace convship::plan {
 namespace {
 
+using kernels::conv2d::ceil_div;
+
 // Floats that a layer reads beside its inputs.
 struct WeightFloats {
   double operator()(const Convolve& conv) const {
@@ -82,8 +84,7 @@ MicroBatch choose_micro_batch(const Network& network, const std::vector<Size>& s
     const int64_t most_images = std::clamp<int64_t>(room / peak, 1, n);
     if (most_images == n) continue;
     // Of nearly equal size.
-    const int64_t turns = (n + most_images - 1) / most_images;
-    const int64_t images = (n + turns - 1) / turns;
+    const int64_t images = ceil_div(n, ceil_div(n, most_images));
     const double more_often =
         1 / static_cast<double>(images) - 1 / static_cast<double>(n);  // weights are read
     const double saved = passed_on - weights * more_often;

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "kernels/conv2d/cut.h"
 #include "plan/steps.h"
 
 namespace convship::plan {
@@ -136,12 +137,12 @@ const kernels::InstructionSet& active() {
 
 bool has_loops() { return active().layers.map != nullptr; }
 
-Plan::Plan(const Network& network, std::vector<Size> inputs)
-    : Plan(network, inputs, choose_micro_batch(network, infer_sizes(network, inputs))) {}
-
-Plan::Plan(const Network& network, std::vector<Size> inputs, const MicroBatch& micro_batch)
-    : inputs_(std::move(inputs)), micro_batch_(micro_batch) {
+Plan::Plan(const Network& network,
+           std::vector<Size> inputs,
+           const std::optional<MicroBatch>& micro_batch)
+    : inputs_(std::move(inputs)) {
   const std::vector<Size> sizes = infer_sizes(network, inputs_);
+  micro_batch_ = micro_batch ? *micro_batch : choose_micro_batch(network, sizes);
   const Places places = find_places(network, sizes, micro_batch_);
   memory_ = places.memory;
   micro_batch_memory_ = places.micro_batch;
@@ -152,7 +153,7 @@ Plan::Plan(const Network& network, std::vector<Size> inputs, const MicroBatch& m
     first_ = builder.build(0, first, micro_batch_.images);
     const int64_t last = inputs_[0].n % micro_batch_.images;
     if (last > 0) first_of_last_ = builder.build(0, first, last);
-    const int64_t turns = (inputs_[0].n + micro_batch_.images - 1) / micro_batch_.images;
+    const int64_t turns = kernels::conv2d::ceil_div(inputs_[0].n, micro_batch_.images);
     for (Step& step : first_) step.name += ", " + std::to_string(turns) + " times";
     if (first == all) return;
   }

@@ -5,6 +5,7 @@
 // and write fastest; inputs are read where they are, outputs are dense NCHW.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,15 +16,16 @@
 
 namespace convship::plan {
 
-struct Frame;
 struct Step;
 
 class Plan {
  public:
   // Throws std::invalid_argument when the sizes do not fit the network, which
   // must outlive the plan.
-  Plan(const Network& network, std::vector<Size> inputs);
-  Plan(const Network& network, std::vector<Size> inputs, const MicroBatch& micro_batch);
+  // micro_batch: choose_micro_batch's where none is given; no bit depends on it.
+  Plan(const Network& network,
+       std::vector<Size> inputs,
+       const std::optional<MicroBatch>& micro_batch = {});
   ~Plan();
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;

@@ -663,9 +663,7 @@ class Call {
   Call(const Network& network,
        const std::vector<Size>& inputs,
        const std::optional<MicroBatch>& micro_batch = {})
-      : plan_(network,
-              inputs,
-              micro_batch.value_or(choose_micro_batch(network, infer_sizes(network, inputs)))) {
+      : plan_(network, inputs, micro_batch) {
     memory_.resize(plan_memory() + 2 * kFence + 16, kPoison);
     void* begin = memory_.data() + kFence;
     std::size_t space = memory_.size() * sizeof(float);
