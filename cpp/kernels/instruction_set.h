@@ -20,6 +20,8 @@ struct Loops {
       const A* from, int64_t from_step, int64_t rows, int64_t columns, A* to, int64_t to_step);
   void (*channels)(const conv2d::ChannelsTask<A>&);
   int channels_vectors;  // of output channels in a ChannelsTask, at most
+  // One vector of channels, of which each sums its own channel of the input alone.
+  void (*depthwise)(const conv2d::ChannelsTask<A>&);
   int columns_channels;  // output channels of a ColumnsTask, at most
   void (*columns_split)(const conv2d::ColumnsSplit<A>&);
   void (*columns)(const conv2d::ColumnsTask<A>&);

@@ -15,8 +15,6 @@
 
 namespace convolution_test {
 
-constexpr std::size_t kFamilies = 10;
-
 struct Tally {
   int64_t cases = 0;
   int64_t trusted = 0;  // cases with 30 % or more results that are not zero

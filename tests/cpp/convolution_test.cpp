@@ -64,9 +64,10 @@ TEST_CASE_TEMPLATE("random shapes", T, CONVSHIP_TYPES) {
                             family == Family::winograd_4x4_3x3 ||
                             family == Family::winograd_2x2_5x5;
     // Transforms never in double precision, groups in single alone; bfloat16 holds no sums.
-    const bool served = family == Family::groups    ? std::is_same_v<T, float>
-                        : family == Family::per_tap ? sizeof(T) >= sizeof(float)
-                                                    : !transforms || sizeof(T) < sizeof(double);
+    const bool of_sums = family == Family::per_tap || family == Family::depthwise;
+    const bool served = family == Family::groups ? std::is_same_v<T, float>
+                        : of_sums                ? sizeof(T) >= sizeof(float)
+                                                 : !transforms || sizeof(T) < sizeof(double);
     if (served) CHECK(tally.calls[i] >= 30);
   }
 }

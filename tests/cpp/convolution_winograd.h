@@ -124,7 +124,7 @@ void reached(const Geometry& g, const WinogradTile& tile, const Wide* x, Wide* t
   for (int64_t y = 0; y < g.image.h; ++y) {
     for (int64_t z = 0; z < g.conv.w; ++z) {
       Wide most = 0;
-      const int64_t from = z - g.padding.w;
+      const int64_t from = z * g.stride.w - g.padding.w;
       for (int64_t i = first(from, d.w); i <= std::min(g.image.w - 1, from + after * d.w);
            i += d.w) {
         most = std::max(most, std::fabs(x[y * g.image.w + i]));
@@ -134,7 +134,7 @@ void reached(const Geometry& g, const WinogradTile& tile, const Wide* x, Wide* t
   }
   for (int64_t y = 0; y < g.conv.h; ++y) {
     std::fill(to + y * g.conv.w, to + (y + 1) * g.conv.w, Wide(0));
-    const int64_t from = y - g.padding.h;
+    const int64_t from = y * g.stride.h - g.padding.h;
     for (int64_t i = first(from, d.h); i <= std::min(g.image.h - 1, from + after * d.h); i += d.h) {
       for (int64_t z = 0; z < g.conv.w; ++z) {
         Wide& most = to[y * g.conv.w + z];
@@ -144,7 +144,7 @@ void reached(const Geometry& g, const WinogradTile& tile, const Wide* x, Wide* t
   }
 }
 
-// Kernels of the family's size, stride 1.
+// Kernels of the family's size, a stride of 1 or a divisor of the dilation.
 template <typename T, typename Wide = typename Numbers<T>::Wide>
 Expected<Wide> expected_by_winograd(const Case& c, const Tensors<Wide>& t, Family family) {
   const WinogradTile tile = winograd_tile(family);

@@ -5,6 +5,7 @@
 
 #include "kernels/conv2d/channels_input.h"
 #include "kernels/conv2d/cut.h"
+#include "kernels/conv2d/depthwise_input.h"
 #include "kernels/conv2d/destination.h"
 #include "kernels/conv2d/tap_runs.h"
 #include "kernels/conv2d/taps.h"
@@ -179,7 +180,8 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
         task.weight = packed.weight.get() + place * taps;
         task.bias = packed.bias.get() + place;
         task.scale = packed.scale ? packed.scale.get() + place : nullptr;
-        destination.run(task, i.n, i.group * out + b.first, b.exist, memory.get() + scratch,
+        const int64_t o = i.group * out + b.first;
+        destination.run(task, i.n, o, std::min(b.exist, g.c_out - o), memory.get() + scratch,
                         packed.loop);
       }
     }
@@ -189,6 +191,14 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
 template void run_channels(const PackedChannels<float>&,
                            WordsInput&,
                            const Call<float>&,
+                           const Parallel&);
+template void run_channels(const PackedChannels<float>&,
+                           DepthwiseInput<float>&,
+                           const Call<float>&,
+                           const Parallel&);
+template void run_channels(const PackedChannels<double>&,
+                           DepthwiseInput<double>&,
+                           const Call<double>&,
                            const Parallel&);
 
 template <typename T>

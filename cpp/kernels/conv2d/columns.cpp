@@ -10,12 +10,47 @@
 
 namespace convship::kernels::conv2d {
 
-// Rows of the input, split into phases.
+namespace {
+
+// How many conv rows to sum as if they were one: where a row alone leaves lanes or
+// the multipliers idle. pitch: from one row to the next, 0 where no value of the next one
+// follows.
+int64_t joined_rows(const Geometry& g,
+                    const Pool& pool,
+                    int64_t pitch,
+                    int64_t channels,
+                    int64_t taps,
+                    int64_t lanes,
+                    bool indexed) {
+  if (pitch == 0) return 0;
+  // Multiply-adds of a vector, of a tap of a row; eight are in flight at least.
+  constexpr int64_t kInFlight = 8;
+  const int64_t wide = columns_wide(channels), vectors = ceil_div(g.conv.w, lanes);
+  const auto tile = [&](int64_t count) {
+    return count > 0 ? std::max(kInFlight, count * channels) : 0;
+  };
+  const auto joined = static_cast<double>(pitch * channels) / static_cast<double>(lanes);
+  double alone = static_cast<double>(vectors / wide * tile(wide) + tile(vectors % wide));
+  // What a joined row costs beside its sums, in sums of a tap: it is copied and, where its
+  // windows would have been pooled in registers, pooled.
+  double more = 6;
+  if (pools_pairs(pool) && !indexed) {
+    const int64_t tiles = ceil_div(pool.width, lanes), each = channels == 1 ? 2 : 1;
+    alone = static_cast<double>(tiles / each * tile(4 * each) + tile(tiles % each * 4)) / 2;
+    more = 20;
+  }
+  more *= static_cast<double>(channels) / static_cast<double>(taps);
+  if (joined + more >= alone) return 0;
+  return std::min(g.conv.h, ceil_div(4 * wide * lanes, pitch));
+}
+
+}  // namespace
+
+// Rows of the input, split into as many phases as the convolution steps over columns.
 //
-// Conv column j of phase s is q * stride + s, and its tap k lies at input
-// column (q * stride + s) * conv_stride - padding + k * dilation: at place
-// q + (s * conv_stride + k * dilation) / phases of a phase of its own, where
-// phases = stride * conv_stride and the padding is part of the row.
+// Tap k of conv column j lies at input column j * stride - padding + k * dilation: at place
+// j + k * dilation / stride of phase k * dilation % stride, where the padding is part of
+// the row.
 template <typename T>
 class ColumnsPack<T>::Strips {
  public:
@@ -24,39 +59,24 @@ class ColumnsPack<T>::Strips {
         g_(g),
         input_(input),
         channels_(g.c_in / g.groups),
-        phases_(g.pool_stride.w * g.stride.w) {
-    const int64_t lanes = loops.lanes;
-    const int64_t reach = (g.pool_stride.w - 1) * g.stride.w + (g.kernel.w - 1) * g.dilation.w;
-    const int64_t count = ceil_div(g.conv.w, g.pool_stride.w);
-    const int64_t places = std::max(reach / phases_ + 1 + ceil_div(count, lanes) * lanes,
-                                    // Where the image ends, be it read or not.
-                                    ceil_div(g.image.w + g.padding.w, phases_) + 1);
-    phase_size_ = ceil_div(places, lanes) * lanes;
-  }
+        phases_(g.stride.w),
+        phase_size_(g.conv.w + (g.kernel.w - 1) * g.dilation.w / phases_),
+        // The last vectors of the last row read on.
+        slack_(2 * loops.lanes) {}
 
   int64_t row_size() const { return phases_ * phase_size_; }
   int64_t size(int64_t rows) const {
-    return channels_ * rows * row_size() + (plain_input() ? 0 : copy_size(rows));
+    return channels_ * rows * row_size() + slack_ + (plain_input() ? 0 : copy_size(rows));
   }
 
   std::vector<int32_t> offsets(int64_t rows) const {
-    const int64_t stride = g_.pool_stride.w;
-    // Of a kernel column and a phase of conv columns: divisions, which would
-    // take as long as the sums of a small image if each tap made its own.
-    std::vector<int64_t> places;
-    for (int64_t k = 0; k < g_.kernel.w; ++k) {
-      for (int64_t s = 0; s < stride; ++s) {
-        const int64_t column = s * g_.stride.w + k * g_.dilation.w;
-        places.push_back(column % phases_ * phase_size_ + column / phases_);
-      }
-    }
     std::vector<int32_t> result;
-    result.reserve(channels_ * g_.kernel.h * g_.kernel.w * stride);
+    result.reserve(channels_ * g_.kernel.h * g_.kernel.w);
     for_each_tap(channels_, g_.kernel, [&](int64_t c, int64_t i, int64_t k) {
       const int64_t row = (c * rows + i * g_.dilation.h) * row_size();
-      for (int64_t s = 0; s < stride; ++s) {
-        result.push_back(static_cast<int32_t>(row + places[k * stride + s]));
-      }
+      const int64_t column = k * g_.dilation.w;
+      const int64_t place = column % phases_ * phase_size_ + column / phases_;
+      result.push_back(static_cast<int32_t>(row + place));
     });
     return result;
   }
@@ -69,6 +89,7 @@ class ColumnsPack<T>::Strips {
     task.left = g_.padding.w;
     task.phases = phases_;
     task.phase_size = phase_size_;
+    task.slack = slack_;
     task.to = to;
     const int64_t c = group * channels_;
     if constexpr (std::is_same_v<T, A>) {
@@ -76,26 +97,26 @@ class ColumnsPack<T>::Strips {
         task.from = input_.at(n, c, 0, 0);
         task.c_step = input_.c_step;
         task.h_step = input_.h_step;
+        task.w_step = input_.w_step;
         task.image = g_.image;
         task.top = y;
         loops_.columns_split(task);
         return;
       }
     }
-    A* const copy = to + channels_ * rows * row_size();
+    A* const copy = to + channels_ * rows * row_size() + slack_;
     const Strip strip = Strip::like(false, channels_, rows, g_.image.w);
     copy_strip(strip, input_, g_.image, n, c, y, 0, copy);
     task.from = copy;
     task.c_step = strip.steps.c_step;
     task.h_step = strip.steps.h_step;
+    task.w_step = strip.steps.w_step;
     task.image = {rows, g_.image.w};
     loops_.columns_split(task);
   }
 
  private:
-  bool plain_input() const {
-    return std::is_same_v<T, A> && input_.block == 1 && input_.w_step == 1;
-  }
+  bool plain_input() const { return std::is_same_v<T, A> && input_.block == 1; }
   int64_t copy_size(int64_t rows) const { return channels_ * rows * g_.image.w; }
 
   const Loops<A>& loops_;
@@ -104,6 +125,7 @@ class ColumnsPack<T>::Strips {
   int64_t channels_;
   int64_t phases_;
   int64_t phase_size_;
+  int64_t slack_;
 };
 
 template <typename T>
@@ -187,8 +209,15 @@ std::vector<int64_t> ColumnsPack<T>::run(const Call<T>& call, const Parallel& pa
   base.offsets = offsets.data();
   base.taps = g.c_in / g.groups * g.kernel.h * g.kernel.w;
   base.pool = {g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding, 0, 0};
-  const int64_t scratch =
-      ceil_div(columns_scratch(base.pool, block_size_, loops_.lanes).size, 16) * 16;
+  Pool all = base.pool;
+  all.end = g.pooled.h;
+  base.joined_rows = joined_rows(g, all, g.stride.h == 1 && g.stride.w == 1 ? base.row_step : 0,
+                                 block_size_, base.taps, loops_.lanes, bool(call.index));
+  const int64_t scratch = ceil_div(columns_scratch(base.pool, base.joined_rows, base.row_step,
+                                                   block_size_, loops_.lanes)
+                                       .size,
+                                   16) *
+                          16;
   const int64_t buffer = ceil_div(destination.buffer_size(block_size_, c.band_rows), 16) * 16;
 
   parallel.run(g.n * g.groups * c.bands * c.parts, 1, [&](int64_t begin, int64_t end) {

@@ -9,10 +9,12 @@
 
 #include "kernels/conv2d/channels.h"
 #include "kernels/conv2d/columns.h"
+#include "kernels/conv2d/depthwise.h"
 #include "kernels/conv2d/groups.h"
 #include "kernels/conv2d/last_run.h"
 #include "kernels/conv2d/per_tap.h"
 #include "kernels/conv2d/plain_pack.h"
+#include "kernels/conv2d/sampling.h"
 #include "kernels/conv2d/winograd.h"
 #include "kernels/conv2d/words.h"
 #include "kernels/instruction_set.h"
@@ -41,8 +43,6 @@ bool all_finite(const T* values, int64_t count) {
 // Double precision is asked for where rounding matters.
 template <typename T>
 constexpr bool kMayRound = !std::is_same_v<T, double>;
-
-constexpr int kFamilies = static_cast<int>(Family::words_int8) + 1;
 
 std::atomic<int64_t> packings_made{0};
 std::atomic<int64_t> packings_kept{0};
@@ -121,14 +121,16 @@ Choice Convolution<T>::choice(const InstructionSet& isa) const {
       .lanes = loops_of<AccumulatorOf<T>>(isa).lanes,
       .may_round = may_round(),
       .may_expand = finite_,
+      .depthwise = std::is_same_v<T, AccumulatorOf<T>>,
       .per_tap = std::is_same_v<T, AccumulatorOf<T>>,
   };
 }
 
 template <typename T>
-Family Convolution<T>::family(const Geometry& geometry,
+Family Convolution<T>::family(const Geometry& whole,
                               bool input_blocked,
                               bool output_blocked) const {
+  const Geometry geometry = sample(whole).geometry;
   const InstructionSet& isa = instruction_set(active_instruction_set());
   Choice choice = this->choice(isa);
   choice.channels_adjoin = output_blocked;
@@ -138,14 +140,17 @@ Family Convolution<T>::family(const Geometry& geometry,
 }
 
 template <typename T>
-void Convolution<T>::run(const Geometry& geometry,
+void Convolution<T>::run(const Geometry& whole,
                          Activation activation,
-                         const View<const T>& input,
+                         const View<const T>& image,
                          const View<T>& output,
                          const View<const T>& residual,
                          const WindowIndex& index,
                          const Parallel& parallel) const {
-  if (geometry.n == 0) return;
+  if (whole.n == 0) return;
+  const Sample used = sample(whole);
+  const Geometry& geometry = used.geometry;
+  const View<const T> input = sampled(image, used);
   if constexpr (std::is_same_v<T, float>) {
     const InstructionSet& isa = instruction_set(active_instruction_set());
     if (rounding_.kind == Rounding::Kind::int8 && (index || !words(isa, geometry, input.block))) {
@@ -199,6 +204,9 @@ std::unique_ptr<Pack<T>> Convolution<T>::make_pack(const InstructionSet& isa, Fa
   if constexpr (std::is_same_v<T, AccumulatorOf<T>>) {
     if (family == Family::per_tap) {
       return std::make_unique<PerTapPack<T>>(loops, shape_, weight_, bias_);
+    }
+    if (family == Family::depthwise) {
+      return std::make_unique<DepthwisePack<T>>(loops, shape_, weight_, bias_);
     }
   }
   if constexpr (std::is_same_v<T, float>) {

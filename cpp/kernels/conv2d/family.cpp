@@ -14,6 +14,8 @@ const char* family_name(Family family) {
       return "channels";
     case Family::columns:
       return "columns";
+    case Family::depthwise:
+      return "depthwise";
     case Family::winograd_2x2_3x3:
       return "winograd 2x2, 3x3";
     case Family::winograd_4x4_3x3:
@@ -106,6 +108,12 @@ Family fastest_winograd(const Geometry& g, int64_t lanes, double share) {
   return best;
 }
 
+// Whether channels fill lanes and there are taps enough to make vectors of them.
+bool is_depthwise(const Geometry& g, int lanes) {
+  return g.groups == g.c_in && g.c_out == g.c_in && g.c_out >= lanes / 2 &&
+         g.kernel.h * g.kernel.w > 2;
+}
+
 // The share of its lanes that a loop uses, times how well it uses the rest of
 // the machine there (measured): one vector of channels has more loads a sum
 // than two, and a multiply-add every half cycle needs eight sums in flight.
@@ -117,24 +125,32 @@ double channels_use(const Geometry& g, int lanes) {
 }
 
 double columns_use(const Geometry& g, int lanes, bool channels_adjoin) {
-  const int64_t stride = g.pooled.w == 1 ? 1 : g.pool_stride.w;
   constexpr int64_t kMostPhases = 16;
-  if (stride * g.stride.w > kMostPhases) return 0;
-  const int64_t out = g.c_out / g.groups;
-  const int64_t count = (g.conv.w + stride - 1) / stride;
-  const int64_t vectors = (count + lanes - 1) / lanes;
-  const double used = static_cast<double>(count) / static_cast<double>(vectors * lanes);
+  if (g.stride.w > kMostPhases) return 0;
+  const int64_t channels = std::min<int64_t>(g.c_out / g.groups, 3);
+  // Columns that are wanted of `columns`, `sums` vectors of them in flight.
+  const auto use = [&](int64_t wanted, int64_t columns, int64_t sums) {
+    const double share = static_cast<double>(wanted) / static_cast<double>(columns);
+    return share * std::min(1.0, static_cast<double>(sums) / 8);
+  };
+  const auto vectors = [&](int64_t count) { return (count + lanes - 1) / lanes; };
+  double best = use(g.conv.w, vectors(g.conv.w) * lanes,
+                    channels * std::min<int64_t>(vectors(g.conv.w), columns_wide(channels)));
   const bool pairs = pools_pairs({g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding,
                                   /*begin=*/0, /*end=*/g.pooled.h});
-  const int64_t sums = std::min<int64_t>(out, 3) * (pairs ? 4 : std::min<int64_t>(vectors, 4));
+  if (pairs) {
+    best = use(2 * g.pooled.w, 2 * vectors(g.pooled.w) * lanes, 4 * channels);
+  }
+  if (g.stride.h == 1 && g.stride.w == 1) {
+    best = std::max(best, use(g.conv.w, g.conv.w + (g.kernel.w - 1) * g.dilation.w, 8));
+  }
   // Rows split into more phases than vectors can be interleaved are split one
   // value at a time.
-  const double split = stride * g.stride.w > 4 ? 0.7 : 1;
+  const double split = g.stride.w > 4 ? 0.7 : 1;
   // Results are written one value at a time where channels adjoin: a quarter as many
   // after maxima in registers.
   const double write = channels_adjoin && !pairs ? 0.6 : 1;
-  return used * split * write * std::min(1.0, static_cast<double>(sums) / 8) *
-         (out == 1 ? 0.6 : 0.9);
+  return best * split * write * (channels == 1 ? 0.6 : 0.9);
 }
 
 // A strip's values must be countable in 32 bits: its channels, the rows under a
@@ -189,6 +205,7 @@ Family choose(const Geometry& g, const Choice& choice) {
     if (family != Family::plain) return family;
   }
   if (per_tap) return Family::per_tap;
+  if (choice.depthwise && is_depthwise(g, choice.lanes)) return Family::depthwise;
   return columns_use(g, choice.lanes, choice.channels_adjoin) > channels_use(g, choice.lanes)
              ? Family::columns
              : Family::channels;

@@ -11,6 +11,7 @@ enum class Family {
   plain,
   channels,
   columns,
+  depthwise,
   winograd_2x2_3x3,
   winograd_4x4_3x3,
   winograd_2x2_5x5,
@@ -19,6 +20,8 @@ enum class Family {
   words_bfloat16,
   words_int8,
 };
+
+constexpr int kFamilies = static_cast<int>(Family::words_int8) + 1;
 
 const char* family_name(Family family);
 
@@ -36,8 +39,9 @@ struct Choice {
   bool may_expand;  // zeros may meet every weight: all are finite
   // Output channels lie side by side in memory.
   bool channels_adjoin = false;
-  bool groups = false;   // that loop serves small groups in this layout
-  bool per_tap = false;  // results can hold sums, and no index is asked for
+  bool groups = false;     // that loop serves small groups in this layout
+  bool depthwise = false;  // that loop serves the input's type
+  bool per_tap = false;    // results can hold sums, and no index is asked for
   // What loops over words there are for this call's numbers.
   Rounding::Kind words = Rounding::Kind::none;
 };

@@ -159,12 +159,13 @@ static inline int64_t channels_scratch(const Pool& pool, bool in_steps, int64_t 
 }
 
 // Columns in the lanes. Column j of a strip row is value j / phases of phase
-// j % phases, so that columns one window apart adjoin.
+// j % phases, so that neighbouring conv columns read neighbours.
 template <typename A>
 struct ColumnsSplit {
   const A* from;  // row 0, column 0, channel 0
   int64_t c_step;
   int64_t h_step;
+  int64_t w_step;
   Pair image;
   int64_t channels;
   int64_t top;  // of the strip, in the image; may be outside
@@ -172,7 +173,8 @@ struct ColumnsSplit {
   int64_t left;  // columns of zeros before the image
   int64_t phases;
   int64_t phase_size;
-  A* to;  // [channel][row][phase][phase_size]
+  int64_t slack;  // zeros behind all rows; at least a vector
+  A* to;          // [channel][row][phase][phase_size]
 };
 
 // One block of output channels over some rows; columns in the lanes.
@@ -181,33 +183,47 @@ struct ColumnsTask {
   const A* x;
   int64_t first_row;       // conv row at x
   int64_t row_step;        // from one conv row to the next
-  const int32_t* offsets;  // [taps][pool.stride.w]: of conv columns s, s + stride, ...
+  const int32_t* offsets;  // [taps]
   int64_t taps;
+  // As many conv rows are summed as if they were one, with what lies between them; 0:
+  // each alone.
+  int64_t joined_rows;
   Pool pool;
   Target<A> target;
   const A* weight;  // [taps][target.channels]
   const A* bias;
-  A* scratch;
+  A* scratch;  // columns_scratch() values, aligned to a vector
 };
 
-// Layout of a ColumnsTask's scratch, in values.
+// Vectors of columns beside each other: with few channels, enough sums to hide the
+// latency of an addition.
+static constexpr int columns_wide(int64_t channels) {
+  return channels == 1 ? 8 : channels <= 3 ? static_cast<int>(12 / channels) : 4;
+}
+
+// Layout of a ColumnsTask's scratch, in values of one channel.
 struct ColumnsScratch {
-  int64_t before;      // of each phase row: what windows reach into on the left
-  int64_t phase_size;  // of a conv row's phase with both margins
-  int64_t pooled_size;
-  int64_t size;
+  int64_t joined_size;  // of joined conv rows
+  int64_t row_size;     // of a conv row with its margins
+  int64_t right;        // of its right margin, which windows reach into
+  int64_t pooled_size;  // of a row of maxima
+  int64_t size;         // of all channels
 };
 
-static inline ColumnsScratch columns_scratch(const Pool& pool, int64_t channels, int64_t lanes) {
+static inline ColumnsScratch columns_scratch(
+    const Pool& pool, int64_t joined_rows, int64_t row_step, int64_t channels, int64_t lanes) {
   const auto vectors = [&](int64_t count) { return (count + lanes - 1) / lanes * lanes; };
+  const auto most = [](int64_t a, int64_t b) { return a < b ? b : a; };
   ColumnsScratch s{};
-  s.before = vectors((pool.padding.w + pool.stride.w - 1) / pool.stride.w);
-  const int64_t most =
-      pool.conv.w > pool.width * pool.stride.w ? pool.conv.w : pool.width * pool.stride.w;
-  s.phase_size =
-      s.before + vectors((most + pool.stride.w - 1) / pool.stride.w) + vectors(pool.size.w) + lanes;
+  const int64_t windows =
+      most(vectors(pool.width) * pool.stride.w + pool.size.w, vectors(pool.conv.w));
+  s.joined_size = joined_rows > 0 ? vectors((joined_rows - 1) * row_step + windows) : 0;
   s.pooled_size = vectors(pool.width);
-  s.size = channels * (pool.stride.w * s.phase_size + (2 * pool.size.h + 2) * s.pooled_size);
+  const int64_t end = pool.padding.w + pool.conv.w;
+  s.right = most((pool.width - 1) * pool.stride.w + pool.size.w - end, 0);
+  // Whole vectors are written, and read of every column of the windows.
+  s.row_size = vectors(pool.padding.w + windows + s.right + lanes);
+  s.size = channels * (s.joined_size + s.row_size + 2 * pool.size.h * s.pooled_size);
   return s;
 }
 

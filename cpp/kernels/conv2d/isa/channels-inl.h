@@ -9,18 +9,28 @@ enum class RowPool {
 };
 
 // What a tap's weights and one value of the input make of a sum: here, float
-// times float. Others in dots-inl.h.
+// times float. Others in words-inl.h.
 template <class D>
 struct OneProduct {
   using A = hn::TFromD<D>;
   using V = hn::Vec<D>;
   using Sum = V;
   static constexpr bool kHasGroups = sizeof(A) == sizeof(float);
+  static constexpr bool kLanewise = false;  // each lane has an input channel of its own
+  static HWY_INLINE V value(const A* from) { return hn::Set(D(), *from); }
   static HWY_INLINE Sum begin(const A* start) { return hn::Load(D(), start); }
   static HWY_INLINE Sum add(Sum sum, V value, V weight) { return hn::MulAdd(value, weight, sum); }
   static HWY_INLINE V end(Sum sum, const A* /*start*/, const A* /*scale*/) {
     return without_minus_zero(sum);
   }
+};
+
+// Of depthwise layers.
+template <class D>
+struct LanewiseProduct : OneProduct<D> {
+  static constexpr bool kHasGroups = false;
+  static constexpr bool kLanewise = true;
+  static HWY_INLINE hn::Vec<D> value(const hn::TFromD<D>* from) { return hn::LoadU(D(), from); }
 };
 
 template <class D, int kVectors, class Product = OneProduct<D>>
@@ -241,12 +251,12 @@ struct Channels {
     }
     if constexpr (!hwy::IsSame<Input, const A*>()) {
       tile<kPairs, kFinal, kSize, kFlat>(taps, ahead, x, to);
-    } else if (t.source.column_step == 1) {
-      tile<kPairs, kFinal, kSize, 1>(taps, ahead, x, to);
-    } else if (t.source.column_step == 2) {
-      tile<kPairs, kFinal, kSize, 2>(taps, ahead, x, to);
     } else if (t.source.column_step == kLanes) {
       tile<kPairs, kFinal, kSize, kLanes>(taps, ahead, x, to);
+    } else if (!Product::kLanewise && t.source.column_step == 1) {
+      tile<kPairs, kFinal, kSize, Product::kLanewise ? 0 : 1>(taps, ahead, x, to);
+    } else if (!Product::kLanewise && t.source.column_step == 2) {
+      tile<kPairs, kFinal, kSize, Product::kLanewise ? 0 : 2>(taps, ahead, x, to);
     } else {
       tile<kPairs, kFinal, kSize, 0>(taps, ahead, x, to);
     }
@@ -335,7 +345,6 @@ struct Channels {
                              const int32_t* end,
                              Ahead<A>& ahead,
                              typename Product::Sum (*sums)[kVectors]) const {
-    const D d;
     const auto input = [&](int64_t tap, int j) HWY_ATTR {
       if constexpr (kStep > 0) return at[0] + tap + j * kStep;
       return at[j] + tap;
@@ -351,8 +360,8 @@ struct Channels {
       const int64_t tap = *offset;
       CONVSHIP_UNROLL
       for (int k = 0; k < kTapGroup; ++k) {
-        add_tap<kColumns>([&](int j) HWY_ATTR { return hn::Set(d, input(tap, j)[k]); }, w, second,
-                          k * kWeightBlock, sums);
+        add_tap<kColumns>([&](int j) HWY_ATTR { return Product::value(input(tap, j) + k); }, w,
+                          second, k * kWeightBlock, sums);
       }
       w += kTapGroup * kWeightBlock;
       second += kTapGroup * kWeightBlock;
@@ -405,9 +414,9 @@ struct Channels {
           const int64_t tap = *offset;
           const auto value = [&](int j) HWY_ATTR {
             if constexpr (kHasAddresses<kColumns, kStep>) {
-              return hn::Set(d, columns[j][tap]);
+              return Product::value(columns[j] + tap);
             } else {
-              return hn::Set(d, (x + tap)[j * step]);
+              return Product::value(x + tap + j * step);
             }
           };
           add_tap<kColumns>(value, w, second, 0, sums);
@@ -456,4 +465,10 @@ void channels_with(const ChannelsTask<A>& task) {
 template <typename A>
 void channels(const ChannelsTask<A>& task) {
   channels_with<OneProduct<hn::ScalableTag<A>>>(task);
+}
+
+template <typename A>
+void depthwise(const ChannelsTask<A>& task) {
+  using D = hn::ScalableTag<A>;
+  Channels<D, 1, LanewiseProduct<D>>(task).run();
 }

@@ -55,16 +55,17 @@ struct ChannelRows {
     const int64_t exist = smaller(kLanes, t.channels - c);
     from += c * t.c_step;
     int64_t j = 0;
-    if (t.w_step == 1) {
-      for (; j + kLanes <= count; j += kLanes) {
-        hn::Vec<D> tile[kLanes];
-        for (int64_t i = 0; i < kLanes; ++i) {
-          tile[i] = i < exist ? hn::LoadU(d, from + i * t.c_step + j) : hn::Zero(d);
-          seen(tile[i]);
-        }
-        transpose(d, tile);
-        for (int64_t i = 0; i < kLanes; ++i) hn::Store(tile[i], d, to + (j + i) * kLanes);
+    while (j < count && count >= kLanes) {
+      j = smaller(j, count - kLanes);  // some columns twice, rather than one by one
+      hn::Vec<D> tile[kLanes];
+      for (int64_t i = 0; i < kLanes; ++i) {
+        const A* plane = from + i * t.c_step + j * t.w_step;
+        tile[i] = i < exist ? load_every(d, plane, t.w_step) : hn::Zero(d);
+        seen(tile[i]);
       }
+      transpose(d, tile);
+      for (int64_t i = 0; i < kLanes; ++i) hn::Store(tile[i], d, to + (j + i) * kLanes);
+      j += kLanes;
     }
     for (; j < count; ++j) {
       A* pixel = to + j * kLanes;

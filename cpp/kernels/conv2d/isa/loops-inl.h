@@ -26,6 +26,7 @@ constexpr Loops<A> kLoops = {
     .transpose = transpose_matrix<A>,
     .channels = channels<A>,
     .channels_vectors = kMaxChannelVectors<A>,
+    .depthwise = depthwise<A>,
     .columns_channels = kColumnsChannels,
     .columns_split = columns_split<A>,
     .columns = columns<A>,

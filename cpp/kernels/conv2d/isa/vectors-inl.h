@@ -76,6 +76,28 @@ HWY_INLINE void store_some(D d, hn::Vec<D> value, A* to, int64_t exist) {
 #endif
 }
 
+// from[0], from[2 * step], ... of vectors of every step-th value; reads nothing beyond the
+// last.
+template <class D>
+HWY_INLINE hn::Vec<D> every_other(D d, hn::Vec<D> first, hn::Vec<D> last) {
+  return hn::ConcatUpperLower(d, hn::ConcatOdd(d, last, last), hn::ConcatEven(d, first, first));
+}
+
+// from[0], from[step], from[2 * step], ...
+template <class D, typename A = hn::TFromD<D>>
+HWY_INLINE hn::Vec<D> load_every(D d, const A* from, int64_t step) {
+  constexpr int64_t kLanes = hn::MaxLanes(D());
+  const auto two = [&](const A* at) HWY_ATTR {
+    return every_other(d, hn::LoadU(d, at), hn::LoadU(d, at + kLanes - 1));
+  };
+  if (step == 1) return hn::LoadU(d, from);
+  if (step == 2) return two(from);
+  if (step == 4) return every_other(d, two(from), two(from + 2 * (kLanes - 1)));
+  HWY_ALIGN A lanes[kLanes];
+  for (int64_t i = 0; i < kLanes; ++i) lanes[i] = from[i * step];
+  return hn::Load(d, lanes);
+}
+
 // Either NaN makes NaN. x86's maximum returns its second operand when one is
 // NaN, so only a NaN in `a` needs care; on other CPUs the choice is redundant.
 template <class V>
