@@ -177,6 +177,17 @@ std::vector<Case> hostile_cases() {
       pooled(strided(simple(64, {40, 70}, 3, {2, 2}), {1, 1}, {1, 0}, {1, 1}), {3, 3}, {2, 2},
              {1, 1}),
       false, 7);
+  // Strips of several bands, whose windows share conv rows.
+  const auto overlapping = [&](const char* name, Geometry g, int width = 1) {
+    add(name, pooled(strided(g, {1, 1}, {1, 1}, {1, 1}), {3, 3}, {1, 2}, {1, 1}), false, width);
+  };
+  overlapping("overlapping bands", simple(32, {50, 40}, 17, {3, 3}));
+  overlapping("overlapping bands of three channels", simple(32, {50, 40}, 3, {3, 3}));
+  overlapping("overlapping bands in steps", simple(256, {16, 20}, 17, {3, 3}));
+  overlapping("overlapping bands of threads", simple(32, {50, 40}, 17, {3, 3}), 2);
+  Geometry lanewise = simple(20, {150, 90}, 20, {3, 3});
+  lanewise.groups = 20;
+  overlapping("overlapping bands, depthwise", lanewise);
   Geometry depthwise = strided(simple(67, {20, 21}, 134, {3, 3}), {2, 1}, {1, 1}, {1, 1});
   depthwise.groups = 67;
   add("depthwise", depthwise, false, 2);

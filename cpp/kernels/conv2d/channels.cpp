@@ -147,10 +147,12 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
   base.prefetch = in_steps || (weights > second_level_cache() && runs.most() == taps);
   const int64_t scratch = ceil_div(channels_scratch(base.pool, in_steps, lanes), 16) * 16;
   const int64_t buffer = ceil_div(destination.buffer_size(most, c.band_rows), 16) * 16;
+  const int64_t ring = ceil_div(pooling_ring(base.pool, most), 16) * 16;
+  const int64_t rings = c.keeps_rings(g) ? blocks.count() * ring : ring;
 
   parallel.run(g.n * g.groups * c.bands * c.parts, 1, [&](int64_t begin, int64_t end) {
-    const auto memory = make_scratch<A>(scratch + buffer + input.size());
-    A* const rows = memory.get() + scratch + buffer;
+    const auto memory = make_scratch<A>(scratch + buffer + rings + input.size());
+    A* const rows = memory.get() + scratch + buffer + rings;
     const A* x = nullptr;
     int64_t band = -1;
     for (int64_t item = begin; item < end; ++item) {
@@ -160,7 +162,8 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
       const Range pooled = c.rows(i.band, g);
       task.pool.begin = pooled.begin;
       task.pool.end = pooled.end;
-      task.source.first_row = first_conv_row(task.pool.begin, g);
+      task.pool.done = item > begin ? c.conv_rows_before(i.band, g) : 0;
+      task.source.first_row = std::max(first_conv_row(task.pool.begin, g), task.pool.done);
       if (band != item / c.parts) {
         band = item / c.parts;
         x = input.band(i.n, i.group, task.source.first_row * g.stride.h, rows);
@@ -171,6 +174,7 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
         ChannelBlocks::Block b = blocks[number];
         const int64_t place = i.group * padded + b.first;
         task.block_step = taps * b.vectors * lanes;
+        task.ring = memory.get() + scratch + buffer + (c.keeps_rings(g) ? number * ring : 0);
         if (pairs && number + 1 < last && b.vectors == 2 && blocks[number + 1].vectors == 2) {
           const ChannelBlocks::Block second = blocks[++number];
           b.exist += second.exist;

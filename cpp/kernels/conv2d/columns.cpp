@@ -220,9 +220,12 @@ std::vector<int64_t> ColumnsPack<T>::run(const Call<T>& call, const Parallel& pa
                           16;
   const int64_t buffer = ceil_div(destination.buffer_size(block_size_, c.band_rows), 16) * 16;
 
+  const int64_t ring = ceil_div(columns_ring(base.pool, block_size_, loops_.lanes), 16) * 16;
+  const int64_t rings = c.keeps_rings(g) ? blocks_ * ring : ring;
+
   parallel.run(g.n * g.groups * c.bands * c.parts, 1, [&](int64_t begin, int64_t end) {
-    const auto memory = make_scratch<A>(scratch + buffer + strips.size(rows));
-    A* const strip = memory.get() + scratch + buffer;
+    const auto memory = make_scratch<A>(scratch + buffer + rings + strips.size(rows));
+    A* const strip = memory.get() + scratch + buffer + rings;
     int64_t staged = -1;
     for (int64_t item = begin; item < end; ++item) {
       const Item i = c.item(item, g);
@@ -232,7 +235,8 @@ std::vector<int64_t> ColumnsPack<T>::run(const Call<T>& call, const Parallel& pa
       const Range pooled = c.rows(i.band, g);
       task.pool.begin = pooled.begin;
       task.pool.end = pooled.end;
-      task.first_row = first_conv_row(task.pool.begin, g);
+      task.pool.done = item > begin ? c.conv_rows_before(i.band, g) : 0;
+      task.first_row = std::max(first_conv_row(task.pool.begin, g), task.pool.done);
       if (staged != item / c.parts) {
         strips.split(i.n, i.group, task.first_row * g.stride.h - g.padding.h, rows, strip);
         staged = item / c.parts;
@@ -240,6 +244,7 @@ std::vector<int64_t> ColumnsPack<T>::run(const Call<T>& call, const Parallel& pa
       for (int64_t b = i.part * c.part_blocks; b < std::min(blocks_, (i.part + 1) * c.part_blocks);
            ++b) {
         const int64_t o = i.group * out + b * block_size_;
+        task.ring = memory.get() + scratch + buffer + (c.keeps_rings(g) ? b * ring : 0);
         task.weight = weight_.get() + o * base.taps;
         task.bias = bias_.get() + o;
         destination.run(task, i.n, o, std::min(block_size_, out - b * block_size_),

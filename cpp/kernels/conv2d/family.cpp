@@ -1,5 +1,6 @@
 #include "kernels/conv2d/family.h"
 
+#include "kernels/conv2d/cut.h"
 #include "kernels/conv2d/dilation.h"
 #include "kernels/conv2d/per_tap.h"
 #include "kernels/conv2d/tasks.h"
@@ -108,49 +109,68 @@ Family fastest_winograd(const Geometry& g, int64_t lanes, double share) {
   return best;
 }
 
+// Multiply-adds of vectors that take as long as a call: its sums, with the lanes and the
+// moments that loops leave unused, and what is copied first (measured: a value of the input
+// takes as long as so many of them).
+double sums_of(const Geometry& g, double use) {
+  return static_cast<double>(g.c_in / g.groups * g.kernel.h * g.kernel.w) *
+         static_cast<double>(g.c_out * g.conv.h * g.conv.w) / use;
+}
+
+double values_of(const Geometry& g) {
+  return static_cast<double>(g.c_in) * static_cast<double>(g.image.h * g.image.w);
+}
+
+// One vector of channels has more loads a sum than two, and a multiply-add every half cycle
+// needs eight sums in flight.
+double channels_time(const Geometry& g, int lanes) {
+  const int64_t out = g.c_out / g.groups, in = g.c_in / g.groups;
+  const int64_t vectors = (out + lanes - 1) / lanes;
+  const double use =
+      static_cast<double>(out) / static_cast<double>(vectors) * (vectors == 1 ? 0.8 : 1);
+  const bool in_place = !is_padded(g) && in <= 8;
+  const double pool =
+      is_pooled(g) ? 2 * static_cast<double>(g.groups * vectors * g.conv.h * g.conv.w) : 0;
+  return sums_of(g, use) + values_of(g) * (in_place ? 0 : in >= 16 ? 1.1 : 0.4) + pool;
+}
+
+double columns_time(const Geometry& g, int lanes, bool channels_adjoin) {
+  const int64_t out = g.c_out / g.groups, channels = std::min<int64_t>(out, 3);
+  const auto vectors = [&](int64_t count) { return (count + lanes - 1) / lanes; };
+  // Each value is loaded for three channels, from where all of them find it again.
+  constexpr int64_t kFirstLevelValues = 6 << 10;
+  const bool far =
+      rows_under(conv_rows_of(1, g), g) * (g.c_in / g.groups) * g.image.w > kFirstLevelValues;
+  const double loads = channels == 1 ? 0.6 : far && out > 3 ? 0.75 : 0.9;
+  // Columns that are wanted of `columns`, `flying` vectors of sums at once.
+  const auto sums = [&](int64_t wanted, int64_t columns, int64_t flying) {
+    const double use = static_cast<double>(wanted) / static_cast<double>(columns) *
+                       std::min(1.0, static_cast<double>(flying) / 8);
+    return sums_of(g, use * lanes * loads);
+  };
+  double in_memory = sums(g.conv.w, vectors(g.conv.w) * lanes,
+                          channels * std::min<int64_t>(vectors(g.conv.w), columns_wide(channels)));
+  if (g.stride.h == 1 && g.stride.w == 1) {
+    in_memory = std::min(in_memory, sums(g.conv.w, g.conv.w + (g.kernel.w - 1) * g.dilation.w, 8));
+  }
+  // Then rows are pooled one channel at a time, and written one value at a time where
+  // channels adjoin.
+  if (channels_adjoin) in_memory /= 0.6;
+  in_memory += static_cast<double>(g.c_out * g.conv.h * (40 + 6 * vectors(g.conv.w)));
+  const bool pairs = pools_pairs({g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding,
+                                  /*begin=*/0, /*end=*/g.pooled.h});
+  const double in_registers =
+      pairs ? sums(2 * g.pooled.w, 2 * vectors(g.pooled.w) * lanes, 4 * channels) : in_memory;
+  // Rows split into more phases than vectors can be interleaved are split one
+  // value at a time.
+  const double split = g.stride.w == 1 ? 0.5 : g.stride.w <= 4 ? 1 : 4;
+  return std::min(in_memory, in_registers) + values_of(g) * split;
+}
+
 // Whether channels fill lanes and there are taps enough to make vectors of them.
 bool is_depthwise(const Geometry& g, int lanes) {
   return g.groups == g.c_in && g.c_out == g.c_in && g.c_out >= lanes / 2 &&
          g.kernel.h * g.kernel.w > 2;
-}
-
-// The share of its lanes that a loop uses, times how well it uses the rest of
-// the machine there (measured): one vector of channels has more loads a sum
-// than two, and a multiply-add every half cycle needs eight sums in flight.
-double channels_use(const Geometry& g, int lanes) {
-  const int64_t out = g.c_out / g.groups;
-  const int64_t vectors = (out + lanes - 1) / lanes;
-  const double used = static_cast<double>(out) / static_cast<double>(vectors * lanes);
-  return used * (vectors == 1 ? 0.8 : 1);
-}
-
-double columns_use(const Geometry& g, int lanes, bool channels_adjoin) {
-  constexpr int64_t kMostPhases = 16;
-  if (g.stride.w > kMostPhases) return 0;
-  const int64_t channels = std::min<int64_t>(g.c_out / g.groups, 3);
-  // Columns that are wanted of `columns`, `sums` vectors of them in flight.
-  const auto use = [&](int64_t wanted, int64_t columns, int64_t sums) {
-    const double share = static_cast<double>(wanted) / static_cast<double>(columns);
-    return share * std::min(1.0, static_cast<double>(sums) / 8);
-  };
-  const auto vectors = [&](int64_t count) { return (count + lanes - 1) / lanes; };
-  double best = use(g.conv.w, vectors(g.conv.w) * lanes,
-                    channels * std::min<int64_t>(vectors(g.conv.w), columns_wide(channels)));
-  const bool pairs = pools_pairs({g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding,
-                                  /*begin=*/0, /*end=*/g.pooled.h});
-  if (pairs) {
-    best = use(2 * g.pooled.w, 2 * vectors(g.pooled.w) * lanes, 4 * channels);
-  }
-  if (g.stride.h == 1 && g.stride.w == 1) {
-    best = std::max(best, use(g.conv.w, g.conv.w + (g.kernel.w - 1) * g.dilation.w, 8));
-  }
-  // Rows split into more phases than vectors can be interleaved are split one
-  // value at a time.
-  const double split = g.stride.w > 4 ? 0.7 : 1;
-  // Results are written one value at a time where channels adjoin: a quarter as many
-  // after maxima in registers.
-  const double write = channels_adjoin && !pairs ? 0.6 : 1;
-  return best * split * write * (channels == 1 ? 0.6 : 0.9);
 }
 
 // A strip's values must be countable in 32 bits: its channels, the rows under a
@@ -171,8 +191,8 @@ Family choose_bfloat16(const Geometry& g, const Choice& choice, Family other) {
   const int64_t channels = g.c_in / g.groups;
   const double pairs = static_cast<double>(channels) / static_cast<double>((channels + 1) / 2);
   const bool columns = other == Family::columns;
-  return columns && columns_use(g, choice.lanes, choice.channels_adjoin) >
-                        pairs * channels_use(g, choice.lanes)
+  return columns && pairs * columns_time(g, choice.lanes, choice.channels_adjoin) <
+                        channels_time(g, choice.lanes)
              ? other
              : Family::words_bfloat16;
 }
@@ -206,7 +226,7 @@ Family choose(const Geometry& g, const Choice& choice) {
   }
   if (per_tap) return Family::per_tap;
   if (choice.depthwise && is_depthwise(g, choice.lanes)) return Family::depthwise;
-  return columns_use(g, choice.lanes, choice.channels_adjoin) > channels_use(g, choice.lanes)
+  return columns_time(g, choice.lanes, choice.channels_adjoin) < channels_time(g, choice.lanes)
              ? Family::columns
              : Family::channels;
 }

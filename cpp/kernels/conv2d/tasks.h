@@ -89,6 +89,7 @@ struct Pool {
   Pair padding;
   int64_t begin;  // rows of the pooled result to make
   int64_t end;
+  int64_t done = 0;  // conv rows before it have been row-pooled, and their ring is kept
 };
 
 // Windows of 2x2 that neither overlap nor leave the conv result: their maxima
@@ -132,11 +133,17 @@ struct ChannelsTask {
   const A* bias;    // [vectors][lanes]
   const A* scale;   // [vectors][lanes]: of sums of integers; else unused
   A* scratch;       // channels_scratch() values, aligned to a vector
+  A* ring;          // pooling_ring() values, aligned likewise
 };
 
-// Values of scratch for row-pooled conv rows, their indices and one result row.
+// Values of the ring of row-pooled conv rows under a window, and their indices.
+static inline int64_t pooling_ring(const Pool& pool, int64_t block) {
+  return 2 * pool.size.h * pool.width * block;
+}
+
+// Values of one result row and its indices.
 static inline int64_t pooling_scratch(const Pool& pool, int64_t block) {
-  return (2 * pool.size.h + 2) * pool.width * block;
+  return 2 * pool.width * block;
 }
 
 // Values of a conv row of `columns` columns, with its margins.
@@ -193,6 +200,7 @@ struct ColumnsTask {
   const A* weight;  // [taps][target.channels]
   const A* bias;
   A* scratch;  // columns_scratch() values, aligned to a vector
+  A* ring;     // columns_ring() values, aligned likewise
 };
 
 // Vectors of columns beside each other: with few channels, enough sums to hide the
@@ -223,8 +231,13 @@ static inline ColumnsScratch columns_scratch(
   s.right = most((pool.width - 1) * pool.stride.w + pool.size.w - end, 0);
   // Whole vectors are written, and read of every column of the windows.
   s.row_size = vectors(pool.padding.w + windows + s.right + lanes);
-  s.size = channels * (s.joined_size + s.row_size + 2 * pool.size.h * s.pooled_size);
+  s.size = channels * (s.joined_size + s.row_size);
   return s;
+}
+
+// Values of the ring of row-pooled conv rows under a window, and their indices.
+static inline int64_t columns_ring(const Pool& pool, int64_t channels, int64_t lanes) {
+  return 2 * pool.size.h * channels * ((pool.width + lanes - 1) / lanes * lanes);
 }
 
 // Part of an image, zeros around it, as [channel / lanes][row][column][lanes].

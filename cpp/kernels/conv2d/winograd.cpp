@@ -326,7 +326,8 @@ class WinogradPack<T>::Run {
                  g_.pool_padding, s.begin,     s.end};
     const int64_t out = p_.tile_.out;
     const int64_t rows = s.tiles.h * out * row_scratch(back.pool, s.tiles.w * out, p_.block_size());
-    const int64_t scratch_size = rows + pooling_scratch(back.pool, p_.block_size());
+    const int64_t scratch_size = rows + pooling_ring(back.pool, p_.block_size()) +
+                                 pooling_scratch(back.pool, p_.block_size());
     const auto memory = make_scratch<A>(ceil_div(scratch_size, 16) * 16 +
                                         destination_.buffer_size(p_.block_size(), band_rows_));
     back.scratch = memory.get();

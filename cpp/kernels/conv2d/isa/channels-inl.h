@@ -69,7 +69,10 @@ struct Channels {
       : t(task),
         rows(task.scratch),
         row_size(row_scratch(task.pool, task.pool.conv.w, kBlock)),
-        pooling(task.pool, task.target, rows + row_size * waiting_rows(task.pool, in_steps())) {}
+        pooling(task.pool,
+                task.target,
+                task.ring,
+                rows + row_size * waiting_rows(task.pool, in_steps())) {}
 
   RowPool row_pool() const {
     const Pool& p = t.pool;
@@ -97,13 +100,13 @@ struct Channels {
   }
 
   // The weights of the next step, or of the next block, which follows, while
-  // `tiles` tiles are summed.
+  // `tiles` tiles are summed: none where the band before has summed all conv rows.
   Ahead<A> ahead_of(int64_t step, int64_t tiles) const {
     if (!t.prefetch) return {t.weight, 0};
     const int64_t end = smaller((step + 1) * t.taps_at_once, t.source.taps);
     // Behind the last step is the next block, or the other one of this pair.
     const int64_t other = kPairsBlocks && end == t.source.taps ? t.block_step : 0;
-    return {t.weight + end * kWeightBlock + other, kTapGroup * kWeightBlock / tiles + 1,
+    return {t.weight + end * kWeightBlock + other, kTapGroup * kWeightBlock / larger(tiles, 1) + 1,
             t.block_step};
   }
 

@@ -62,10 +62,22 @@ void columns_split(const ColumnsSplit<A>& t) {
   A* to = t.to;
   for (int64_t c = 0; c < t.channels; ++c) {
     for (int64_t row = 0; row < t.rows; ++row, to += row_size) {
-      // What this has too many, the next row replaces.
-      for (int64_t i = 0; i < row_size; i += kLanes) hn::StoreU(hn::Zero(d), d, to + i);
       const int64_t y = t.top + row;
-      if (y < 0 || y >= t.image.h) continue;
+      const bool inside = y >= 0 && y < t.image.h;
+      // What these are too many, the row itself or the next one replaces.
+      const auto clear = [&](int64_t begin, int64_t end) HWY_ATTR {
+        for (int64_t i = begin; i < end; i += kLanes) {
+          hn::StoreU(hn::Zero(d), d, to + i);
+          asm("" : "+r"(i));  // compilers would call memset, for a few values
+        }
+      };
+      if (inside && t.phases == 1) {
+        clear(0, t.left);
+        clear(smaller(t.left + t.image.w, row_size), row_size);
+      } else {
+        clear(0, row_size);
+      }
+      if (!inside) continue;
       const A* from = t.from + c * t.c_step + y * t.h_step;
       switch (t.phases) {
         case 1:
@@ -110,7 +122,7 @@ struct Columns {
         sizes(columns_scratch(task.pool, task.joined_rows, task.row_step, kChannels, kLanes)),
         joined(task.scratch),
         rows(joined + kChannels * sizes.joined_size),
-        ring(rows + kChannels * sizes.row_size),
+        ring(task.ring),
         ring_index(reinterpret_cast<I*>(ring + t.pool.size.h * kChannels * sizes.pooled_size)) {}
 
   bool indexed() const { return t.target.narrow || t.target.wide; }
@@ -235,7 +247,7 @@ struct Columns {
       for (int64_t i = 0; i < p.padding.w; i += kLanes) hn::StoreU(none, D(), row(o) + i);
     }
     const int64_t last = smaller((p.end - 1) * p.stride.h - p.padding.h + p.size.h, p.conv.h);
-    int64_t next = 0, first = 0, ready = 0;  // rows [first, ready) are joined
+    int64_t next = p.done, first = 0, ready = 0;  // rows [first, ready) are joined
     for (int64_t y = p.begin; y < p.end; ++y) {
       const int64_t top = y * p.stride.h - p.padding.h;
       const int64_t begin = larger(top, 0);

@@ -51,20 +51,18 @@ struct ChannelRows {
   }
 
   void copy_planes(const A* from, int64_t count, A* to) {
-    const D d;
     const int64_t exist = smaller(kLanes, t.channels - c);
     from += c * t.c_step;
     int64_t j = 0;
     while (j < count && count >= kLanes) {
       j = smaller(j, count - kLanes);  // some columns twice, rather than one by one
-      hn::Vec<D> tile[kLanes];
-      for (int64_t i = 0; i < kLanes; ++i) {
-        const A* plane = from + i * t.c_step + j * t.w_step;
-        tile[i] = i < exist ? load_every(d, plane, t.w_step) : hn::Zero(d);
-        seen(tile[i]);
+      if (exist < kLanes) {
+        copy_tile<false, 0>(from + j * t.w_step, exist, to + j * kLanes);
+      } else if (t.w_step == 1) {
+        copy_tile<true, 1>(from + j, exist, to + j * kLanes);
+      } else {
+        copy_tile<true, 0>(from + j * t.w_step, exist, to + j * kLanes);
       }
-      transpose(d, tile);
-      for (int64_t i = 0; i < kLanes; ++i) hn::Store(tile[i], d, to + (j + i) * kLanes);
       j += kLanes;
     }
     for (; j < count; ++j) {
@@ -72,8 +70,23 @@ struct ChannelRows {
       for (int64_t i = 0; i < kLanes; ++i) {
         pixel[i] = i < exist ? from[i * t.c_step + j * t.w_step] : A(0);
       }
-      seen(hn::Load(d, pixel));
+      seen(hn::Load(D(), pixel));
     }
+  }
+
+  // kLanes columns. kWhole: of as many channels. kStep: w_step, 0 where it is any.
+  template <bool kWhole, int kStep>
+  HWY_INLINE void copy_tile(const A* from, int64_t exist, A* to) {
+    const D d;
+    hn::Vec<D> tile[kLanes];
+    CONVSHIP_UNROLL
+    for (int i = 0; i < kLanes; ++i, from += t.c_step) {
+      tile[i] = kWhole || i < exist ? load_every(d, from, kStep ? kStep : t.w_step) : hn::Zero(d);
+      seen(tile[i]);
+    }
+    transpose(d, tile);
+    CONVSHIP_UNROLL
+    for (int i = 0; i < kLanes; ++i) hn::Store(tile[i], d, to + i * kLanes);
   }
 };
 

@@ -19,14 +19,18 @@ struct Pooling {
   A* const result;
   I* const result_index;
 
-  // scratch: (2 * pool.size.h + 2) * pool.width blocks.
-  Pooling(const Pool& pool_, const Target<A>& target_, A* scratch)
+  // ring, scratch: pooling_ring(), pooling_scratch() values.
+  Pooling(const Pool& pool_, const Target<A>& target_, A* ring_, A* scratch)
       : pool(pool_),
         target(target_),
-        ring(scratch),
+        ring(ring_),
         ring_index(reinterpret_cast<I*>(ring + kBlock * pool.size.h * pool.width)),
-        result(ring + 2 * kBlock * pool.size.h * pool.width),
+        result(scratch),
         result_index(reinterpret_cast<I*>(result + kBlock * pool.width)) {}
+
+  // Both in one piece of memory.
+  Pooling(const Pool& pool_, const Target<A>& target_, A* memory)
+      : Pooling(pool_, target_, memory, memory + pooling_ring(pool_, kBlock)) {}
 
   // Whether vectors go straight to their place: channels lie side by side.
   bool writes_directly() const { return !indexed() && target.channel_step == 1; }
@@ -82,7 +86,7 @@ struct Pooling {
   // under it that was not seen before, and leaves that row's windows at `to`.
   template <class RowPool>
   void run(const RowPool& row_pool) const {
-    int64_t next = 0;
+    int64_t next = pool.done;
     for (int64_t y = pool.begin; y < pool.end; ++y) {
       const int64_t top = y * pool.stride.h - pool.padding.h;
       const int64_t begin = larger(top, 0);
