@@ -137,11 +137,12 @@ double channels_time(const Geometry& g, int lanes) {
 double columns_time(const Geometry& g, int lanes, bool channels_adjoin) {
   const int64_t out = g.c_out / g.groups, channels = std::min<int64_t>(out, 3);
   const auto vectors = [&](int64_t count) { return (count + lanes - 1) / lanes; };
-  // Each value is loaded for three channels, from where all of them find it again.
+  // Each value is loaded for three channels, and by kernels of one column from where all
+  // channels find it again.
   constexpr int64_t kFirstLevelValues = 6 << 10;
-  const bool far =
-      rows_under(conv_rows_of(1, g), g) * (g.c_in / g.groups) * g.image.w > kFirstLevelValues;
-  const double loads = channels == 1 ? 0.6 : far && out > 3 ? 0.75 : 0.9;
+  const int64_t strip = rows_under(conv_rows_of(1, g), g) * (g.c_in / g.groups) * g.image.w;
+  const bool far = g.kernel.w == 1 && strip > kFirstLevelValues && out > 3;
+  const double loads = channels == 1 ? 0.6 : far ? 0.75 : 0.9;
   // Columns that are wanted of `columns`, `flying` vectors of sums at once.
   const auto sums = [&](int64_t wanted, int64_t columns, int64_t flying) {
     const double use = static_cast<double>(wanted) / static_cast<double>(columns) *
