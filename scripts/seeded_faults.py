@@ -88,7 +88,7 @@ FAULTS = [
     Fault("columns: a split row's last values are its first", ISA + "columns-inl.h",
           "      i = last;\n", "      i = first;\n"),
     Fault("bands: a ring is another block's", CONV + "channels.cpp",
-          "(c.keeps_rings(g) ? number * ring : 0)", "0"),
+          "(c.keeps_rings ? number * ring : 0)", "0"),
     Fault("bands: the first of a thread has a ring", CONV + "channels.cpp",
           "task.pool.done = item > begin ?", "task.pool.done = item >= begin ?"),
     Fault("depthwise: channels that do not exist are written", CONV + "channels.cpp",

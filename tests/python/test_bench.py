@@ -75,7 +75,24 @@ def test_odd_grid_is_odd():
     assert any(case.input[2:] == (721, 1283) for case in cases)
 
 
-@pytest.mark.parametrize("case", [*load_grid("peers"), *load_grid("odd")], ids=lambda c: c.name)
+def test_random_grids_are_of_all_kinds_and_the_same_each_time():
+    cases = load_grid("random:3")
+    assert cases == load_grid("random:3") != load_grid("random:4")
+    assert load_grid("random") == load_grid("random:0")
+    kinds = {case.name.partition("_")[0] for case in cases}
+    assert kinds == {"few", "some", "many", "depthwise", "grouped"}
+    assert any(case.stride > (2, 2) for case in cases)
+    assert any(case.dilation > (1, 1) for case in cases)
+    assert any(case.pool_stride < case.pool_size for case in cases)
+    with pytest.raises(ValueError, match="random:SEED takes a number, got 'x'"):
+        load_grid("random:x")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for grid in ("peers", "odd", "random") for case in load_grid(grid)],
+    ids=lambda c: c.name,
+)
 def test_shapes_are_those_of_torch(case):
     image = torch.empty(case.input, device="meta")
     weight = torch.empty(case.weight, device="meta")

@@ -148,7 +148,7 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
   const int64_t scratch = ceil_div(channels_scratch(base.pool, in_steps, lanes), 16) * 16;
   const int64_t buffer = ceil_div(destination.buffer_size(most, c.band_rows), 16) * 16;
   const int64_t ring = ceil_div(pooling_ring(base.pool, most), 16) * 16;
-  const int64_t rings = c.keeps_rings(g) ? blocks.count() * ring : ring;
+  const int64_t rings = c.keeps_rings ? blocks.count() * ring : ring;
 
   parallel.run(g.n * g.groups * c.bands * c.parts, 1, [&](int64_t begin, int64_t end) {
     const auto memory = make_scratch<A>(scratch + buffer + rings + input.size());
@@ -174,7 +174,7 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
         ChannelBlocks::Block b = blocks[number];
         const int64_t place = i.group * padded + b.first;
         task.block_step = taps * b.vectors * lanes;
-        task.ring = memory.get() + scratch + buffer + (c.keeps_rings(g) ? number * ring : 0);
+        task.ring = memory.get() + scratch + buffer + (c.keeps_rings ? number * ring : 0);
         if (pairs && number + 1 < last && b.vectors == 2 && blocks[number + 1].vectors == 2) {
           const ChannelBlocks::Block second = blocks[++number];
           b.exist += second.exist;

@@ -70,13 +70,18 @@ class ColumnsPack<T>::Strips {
   }
 
   std::vector<int32_t> offsets(int64_t rows) const {
+    // Of a kernel column: divisions, which would take as long as the sums of a small image
+    // if each tap made its own.
+    std::vector<int64_t> places;
+    for (int64_t k = 0; k < g_.kernel.w; ++k) {
+      const int64_t column = k * g_.dilation.w;
+      places.push_back(column % phases_ * phase_size_ + column / phases_);
+    }
     std::vector<int32_t> result;
     result.reserve(channels_ * g_.kernel.h * g_.kernel.w);
     for_each_tap(channels_, g_.kernel, [&](int64_t c, int64_t i, int64_t k) {
       const int64_t row = (c * rows + i * g_.dilation.h) * row_size();
-      const int64_t column = k * g_.dilation.w;
-      const int64_t place = column % phases_ * phase_size_ + column / phases_;
-      result.push_back(static_cast<int32_t>(row + place));
+      result.push_back(static_cast<int32_t>(row + places[k]));
     });
     return result;
   }
@@ -221,7 +226,7 @@ std::vector<int64_t> ColumnsPack<T>::run(const Call<T>& call, const Parallel& pa
   const int64_t buffer = ceil_div(destination.buffer_size(block_size_, c.band_rows), 16) * 16;
 
   const int64_t ring = ceil_div(columns_ring(base.pool, block_size_, loops_.lanes), 16) * 16;
-  const int64_t rings = c.keeps_rings(g) ? blocks_ * ring : ring;
+  const int64_t rings = c.keeps_rings ? blocks_ * ring : ring;
 
   parallel.run(g.n * g.groups * c.bands * c.parts, 1, [&](int64_t begin, int64_t end) {
     const auto memory = make_scratch<A>(scratch + buffer + rings + strips.size(rows));
@@ -244,7 +249,7 @@ std::vector<int64_t> ColumnsPack<T>::run(const Call<T>& call, const Parallel& pa
       for (int64_t b = i.part * c.part_blocks; b < std::min(blocks_, (i.part + 1) * c.part_blocks);
            ++b) {
         const int64_t o = i.group * out + b * block_size_;
-        task.ring = memory.get() + scratch + buffer + (c.keeps_rings(g) ? b * ring : 0);
+        task.ring = memory.get() + scratch + buffer + (c.keeps_rings ? b * ring : 0);
         task.weight = weight_.get() + o * base.taps;
         task.bias = bias_.get() + o;
         destination.run(task, i.n, o, std::min(block_size_, out - b * block_size_),

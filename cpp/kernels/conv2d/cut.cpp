@@ -10,8 +10,17 @@ namespace {
 // Waking a thread costs some microseconds, in which this many operations run.
 constexpr double kOperationsPerItem = 2e5;
 
+// Whether what is row-pooled of all blocks is little enough to be kept from band to band.
+bool can_keep_rings(const Geometry& g, int64_t channels) {
+  constexpr double kMostValues = 1 << 18;
+  return static_cast<double>(g.pool_size.h) * static_cast<double>(g.pooled.w) *
+             static_cast<double>(channels) <=
+         kMostValues;
+}
+
 // How long the busiest thread works, as a multiple of its share of the whole.
-double busiest(const Geometry& g, int64_t bands, int64_t parts, int64_t blocks, int width) {
+double busiest(
+    const Geometry& g, int64_t bands, int64_t parts, int64_t blocks, bool rings, int width) {
   const int64_t items = g.n * g.groups * bands * parts;
   const auto share = [](int64_t count, int64_t ways) {
     return static_cast<double>(ceil_div(count, ways) * ways) / static_cast<double>(count);
@@ -19,8 +28,8 @@ double busiest(const Geometry& g, int64_t bands, int64_t parts, int64_t blocks, 
   // Input rows between bands, and all of them in each part, are copied again. Conv rows
   // under two bands are summed again where the first one's rings are not kept.
   const auto cuts = static_cast<double>(bands - 1);
-  const auto again =
-      static_cast<double>(parts == 1 ? std::min<int64_t>(bands, width) - 1 : bands - 1);
+  const bool kept = rings && parts == 1;
+  const auto again = static_cast<double>((kept ? std::min<int64_t>(bands, width) : bands) - 1);
   const auto twice = static_cast<double>(std::max<int64_t>(0, g.pool_size.h - g.pool_stride.h));
   const double summed = 1 + again * twice / static_cast<double>(g.conv.h);
   const double halo = static_cast<double>(std::max<int64_t>(0, rows_under(1, g) - g.stride.h));
@@ -47,6 +56,7 @@ Cut cut(const Geometry& g, int64_t blocks, int64_t block_size, int64_t strip_row
          rows_under(conv_rows_of(band_rows(), g), g) * strip_row_bytes > kBandBytes) {
     bands = std::min(2 * bands, g.pooled.h);
   }
+  const bool rings = can_keep_rings(g, blocks * block_size);
   int64_t parts = 1;
   if (width > 1) {
     const double taps = static_cast<double>(g.c_in / g.groups * g.kernel.h * g.kernel.w);
@@ -54,10 +64,10 @@ Cut cut(const Geometry& g, int64_t blocks, int64_t block_size, int64_t strip_row
                          static_cast<double>(g.conv.h * g.conv.w);
     const auto most = static_cast<int64_t>(total / kOperationsPerItem);
     const int64_t least = bands;
-    double best = busiest(g, bands, 1, blocks, width);
+    double best = busiest(g, bands, 1, blocks, rings, width);
     const auto consider = [&](int64_t b, int64_t p) {
       if (b > g.pooled.h || g.n * g.groups * b * p > most) return;
-      const double time = busiest(g, b, p, blocks, width);
+      const double time = busiest(g, b, p, blocks, rings, width);
       if (time < best - 1e-9) {
         best = time;
         bands = b;
@@ -79,6 +89,7 @@ Cut cut(const Geometry& g, int64_t blocks, int64_t block_size, int64_t strip_row
   c.band_rows = band_rows();
   c.part_blocks = ceil_div(blocks, parts);
   c.parts = ceil_div(blocks, c.part_blocks);
+  c.keeps_rings = rings && c.parts == 1 && c.bands > 1 && g.pool_size.h > g.pool_stride.h;
   return c;
 }
 

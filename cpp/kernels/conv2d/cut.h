@@ -23,21 +23,18 @@ struct Cut {
   int64_t band_rows;  // pooled rows of the highest
   int64_t parts;
   int64_t part_blocks;
+  // Windows of neighbouring bands share conv rows, and a thread that sums bands one after
+  // the other keeps what it has row-pooled of each block.
+  bool keeps_rings;
 
   // Pooled rows of a band.
   Range rows(int64_t band, const Geometry& g) const {
     return {band * g.pooled.h / bands, (band + 1) * g.pooled.h / bands};
   }
 
-  // Whether windows of neighbouring bands share conv rows, and a thread that sums them one
-  // after the other keeps what it has row-pooled of each block.
-  bool keeps_rings(const Geometry& g) const {
-    return parts == 1 && bands > 1 && g.pool_size.h > g.pool_stride.h;
-  }
-
   // Conv rows that the band before has summed, and left in the rings; 0 where it has not.
   int64_t conv_rows_before(int64_t band, const Geometry& g) const {
-    if (band == 0 || !keeps_rings(g)) return 0;
+    if (band == 0 || !keeps_rings) return 0;
     const int64_t last = rows(band - 1, g).end - 1;
     return std::min(g.conv.h, last * g.pool_stride.h - g.pool_padding.h + g.pool_size.h);
   }

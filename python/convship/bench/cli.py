@@ -85,7 +85,7 @@ def model(
 
 @bench_app.command()
 def op(
-    grid: Annotated[str, typer.Option(help="peers, odd or FILE.json")] = "peers",
+    grid: Annotated[str, typer.Option(help="peers, odd, random[:SEED] or FILE.json")] = "peers",
     shapes: Annotated[str | None, typer.Option(help="names from the grid, with commas")] = None,
     engines: Annotated[str | None, typer.Option(help="names or groups, with commas")] = None,
     threads: Annotated[int, typer.Option(help="per call, each on its core", min=1)] = 1,

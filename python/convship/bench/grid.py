@@ -101,7 +101,7 @@ NOTHING = Case("nothing", (1, 1, 1, 1), (1, 1, 1, 1), pool_size=(1, 1), pool_str
 
 
 def load_grid(grid: str | Path) -> list[Case]:
-    """Read a grid: "peers", "odd", or a JSON file with a list "cases".
+    """Return a grid: "peers", "odd", "random" or "random:SEED", or a JSON file's "cases".
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -111,12 +111,22 @@ def load_grid(grid: str | Path) -> list[Case]:
         >>> [case.name for case in load_grid("peers")][:2]
         ['lenet1', 'lenet2']
     """
+    name, _, seed = str(grid).partition(":")
+    if name == "random":
+        from convship.bench.random_grid import random_cases
+
+        if seed and not seed.isdecimal():
+            msg = f"bench: random:SEED takes a number, got '{seed}'"
+            raise ValueError(msg)
+        return random_cases(int(seed or 0))
     if str(grid) in GRIDS:
         path = Path(__file__).parent / "grids" / f"{grid}.json"
     elif str(grid).endswith(".json"):
         path = Path(grid)
     else:
-        msg = f"bench: unknown grid '{grid}'; known: {', '.join(GRIDS)}, or a file NAME.json"
+        msg = (
+            f"bench: unknown grid '{grid}'; known: {', '.join(GRIDS)}, random, or a file NAME.json"
+        )
         raise ValueError(msg)
     try:
         cases = [_case(entry) for entry in json.loads(path.read_text(encoding="utf-8"))["cases"]]

@@ -28,7 +28,7 @@ def bench_op(
     """Measure conv_pool2d beside other engines.
 
     Args:
-        grid: "peers", "odd" or a JSON file; see `load_grid`.
+        grid: "peers", "odd", "random" or a JSON file; see `load_grid`.
         shapes: Names from the grid; None for all.
         engines: Names or groups of the catalogue, or engines of your own; None for all. Those
             that cannot take part are left out, and the report says why.
