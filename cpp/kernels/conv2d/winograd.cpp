@@ -169,7 +169,7 @@ class WinogradPack<T>::Run {
     const int64_t unit = out / std::gcd(out, g_.pool_stride.h);
     const int64_t units = ceil_div(g_.pooled.h, unit);
     const int64_t most = bytes / row_bytes * out / (g_.pool_stride.h * unit);
-    bands_ = ceil_div(units, std::clamp<int64_t>(most, 1, units));
+    bands_ = ceil_div(units, units_of_band(unit, units, std::clamp<int64_t>(most, 1, units)));
     // As many for each thread, where each can have the weights in its cache, or reads less
     // of them than of what other threads would transform for it.
     const int64_t even = width / std::gcd<int64_t>(width, g_.n * g_.groups);
@@ -235,6 +235,26 @@ class WinogradPack<T>::Run {
             end,
             first,
             {ceil_div(last - first, out), tiles_w_}};
+  }
+
+  // As many as fit into the cache, or more where windows of two bands share tiles, which are
+  // transformed for both, and such tiles take longer than values from far away.
+  int64_t units_of_band(int64_t unit, int64_t units, int64_t fit) const {
+    const auto tile_rows = [&](int64_t count) {
+      const int64_t rows = count * unit, out = p_.tile_.out;
+      const int64_t last = std::min(g_.conv.h, first_conv_row(rows, g_) + conv_rows_of(rows, g_));
+      return static_cast<double>(ceil_div(last, out) - first_conv_row(rows, g_) / out) /
+             static_cast<double>(count);
+    };
+    constexpr double kFar = 1.3;  // measured
+    int64_t best = fit;
+    double least = tile_rows(fit);
+    for (int64_t count = 2 * fit; count < units; count *= 2) {
+      if (kFar * tile_rows(count) >= least) continue;
+      best = count;
+      least = kFar * tile_rows(count);
+    }
+    return best;
   }
 
   // Of v, with as many values a tile as input channels, and of m. One cache line
