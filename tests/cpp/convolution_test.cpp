@@ -177,6 +177,16 @@ std::vector<Case> hostile_cases() {
       pooled(strided(simple(64, {40, 70}, 3, {2, 2}), {1, 1}, {1, 0}, {1, 1}), {3, 3}, {2, 2},
              {1, 1}),
       false, 7);
+  // Every so many columns of an image, vectors of them and what is left over.
+  for (const int64_t step : {2, 3, 4, 5}) {
+    for (const int64_t padding : {0, 1, 4}) {
+      const Geometry one = strided(simple(19, {9, 90}, 9, {1, 1}), {2, step}, {0, padding}, {3, 3});
+      add("sampled by one tap", one);
+      Geometry several =
+          strided(simple(17, {20, 97}, 2, {2, 3}), {3, step}, {3, padding}, {3, step});
+      add("sampled by several taps", several);
+    }
+  }
   // Strips of several bands, whose windows share conv rows.
   const auto overlapping = [&](const char* name, Geometry g, int width = 1) {
     add(name, pooled(strided(g, {1, 1}, {1, 1}, {1, 1}), {3, 3}, {1, 2}, {1, 1}), false, width);
