@@ -96,7 +96,7 @@ FAULTS = [
     Fault("depthwise: every vector has the first one's input", CONV + "depthwise_input.cpp",
           "const int64_t c = vector * loops_.lanes;", "const int64_t c = 0 * vector;"),
     Fault("sampling: padding that is no multiple begins at the first row", CONV + "sampling.h",
-          "every > 1 ? zeros * every - padding : 0", "0"),
+          "first = zeros * every - padding", "first = 0"),
     Fault("interleave: every fourth column is every other one", ISA + "vectors-inl.h",
           "two(from + 2 * (kLanes - 1))", "two(from + kLanes - 1)"),
     Fault("strips: the padding on the right keeps what memory held", CONV + "strip.cpp",

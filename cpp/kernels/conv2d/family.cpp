@@ -66,14 +66,14 @@ double cost(const Geometry& g, int64_t lanes, int64_t out, int64_t points) {
   // Measured with 8 lanes, the weights not in a cache; with 16, before they were
   // fetched ahead.
   const double weights_in_tiles = 1.25 * static_cast<double>(lanes);
-  const int64_t tiles = ((g.conv.h + out - 1) / out) * ((g.conv.w + out - 1) / out);
+  const int64_t tiles = ceil_div(g.conv.h, out) * ceil_div(g.conv.w, out);
   return static_cast<double>(points) * (static_cast<double>(tiles) + weights_in_tiles);
 }
 
 // Output channels that a loop of `vectors` at a time sums, for each that exists.
 double padding_of(const Geometry& g, int64_t lanes, int64_t vectors) {
   const int64_t out = g.c_out / g.groups, step = lanes * vectors;
-  return static_cast<double>((out + step - 1) / step * step) / static_cast<double>(out);
+  return static_cast<double>(ceil_div(out, step) * step) / static_cast<double>(out);
 }
 
 // Plain where none is faster than a direct sum of this share of all taps.
@@ -125,7 +125,7 @@ double values_of(const Geometry& g) {
 // needs eight sums in flight.
 double channels_time(const Geometry& g, int lanes) {
   const int64_t out = g.c_out / g.groups, in = g.c_in / g.groups;
-  const int64_t vectors = (out + lanes - 1) / lanes;
+  const int64_t vectors = ceil_div(out, lanes);
   const double use =
       static_cast<double>(out) / static_cast<double>(vectors) * (vectors == 1 ? 0.8 : 1);
   const bool in_place = !is_padded(g) && in <= 8;
@@ -136,7 +136,7 @@ double channels_time(const Geometry& g, int lanes) {
 
 double columns_time(const Geometry& g, int lanes, bool channels_adjoin) {
   const int64_t out = g.c_out / g.groups, channels = std::min<int64_t>(out, 3);
-  const auto vectors = [&](int64_t count) { return (count + lanes - 1) / lanes; };
+  const int64_t vectors = ceil_div(g.conv.w, lanes);
   // Each value is loaded for three channels, and by kernels of one column from where all
   // channels find it again.
   constexpr int64_t kFirstLevelValues = 6 << 10;
@@ -149,19 +149,20 @@ double columns_time(const Geometry& g, int lanes, bool channels_adjoin) {
                        std::min(1.0, static_cast<double>(flying) / 8);
     return sums_of(g, use * lanes * loads);
   };
-  double in_memory = sums(g.conv.w, vectors(g.conv.w) * lanes,
-                          channels * std::min<int64_t>(vectors(g.conv.w), columns_wide(channels)));
+  double in_memory = sums(g.conv.w, vectors * lanes,
+                          channels * std::min<int64_t>(vectors, columns_wide(channels)));
   if (g.stride.h == 1 && g.stride.w == 1) {
     in_memory = std::min(in_memory, sums(g.conv.w, g.conv.w + (g.kernel.w - 1) * g.dilation.w, 8));
   }
   // Then rows are pooled one channel at a time, and written one value at a time where
   // channels adjoin.
   if (channels_adjoin) in_memory /= 0.6;
-  in_memory += static_cast<double>(g.c_out * g.conv.h * (40 + 6 * vectors(g.conv.w)));
+  in_memory += static_cast<double>(g.c_out * g.conv.h * (40 + 6 * vectors));
   const bool pairs = pools_pairs({g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding,
                                   /*begin=*/0, /*end=*/g.pooled.h});
   const double in_registers =
-      pairs ? sums(2 * g.pooled.w, 2 * vectors(g.pooled.w) * lanes, 4 * channels) : in_memory;
+      pairs ? sums(2 * g.pooled.w, 2 * ceil_div(g.pooled.w, lanes) * lanes, 4 * channels)
+            : in_memory;
   // Rows split into more phases than vectors can be interleaved are split one
   // value at a time.
   const double split = g.stride.w == 1 ? 0.5 : g.stride.w <= 4 ? 1 : 4;

@@ -5,6 +5,7 @@
 
 #include <numeric>
 
+#include "kernels/conv2d/cut.h"
 #include "kernels/conv2d/view.h"
 
 namespace convship::kernels::conv2d {
@@ -26,10 +27,10 @@ inline Sample sample(const Geometry& g) {
         std::gcd(conv > 1 ? stride : int64_t{0}, kernel > 1 ? dilation : int64_t{0});
     // Row i * stride + k * dilation of the padded image, a multiple of `every`, is row
     // i * stride / every + k * dilation / every - zeros of the sample.
-    const int64_t zeros = every > 1 ? (padding - 1) / every + (padding > 0) : padding;
-    const int64_t first = every > 1 ? zeros * every - padding : 0;
-    if (every <= 1 || first >= image) return Side{image, stride, padding, dilation, 0, 1};
-    return Side{(image - first - 1) / every + 1,
+    if (every <= 1) return Side{image, stride, padding, dilation, 0, 1};
+    const int64_t zeros = ceil_div(padding, every), first = zeros * every - padding;
+    if (first >= image) return Side{image, stride, padding, dilation, 0, 1};
+    return Side{ceil_div(image - first, every),
                 conv > 1 ? stride / every : 1,
                 zeros,
                 kernel > 1 ? dilation / every : 1,
