@@ -169,10 +169,11 @@ double columns_time(const Geometry& g, int lanes, bool channels_adjoin) {
   return std::min(in_memory, in_registers) + values_of(g) * split;
 }
 
-// Whether channels fill lanes and there are taps enough to make vectors of them.
-bool is_depthwise(const Geometry& g, int lanes) {
-  return g.groups == g.c_in && g.c_out == g.c_in && g.c_out >= lanes / 2 &&
-         g.kernel.h * g.kernel.w > 2;
+// Whether channels fill lanes. Planes become vectors of channels first, for which there have
+// to be taps enough.
+bool is_depthwise(const Geometry& g, const Choice& choice) {
+  return g.groups == g.c_in && g.c_out == g.c_in && g.c_out >= choice.lanes / 2 &&
+         (choice.channels_adjoin || g.kernel.h * g.kernel.w > 2);
 }
 
 // A strip's values must be countable in 32 bits: its channels, the rows under a
@@ -227,7 +228,7 @@ Family choose(const Geometry& g, const Choice& choice) {
     if (family != Family::plain) return family;
   }
   if (per_tap) return Family::per_tap;
-  if (choice.depthwise && is_depthwise(g, choice.lanes)) return Family::depthwise;
+  if (choice.depthwise && is_depthwise(g, choice)) return Family::depthwise;
   return columns_time(g, choice.lanes, choice.channels_adjoin) < channels_time(g, choice.lanes)
              ? Family::columns
              : Family::channels;
