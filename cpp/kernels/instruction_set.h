@@ -28,6 +28,7 @@ struct Loops {
   // weight += grad * image, and image += grad * weight.
   void (*winners_to_weight)(const conv2d::WinnersTask<A>&);
   void (*winners_to_image)(const conv2d::WinnersTask<A>&);
+  void (*narrow)(const conv2d::Narrow<A>&);
   A (*fma_loop)(int64_t rounds);  // of kFmaRound multiply-adds per lane
 };
 
@@ -45,6 +46,15 @@ struct WinogradLoops {
 struct WordLoops {
   int channels_in_word;
   void (*copy)(const conv2d::WordsCopy&, float* to);
+  void (*channels)(const conv2d::ChannelsTask<float>&);
+};
+
+// Products of such words in a matrix unit, tiles of pixels by output channels at a time.
+struct TileLoops {
+  int channels_in_word;
+  void (*copy)(const conv2d::TilesCopy<float>&, float* to);
+  // Of numbers that are bfloat16 already; null where words are of others.
+  void (*copy_bfloat16)(const conv2d::TilesCopy<BFloat16>&, float* to);
   void (*channels)(const conv2d::ChannelsTask<float>&);
 };
 
@@ -71,7 +81,7 @@ inline const Loops<double>& loops_of(const InstructionSet& isa) {
 
 // What this build has, best first; the last is "baseline", which every CPU of
 // the architecture has and which has no loops over vectors.
-constexpr int kMostInstructionSets = 3;
+constexpr int kMostInstructionSets = 4;
 
 // Number of the one that calls use from now on, and what is behind a number.
 // Throws std::invalid_argument when CONVSHIP_ISA names one that is not there.
@@ -82,12 +92,17 @@ const InstructionSet& instruction_set(int number);
 // else null.
 const WordLoops* bfloat16_loops(const InstructionSet& isa);
 const WordLoops* int8_loops(const InstructionSet& isa);
+const TileLoops* bfloat16_tiles(const InstructionSet& isa);
+const TileLoops* int8_tiles(const InstructionSet& isa);
 
 // One per file of conv2d/isa.
 extern const WordLoops kAvx512Bfloat16;
 extern const WordLoops kAvx512Int8;
+extern const TileLoops kAmxBfloat16;
+extern const TileLoops kAmxInt8;
 extern const InstructionSet kAvx2;
 extern const InstructionSet kAvx512;
+extern const InstructionSet kAmx;
 extern const InstructionSet kNeon;
 
 }  // namespace convship::kernels

@@ -7,6 +7,11 @@
 
 #include "kernels/instruction_set.h"
 
+#ifdef CONVSHIP_HAVE_AVX512
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace convship {
 namespace {
 
@@ -19,9 +24,27 @@ struct Candidate {
   bool (*runs_here)();
 };
 
+#ifdef CONVSHIP_HAVE_AVX512
+// Linux keeps the tiles of a process only when it has asked for them, once.
+bool may_use_tiles() {
+  constexpr long kAskFor = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool may = syscall(SYS_arch_prctl, kAskFor, kTileData) == 0;
+  return may;
+}
+
+// CPUs with tiles round to bfloat16 and have AVX512_VNNI, too; others are not looked for.
+bool has_tiles() {
+  return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("amx-tile") &&
+         __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-int8") &&
+         __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
+         may_use_tiles();
+}
+#endif
+
 // Best first.
 constexpr auto kCandidates = std::to_array<Candidate>({
 #ifdef CONVSHIP_HAVE_AVX512
+    {&kernels::kAmx, has_tiles},
     {&kernels::kAvx512, [] { return __builtin_cpu_supports("x86-64-v4") != 0; }},
 #endif
 #ifdef CONVSHIP_HAVE_AVX2
@@ -85,9 +108,19 @@ const WordLoops* bfloat16_loops(const InstructionSet& isa) {
 const WordLoops* int8_loops(const InstructionSet& isa) {
   return &isa == &kAvx512 && __builtin_cpu_supports("avx512vnni") ? &kAvx512Int8 : nullptr;
 }
+
+const TileLoops* bfloat16_tiles(const InstructionSet& isa) {
+  return &isa == &kAmx ? &kAmxBfloat16 : nullptr;
+}
+
+const TileLoops* int8_tiles(const InstructionSet& isa) {
+  return &isa == &kAmx ? &kAmxInt8 : nullptr;
+}
 #else
 const WordLoops* bfloat16_loops(const InstructionSet&) { return nullptr; }
 const WordLoops* int8_loops(const InstructionSet&) { return nullptr; }
+const TileLoops* bfloat16_tiles(const InstructionSet&) { return nullptr; }
+const TileLoops* int8_tiles(const InstructionSet&) { return nullptr; }
 #endif
 
 }  // namespace kernels

@@ -45,7 +45,8 @@ def conv_pool2d(
     the spelling is ``torch.ops.convship.conv_pool2d``. float32, float64 and
     bfloat16 on the CPU have kernels of their own, which read and write tensors
     of any strides without copies; other dtypes and devices run the three torch
-    ops. bfloat16 is summed and pooled in float32 and rounded once.
+    ops. bfloat16 is summed and pooled in float32 and rounded once; where the CPU has AMX,
+    its numbers below 1.2e-38 count as 0.
 
     Args:
         input: images [N, C_in, H, W], or one image [C_in, H, W]; any strides.

@@ -9,6 +9,7 @@
 #include "kernels/conv2d/destination.h"
 #include "kernels/conv2d/tap_runs.h"
 #include "kernels/conv2d/taps.h"
+#include "kernels/conv2d/tiles_input.h"
 #include "kernels/conv2d/words_input.h"
 #include "kernels/scratch.h"
 
@@ -54,17 +55,21 @@ TapRuns tap_runs(const Geometry& g, int64_t taps) {
   return is_padded(g) && Input::kPadsWithZeros ? TapRuns(g, g.c_in / g.groups) : TapRuns(taps);
 }
 
+// Whether loops over tiles read this input: they take no steps.
+template <typename Input>
+constexpr bool kHasRuns = requires(const Input& input) { input.run_words(); };
+
 }  // namespace
 
-ChannelBlocks::ChannelBlocks(const WeightShape& shape, int lanes)
+ChannelBlocks::ChannelBlocks(const WeightShape& shape, int lanes, bool joins_odd)
     : lanes_(lanes),
       out_(shape.c_out / shape.groups),
       vectors_(ceil_div(out_, lanes_)),
-      count_(std::max<int64_t>(1, vectors_ / 2)) {}
+      count_(joins_odd ? std::max<int64_t>(1, vectors_ / 2) : ceil_div(vectors_, 2)) {}
 
 ChannelBlocks::Block ChannelBlocks::operator[](int64_t number) const {
   const int64_t first = 2 * number * lanes_;
-  const int64_t mine = number + 1 == count_ ? vectors_ - 2 * number : 2;
+  const int64_t mine = number + 1 == count_ ? vectors_ - 2 * number : 2;  // 1 to 3
   return {first, std::min(out_ - first, mine * lanes_), static_cast<int>(mine)};
 }
 
@@ -73,12 +78,13 @@ ChannelsPack<T>::ChannelsPack(const Loops<A>& loops,
                               const WeightShape& shape,
                               const T* weight,
                               const T* bias)
-    : loops_(loops), packed_(shape, loops.lanes) {
+    : loops_(loops), packed_(ChannelBlocks(shape, loops.lanes)) {
   const ChannelBlocks& blocks = packed_.blocks;
   const int64_t taps = shape.channels * shape.kernel.h * shape.kernel.w;
   const int64_t out = blocks.out(), padded = blocks.padded();
   packed_.loop = loops.channels;
   packed_.pairs_blocks = loops.channels_vectors == 4;
+  packed_.narrow = loops.narrow;
   packed_.weight = make_weights<A>(shape.groups * padded * taps);
   packed_.bias = make_aligned<A>(shape.groups * padded);
   for (int64_t group = 0; group < shape.groups; ++group) {
@@ -115,7 +121,7 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
   const bool grouped = are_grouped(offsets, g.c_in / g.groups);
   const bool once = grouped && g.kernel.w <= g.stride.w;
   if (once) offsets.resize(offsets.size() + kTapChunk, offsets.back());
-  const Destination<T> destination(call, lanes);
+  const Destination<T> destination(call, lanes, packed.narrow);
 
   ChannelsTask<A> base{};
   base.source = {nullptr,
@@ -136,18 +142,25 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
   // Narrow tiles begin and end too often where sums take steps; strided layers are slower
   // in pairs, too (measured).
   const bool pairs = packed.pairs_blocks && !call.index && !is_pooled(g) && g.stride.w == 1 &&
-                     (call.output.channels_adjoin() || !std::is_same_v<T, A>) &&
-                     steps_of(4) == taps;
+                     destination.channels_adjoin() && steps_of(4) == taps;
   base.taps_at_once = steps_of(2);
+  if constexpr (kHasRuns<Input>) {
+    base.run_words = input.run_words();
+    base.taps_at_once = taps;
+  }
   runs.cut(base.taps_at_once);
   base.source.row_taps = runs.rows();
   const bool in_steps = base.source.row_taps.steps > 1;
   // Inside of a network, what no cache keeps from call to call.
   const auto weights = static_cast<int64_t>(sizeof(A)) * g.groups * padded * taps;
   base.prefetch = in_steps || (weights > second_level_cache() && runs.most() == taps);
-  const int64_t scratch = ceil_div(channels_scratch(base.pool, in_steps, lanes), 16) * 16;
+  const int64_t scratch = ceil_div(kHasRuns<Input> ? tiles_scratch(base.pool, lanes)
+                                                   : channels_scratch(base.pool, in_steps, lanes),
+                                   16) *
+                          16;
   const int64_t buffer = ceil_div(destination.buffer_size(most, c.band_rows), 16) * 16;
-  const int64_t ring = ceil_div(pooling_ring(base.pool, most), 16) * 16;
+  const int64_t ahead = kHasRuns<Input> ? tile_rows(base.pool, lanes) : 0;
+  const int64_t ring = ceil_div(pooling_ring(base.pool, most, ahead), 16) * 16;
   const int64_t rings = c.keeps_rings ? blocks.count() * ring : ring;
 
   parallel.run(g.n * g.groups * c.bands * c.parts, 1, [&](int64_t begin, int64_t end) {
@@ -195,6 +208,14 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
 template void run_channels(const PackedChannels<float>&,
                            WordsInput&,
                            const Call<float>&,
+                           const Parallel&);
+template void run_channels(const PackedChannels<float>&,
+                           TilesInput<float>&,
+                           const Call<float>&,
+                           const Parallel&);
+template void run_channels(const PackedChannels<float>&,
+                           TilesInput<BFloat16>&,
+                           const Call<BFloat16>&,
                            const Parallel&);
 template void run_channels(const PackedChannels<float>&,
                            DepthwiseInput<float>&,

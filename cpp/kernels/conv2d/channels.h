@@ -9,10 +9,10 @@
 namespace convship::kernels::conv2d {
 
 // How the output channels of a group fall into blocks: two vectors each; an odd
-// one joins the last.
+// one joins the last, or is a block of its own.
 class ChannelBlocks {
  public:
-  ChannelBlocks(const WeightShape& shape, int lanes);
+  ChannelBlocks(const WeightShape& shape, int lanes, bool joins_odd = true);
 
   struct Block {
     int64_t first;  // output channel of the group
@@ -35,14 +35,15 @@ class ChannelBlocks {
 // What the loop reads, ordered by group and block.
 template <typename A>
 struct PackedChannels {
-  PackedChannels(const WeightShape& shape, int lanes) : blocks(shape, lanes) {}
+  explicit PackedChannels(const ChannelBlocks& all) : blocks(all) {}
 
   ChannelBlocks blocks;
   AlignedArray<A> weight;  // [group][block][tap][vectors * lanes]
   AlignedArray<A> bias;    // [group][vectors * lanes]
   AlignedArray<A> scale;   // as bias; null where sums need none
   void (*loop)(const ChannelsTask<A>&) = nullptr;
-  bool pairs_blocks = false;  // that loop can
+  bool pairs_blocks = false;                   // that loop can
+  void (*narrow)(const Narrow<A>&) = nullptr;  // if T is BFloat16
 };
 
 // Input: as ChannelsInput.

@@ -206,7 +206,7 @@ std::vector<int64_t> ColumnsPack<T>::run(const Call<T>& call, const Parallel& pa
                     parallel.width());
   const int64_t rows = rows_under(conv_rows_of(c.band_rows, g), g);
   const std::vector<int32_t> offsets = strips.offsets(rows);
-  const Destination<T> destination(call, 1);
+  const Destination<T> destination(call, 1, loops_.narrow);
   const int64_t out = g.c_out / g.groups;
 
   ColumnsTask<A> base{};

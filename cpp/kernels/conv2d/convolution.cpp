@@ -15,6 +15,7 @@
 #include "kernels/conv2d/per_tap.h"
 #include "kernels/conv2d/plain_pack.h"
 #include "kernels/conv2d/sampling.h"
+#include "kernels/conv2d/tiles.h"
 #include "kernels/conv2d/winograd.h"
 #include "kernels/conv2d/words.h"
 #include "kernels/instruction_set.h"
@@ -43,6 +44,11 @@ bool all_finite(const T* values, int64_t count) {
 // Double precision is asked for where rounding matters.
 template <typename T>
 constexpr bool kMayRound = !std::is_same_v<T, double>;
+
+// What all values of a type are rounded to already.
+template <typename T>
+constexpr Rounding::Kind kKind =
+    std::is_same_v<T, BFloat16> ? Rounding::Kind::bfloat16 : Rounding::Kind::none;
 
 std::atomic<int64_t> packings_made{0};
 std::atomic<int64_t> packings_kept{0};
@@ -108,11 +114,19 @@ bool Convolution<T>::may_round() const {
 }
 
 template <typename T>
-const WordLoops* Convolution<T>::words(const InstructionSet& isa,
-                                       const Geometry& geometry,
-                                       int64_t block) const {
-  if (!rounding_ || !finite_ || !WordsPack::serves(geometry, block, rounding_.kind)) return nullptr;
-  return rounding_.kind == Rounding::Kind::bfloat16 ? bfloat16_loops(isa) : int8_loops(isa);
+void Convolution<T>::offer_words(const InstructionSet& isa,
+                                 const Geometry& geometry,
+                                 int64_t block,
+                                 Choice& choice) const {
+  const Rounding::Kind kind = kKind<T> != Rounding::Kind::none ? kKind<T> : rounding_.kind;
+  if (kind == Rounding::Kind::none || !WordsPack::serves(geometry, block, kind)) return;
+  if (rounding_ && !finite_) return;
+  const bool integers = kind == Rounding::Kind::int8;
+  // Of bfloat16 tensors the layout must not decide.
+  if (rounding_ || WordsPack::serves(geometry, kChannelBlock, kind)) {
+    if (integers ? int8_tiles(isa) : bfloat16_tiles(isa)) choice.tiles = kind;
+  }
+  if (rounding_ && (integers ? int8_loops(isa) : bfloat16_loops(isa))) choice.words = kind;
 }
 
 template <typename T>
@@ -135,7 +149,7 @@ Family Convolution<T>::family(const Geometry& whole,
   Choice choice = this->choice(isa);
   choice.channels_adjoin = output_blocked;
   choice.groups = std::is_same_v<T, float> && input_blocked && output_blocked;
-  if (words(isa, geometry, input_blocked ? kChannelBlock : 1)) choice.words = rounding_.kind;
+  offer_words(isa, geometry, input_blocked ? kChannelBlock : 1, choice);
   return choose(geometry, choice);
 }
 
@@ -153,7 +167,10 @@ void Convolution<T>::run(const Geometry& whole,
   const View<const T> input = sampled(image, used);
   if constexpr (std::is_same_v<T, float>) {
     const InstructionSet& isa = instruction_set(active_instruction_set());
-    if (rounding_.kind == Rounding::Kind::int8 && (index || !words(isa, geometry, input.block))) {
+    Choice offered = choice(isa);
+    offer_words(isa, geometry, input.block, offered);
+    const bool served = offered.words == rounding_.kind || offered.tiles == rounding_.kind;
+    if (rounding_.kind == Rounding::Kind::int8 && (index || !served)) {
       const auto rounded = rounded_planes(input, geometry, rounding_, parallel);
       const View<const float> planes =
           nchw<const float>(rounded.get(), geometry.c_in, geometry.image);
@@ -171,7 +188,7 @@ void Convolution<T>::run_call(const Call<T>& call, const Parallel& parallel) con
   choice.channels_adjoin = call.output.channels_adjoin();
   if constexpr (std::is_same_v<T, float>) choice.groups = GroupsPack::serves(call, isa);
   if (call.index) choice.per_tap = false;
-  if (!call.index && words(isa, call.geometry, call.input.block)) choice.words = rounding_.kind;
+  if (!rounding_ || !call.index) offer_words(isa, call.geometry, call.input.block, choice);
   const auto pack = [&](bool may_round) -> const Pack<T>& {
     choice.may_round = may_round;
     const Family family = choose(call.geometry, choice);
@@ -207,6 +224,12 @@ std::unique_ptr<Pack<T>> Convolution<T>::make_pack(const InstructionSet& isa, Fa
     }
     if (family == Family::depthwise) {
       return std::make_unique<DepthwisePack<T>>(loops, shape_, weight_, bias_);
+    }
+  }
+  if constexpr (std::is_same_v<AccumulatorOf<T>, float>) {
+    if (family == Family::tiles_bfloat16 || family == Family::tiles_int8) {
+      const TileLoops* tiles = family == Family::tiles_int8 ? int8_tiles(isa) : bfloat16_tiles(isa);
+      return std::make_unique<TilesPack<T>>(*tiles, loops, rounding_, shape_, weight_, bias_);
     }
   }
   if constexpr (std::is_same_v<T, float>) {

@@ -20,7 +20,6 @@
 
 namespace convship::kernels {
 struct InstructionSet;
-struct WordLoops;
 }  // namespace convship::kernels
 
 namespace convship::kernels::conv2d {
@@ -50,7 +49,8 @@ Packings packings();
 
 // Packs the weights for the loops that calls need, when they first need them,
 // and keeps them. Thread-safe. T is float, double or BFloat16; BFloat16 is
-// summed in float and rounded once.
+// summed in float and rounded once. By tiles (instruction set amx), values of BFloat16 and sums
+// below the smallest normal number count as 0.
 template <typename T>
 class Convolution {
  public:
@@ -98,8 +98,11 @@ class Convolution {
  private:
   class Packs;
   bool may_round() const;
-  // The loops over words that serve such calls, or null.
-  const WordLoops* words(const InstructionSet& isa, const Geometry& geometry, int64_t block) const;
+  // Sets the choice's loops over words and tiles that serve such calls.
+  void offer_words(const InstructionSet& isa,
+                   const Geometry& geometry,
+                   int64_t block,
+                   Choice& choice) const;
   // What is known of every call.
   Choice choice(const InstructionSet& isa) const;
   // The input is as the loops want it.

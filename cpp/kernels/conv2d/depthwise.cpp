@@ -18,7 +18,7 @@ DepthwisePack<T>::DepthwisePack(const Loops<T>& loops,
                                 const WeightShape& shape,
                                 const T* weight,
                                 const T* bias)
-    : loops_(loops), packed_(vectors_of(shape, loops.lanes), loops.lanes) {
+    : loops_(loops), packed_(ChannelBlocks(vectors_of(shape, loops.lanes), loops.lanes)) {
   const int64_t lanes = loops.lanes, padded = ceil_div(shape.c_out, lanes) * lanes;
   const int64_t taps = shape.kernel.h * shape.kernel.w;
   packed_.loop = loops.depthwise;

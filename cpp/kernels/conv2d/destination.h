@@ -17,18 +17,26 @@ class Destination {
   using A = AccumulatorOf<T>;
 
   // lanes: channels that the loop writes side by side, 1 where its lanes hold
-  // columns.
-  Destination(const Call<T>& call, int64_t lanes)
+  // columns. narrow: used where T is BFloat16.
+  Destination(const Call<T>& call, int64_t lanes, void (*narrow)(const Narrow<A>&))
       : g_(call.geometry),
         activation_(call.activation),
         output_(call.output),
         residual_(call.residual),
         index_(call.index),
-        lanes_(lanes) {}
+        lanes_(lanes),
+        narrow_(narrow) {}
 
   // Values of buffer for `channels` channels and `rows` pooled rows.
   int64_t buffer_size(int64_t channels, int64_t rows) const {
     return 2 * channels * rows * g_.pooled.w;
+  }
+
+  // Whether the loop finds neighbouring channels side by side: in the output, or in a buffer,
+  // whose order is the output's, or else what the loop writes fastest.
+  bool channels_adjoin() const {
+    if constexpr (std::is_same_v<T, A>) return output_.channels_adjoin();
+    return lanes_ > 1 && (output_.channels_adjoin() || output_.w_step != 1);
   }
 
   // Runs `loop` on a target for channels [o, o + channels) of image n and the
@@ -60,10 +68,10 @@ class Destination {
         return;
       }
     }
-    // The order in which the loop writes fastest.
     const int64_t count = channels * rows * g_.pooled.w;
-    const View<A> view = lanes_ > 1 ? nhwc(buffer, channels, {rows, g_.pooled.w})
-                                    : nchw(buffer, channels, {rows, g_.pooled.w});
+    const bool by_pixels = channels_adjoin();
+    const View<A> view = by_pixels ? nhwc(buffer, channels, {rows, g_.pooled.w})
+                                   : nchw(buffer, channels, {rows, g_.pooled.w});
     to.y = view.data;
     to.residual = residual_.data ? buffer + count : nullptr;
     to.channel_step = view.c_step;
@@ -83,6 +91,25 @@ class Destination {
       });
     }
     loop(task);
+    if constexpr (!std::is_same_v<T, A>) {
+      const int64_t width = g_.pooled.w;
+      if (by_pixels && output_.c_step == 1 && output_.block == 1) {
+        for (int64_t y = 0; y < rows; ++y) {
+          narrow_({view.at(0, 0, y, 0), channels, width, channels, output_.at(n, o, begin + y, 0),
+                   output_.w_step});
+        }
+        return;
+      }
+      if (!by_pixels && output_.w_step == 1) {
+        // Rows that adjoin are one.
+        const int64_t in_piece = output_.h_step == width ? rows : 1;
+        for (int64_t y = 0; y < rows; y += in_piece) {
+          narrow_({view.at(0, 0, y, 0), rows * width, channels, in_piece * width,
+                   output_.at(n, o, begin + y, 0), output_.c_step});
+        }
+        return;
+      }
+    }
     for_each([&](int64_t c, int64_t y, int64_t x, int64_t i) {
       *output_.at(n, o + c, begin + y, x) = Accumulator<T>::narrow(buffer[i]);
     });
@@ -95,6 +122,7 @@ class Destination {
   const View<const T>& residual_;
   const WindowIndex& index_;
   int64_t lanes_;
+  void (*narrow_)(const Narrow<A>&);
 };
 
 }  // namespace convship::kernels::conv2d

@@ -4,6 +4,7 @@
 #include "kernels/conv2d/dilation.h"
 #include "kernels/conv2d/per_tap.h"
 #include "kernels/conv2d/tasks.h"
+#include "kernels/conv2d/tiles.h"
 
 namespace convship::kernels::conv2d {
 
@@ -31,6 +32,10 @@ const char* family_name(Family family) {
       return "channels, bfloat16";
     case Family::words_int8:
       return "channels, int8";
+    case Family::tiles_bfloat16:
+      return "tiles, bfloat16";
+    case Family::tiles_int8:
+      return "tiles, int8";
   }
   return "unknown";
 }
@@ -200,12 +205,26 @@ Family choose_bfloat16(const Geometry& g, const Choice& choice, Family other) {
              : Family::words_bfloat16;
 }
 
+// In vectors' multiply-adds for a pixel: what a tile of 16 pixels by 16 channels takes, with what
+// surrounds it. Neither layout nor image decide, as they may among loops that have the same bits.
+bool tiles_are_faster(const Geometry& g, int lanes) {
+  const int64_t channels = g.c_in / g.groups, out = g.c_out / g.groups;
+  const WordOrder order = order_of_tiles({out, channels, g.kernel, 1}, /*in_word=*/2);
+  const int64_t run = run_words(order.chunk / order.in_word, g.kernel, g.dilation);
+  const int64_t tiles = (2 * order.count(g.kernel) / run + 10) * ceil_div(out, 16);
+  return tiles * lanes < channels * g.kernel.h * g.kernel.w * out;
+}
+
 }  // namespace
 
 Family choose(const Geometry& g, const Choice& choice) {
   if (choice.lanes == 0 || (is_padded(g) && !choice.may_expand) ||
       std::max(g.pool_size.h, g.pool_size.w) > kLargestWindow || !fits_strips(g)) {
     return Family::plain;
+  }
+  if (choice.tiles == Rounding::Kind::int8) return Family::tiles_int8;
+  if (choice.tiles == Rounding::Kind::bfloat16 && tiles_are_faster(g, choice.lanes)) {
+    return Family::tiles_bfloat16;
   }
   if (choice.words == Rounding::Kind::int8) return Family::words_int8;
   if (choice.words == Rounding::Kind::bfloat16) {

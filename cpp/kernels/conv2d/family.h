@@ -19,9 +19,11 @@ enum class Family {
   per_tap,
   words_bfloat16,
   words_int8,
+  tiles_bfloat16,
+  tiles_int8,
 };
 
-constexpr int kFamilies = static_cast<int>(Family::words_int8) + 1;
+constexpr int kFamilies = static_cast<int>(Family::tiles_int8) + 1;
 
 const char* family_name(Family family);
 
@@ -42,8 +44,9 @@ struct Choice {
   bool groups = false;     // that loop serves small groups in this layout
   bool depthwise = false;  // that loop serves the input's type
   bool per_tap = false;    // results can hold sums, and no index is asked for
-  // What loops over words there are for this call's numbers.
+  // What loops over words, and over tiles of them, there are for this call's numbers.
   Rounding::Kind words = Rounding::Kind::none;
+  Rounding::Kind tiles = Rounding::Kind::none;
 };
 
 // Whether sums are transformed, or added per tap, depends on weights, image size

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/bfloat16.h"
+#include "kernels/conv2d/levels.h"
 
 namespace convship::kernels::conv2d {
 
@@ -42,6 +43,11 @@ struct Rounding {
     return value;
   }
 };
+
+// As loops are told.
+inline Levels levels_of(const Rounding& rounding) {
+  return {1 / rounding.scale, rounding.zero_point};
+}
 
 constexpr int32_t kMostLevel = 127;  // of a weight
 

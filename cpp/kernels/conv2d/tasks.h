@@ -7,7 +7,9 @@
 
 #include <cstdint>
 
+#include "kernels/bfloat16.h"
 #include "kernels/conv2d/geometry.h"
+#include "kernels/conv2d/levels.h"
 
 namespace convship::kernels::conv2d {
 
@@ -124,6 +126,7 @@ struct ChannelsTask {
   Pool pool;
   Target<A> target;
   int vectors;         // of output channels; 4: of two blocks, each with weights of its own
+  int64_t run_words;   // words of the input that adjoin, for loops over tiles; else unused
   int64_t block_step;  // from the weights of a block to the next one's
   // Taps of a step, which is summed for all conv rows before the next one: all,
   // unless their weights would not stay in the cache meanwhile.
@@ -136,9 +139,10 @@ struct ChannelsTask {
   A* ring;          // pooling_ring() values, aligned likewise
 };
 
-// Values of the ring of row-pooled conv rows under a window, and their indices.
-static inline int64_t pooling_ring(const Pool& pool, int64_t block) {
-  return 2 * pool.size.h * pool.width * block;
+// Values of the ring of row-pooled conv rows under a window, and their indices; `ahead`: further
+// rows that may be there before windows need them.
+static inline int64_t pooling_ring(const Pool& pool, int64_t block, int64_t ahead = 0) {
+  return 2 * (pool.size.h + ahead) * pool.width * block;
 }
 
 // Values of one result row and its indices.
@@ -163,6 +167,21 @@ static inline int64_t channels_scratch(const Pool& pool, bool in_steps, int64_t 
   const int64_t block = kMaxVectors * lanes;
   return waiting_rows(pool, in_steps) * row_scratch(pool, pool.conv.w, block) +
          pooling_scratch(pool, block);
+}
+
+// Conv rows that loops over tiles sum before they pool them: as many as stay in the first-level
+// cache, if any do.
+static inline int64_t tile_rows(const Pool& pool, int64_t block) {
+  constexpr int64_t kBytes = 32 << 10;
+  const int64_t row = row_scratch(pool, pool.conv.w, block) * static_cast<int64_t>(sizeof(float));
+  const int64_t rows = kBytes / row < 1 ? 1 : kBytes / row;
+  return rows < pool.conv.h ? rows : pool.conv.h;
+}
+
+static inline int64_t tiles_scratch(const Pool& pool, int64_t lanes) {
+  const int64_t block = kMaxVectors * lanes;
+  const int64_t row = row_scratch(pool, pool.conv.w, block);
+  return tile_rows(pool, lanes) * row + pooling_scratch(pool, block);
 }
 
 // Columns in the lanes. Column j of a strip row is value j / phases of phase
@@ -264,8 +283,27 @@ struct Interleave {
 // [channel / 16][row][column][words of 16 channels], else [word][row][column].
 struct WordsCopy {
   Interleave<float> source;
-  float inverse_scale;  // of the input's levels
-  int32_t zero_point;   // the level of 0
+  Levels levels;
+};
+
+// The same for loops over tiles: the copy is [chunk][row][column][words], a chunk the next
+// words * (channels of a word) channels. Words of channels that do not exist hold zeros.
+template <typename T>
+struct TilesCopy {
+  Interleave<T> source;
+  Levels levels;
+  int64_t words;  // of a pixel in a chunk, at most 16
+};
+
+// Values that become bfloat16: `pieces` of `count` values that adjoin.
+template <typename A>
+struct Narrow {
+  const A* from;
+  int64_t from_step;  // from piece to piece
+  int64_t pieces;
+  int64_t count;
+  BFloat16* to;
+  int64_t to_step;
 };
 
 // Winograd. Tiles of a strip are numbered row by row; a point is one of the

@@ -90,6 +90,7 @@ WinogradPack<T>::WinogradPack(const InstructionSet& isa,
                               const T* bias)
     : loops_(loops_for(isa, family)),
       lanes_(isa.single.lanes),
+      narrow_(isa.single.narrow),
       tile_(winograd_shape(family)),
       shape_(shape),
       channels_(ceil_div(shape.channels, lanes_) * lanes_),
@@ -155,7 +156,11 @@ template <typename T>
 class WinogradPack<T>::Run {
  public:
   Run(const WinogradPack& pack, const Call<T>& call, int width)
-      : p_(pack), call_(call), g_(call.geometry), destination_(call, pack.lanes_), unsafe_(g_.n) {
+      : p_(pack),
+        call_(call),
+        g_(call.geometry),
+        destination_(call, pack.lanes_, pack.narrow_),
+        unsafe_(g_.n) {
     const int64_t out = p_.tile_.out;
     tiles_w_ = ceil_div(g_.conv.w, out);
     // Tiles in flight: v and a block's products in half of the cache where the

@@ -43,6 +43,7 @@ class WinogradPack final : public Pack<T> {
 
   const WinogradLoops<A>& loops_;
   int64_t lanes_;
+  void (*narrow_)(const Narrow<A>&);
   WinogradShape tile_;
   WeightShape shape_;
   int64_t channels_;     // padded to the lanes

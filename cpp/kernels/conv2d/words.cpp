@@ -1,6 +1,7 @@
 #include "kernels/conv2d/words.h"
 
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/conv2d/cut.h"
 #include "kernels/conv2d/words_input.h"
@@ -9,11 +10,6 @@ namespace convship::kernels::conv2d {
 namespace {
 
 constexpr int kLanes = 16;  // of every instruction set that has such loops
-
-// Words of one output channel.
-int64_t taps_of(const WeightShape& shape, int64_t in_word) {
-  return ceil_div(shape.channels, in_word) * shape.kernel.h * shape.kernel.w;
-}
 
 }  // namespace
 
@@ -25,69 +21,84 @@ bool WordsPack::serves(const Geometry& g, int64_t block, Rounding::Kind kind) {
          (channels + kTapChunk) * g.kernel.h * g.kernel.w <= kMostTaps;
 }
 
+template <typename T>
+void pack_words(const WeightShape& shape,
+                const WordOrder& order,
+                const Rounding& rounding,
+                const T* weight,
+                const T* bias,
+                PackedChannels<float>& packed) {
+  const ChannelBlocks& blocks = packed.blocks;
+  const int64_t kernel = shape.kernel.h * shape.kernel.w;
+  const int64_t count = shape.channels * kernel, taps = order.count(shape.kernel);
+  const int64_t padded = blocks.padded();
+  const bool integers = rounding.kind == Rounding::Kind::int8;
+  packed.weight = make_weights<float>(shape.groups * padded * taps);
+  packed.bias = make_aligned<float>(shape.groups * padded);
+  packed.scale = make_aligned<float>(shape.groups * padded);
+  std::memset(packed.weight.get(), 0, static_cast<std::size_t>(shape.groups * padded * taps) * 4);
+  std::fill_n(packed.bias.get(), shape.groups * padded, 0.0f);
+  std::fill_n(packed.scale.get(), shape.groups * padded, 0.0f);
+  const auto pack = [&](int64_t group, const ChannelBlocks::Block& b, int64_t k) {
+    const int64_t place = group * padded + b.first, width = b.vectors * kLanes;
+    const int64_t o = group * blocks.out() + b.first + k;
+    auto* words = reinterpret_cast<unsigned char*>(packed.weight.get() + place * taps);
+    const T* from = weight + o * count;
+    float step = 0;
+    if constexpr (std::is_same_v<T, float>) step = integers ? weight_step(from, count) : 0;
+    int64_t tap = 0, sum = 0;
+    order.for_each(shape.kernel, [&](int64_t c, int64_t i, int64_t j) {
+      unsigned char* word = words + 4 * (tap++ * width + k);
+      for (int64_t l = 0; l < std::min(order.in_word, shape.channels - c); ++l) {
+        const float value = Accumulator<T>::widen(from[(c + l) * kernel + i * shape.kernel.w + j]);
+        if (integers) {
+          const int8_t level = weight_level(value, step);
+          std::memcpy(word + l, &level, 1);
+          sum += level;
+        } else {
+          const BFloat16 rounded = to_bfloat16(value);
+          std::memcpy(word + 2 * l, &rounded, 2);
+        }
+      }
+    });
+    const float scale = rounding.scale * step;
+    packed.scale[place + k] = scale;
+    // The sum of (level - zero point) * weight, from that of level * weight.
+    packed.bias[place + k] =
+        static_cast<float>((bias ? Accumulator<T>::widen(bias[o]) : 0.0f) -
+                           static_cast<double>(scale) * static_cast<double>(sum) *
+                               rounding.zero_point) +
+        0.0f;
+  };
+  for (int64_t group = 0; group < shape.groups; ++group) {
+    for (int64_t number = 0; number < blocks.count(); ++number) {
+      const ChannelBlocks::Block b = blocks[number];
+      for (int64_t k = 0; k < b.exist; ++k) pack(group, b, k);
+    }
+  }
+}
+
+template void pack_words(const WeightShape&,
+                         const WordOrder&,
+                         const Rounding&,
+                         const float*,
+                         const float*,
+                         PackedChannels<float>&);
+template void pack_words(const WeightShape&,
+                         const WordOrder&,
+                         const Rounding&,
+                         const BFloat16*,
+                         const BFloat16*,
+                         PackedChannels<float>&);
+
 WordsPack::WordsPack(const WordLoops& loops,
                      const Rounding& rounding,
                      const WeightShape& shape,
                      const float* weight,
                      const float* bias)
-    : loops_(loops), rounding_(rounding), packed_(shape, kLanes) {
-  const int64_t taps = taps_of(shape, loops.channels_in_word);
-  const int64_t padded = packed_.blocks.padded();
+    : loops_(loops), rounding_(rounding), packed_(ChannelBlocks(shape, kLanes)) {
   packed_.loop = loops.channels;
-  packed_.weight = make_weights<float>(shape.groups * padded * taps);
-  packed_.bias = make_aligned<float>(shape.groups * padded);
-  packed_.scale = make_aligned<float>(shape.groups * padded);
-  std::memset(packed_.weight.get(), 0, static_cast<std::size_t>(shape.groups * padded * taps) * 4);
-  for (int64_t group = 0; group < shape.groups; ++group) pack_group(shape, group, weight, bias);
-}
-
-void WordsPack::pack_group(const WeightShape& shape,
-                           int64_t group,
-                           const float* weight,
-                           const float* bias) {
-  const ChannelBlocks& blocks = packed_.blocks;
-  const int64_t kernel = shape.kernel.h * shape.kernel.w;
-  const int64_t count = shape.channels * kernel;
-  const int64_t in_word = loops_.channels_in_word;
-  const bool integers = rounding_.kind == Rounding::Kind::int8;
-  const int64_t taps = taps_of(shape, in_word);
-  std::fill_n(packed_.bias.get() + group * blocks.padded(), blocks.padded(), 0.0f);
-  std::fill_n(packed_.scale.get() + group * blocks.padded(), blocks.padded(), 0.0f);
-  for (int64_t number = 0; number < blocks.count(); ++number) {
-    const ChannelBlocks::Block b = blocks[number];
-    const int64_t width = b.vectors * kLanes;
-    const int64_t place = group * blocks.padded() + b.first;
-    auto* words = reinterpret_cast<unsigned char*>(packed_.weight.get() + place * taps);
-    for (int64_t k = 0; k < b.exist; ++k) {
-      const int64_t o = group * blocks.out() + b.first + k;
-      const float* from = weight + o * count;
-      const float step = integers ? weight_step(from, count) : 0;
-      int64_t tap = 0, sum = 0;
-      for_each_word(shape.channels, in_word, shape.kernel,
-                    [&](int64_t, int64_t c, int64_t i, int64_t j) {
-                      unsigned char* word = words + 4 * (tap++ * width + k);
-                      for (int64_t l = 0; l < std::min(in_word, shape.channels - c); ++l) {
-                        const float value = from[(c + l) * kernel + i * shape.kernel.w + j];
-                        if (integers) {
-                          const int8_t level = weight_level(value, step);
-                          std::memcpy(word + l, &level, 1);
-                          sum += level;
-                        } else {
-                          const BFloat16 rounded = to_bfloat16(value);
-                          std::memcpy(word + 2 * l, &rounded, 2);
-                        }
-                      }
-                    });
-      const float scale = rounding_.scale * step;
-      packed_.scale[place + k] = scale;
-      // The sum of (level - zero point) * weight, from that of level * weight.
-      packed_.bias[place + k] =
-          static_cast<float>((bias ? bias[o] : 0.0) - static_cast<double>(scale) *
-                                                          static_cast<double>(sum) *
-                                                          rounding_.zero_point) +
-          0.0f;
-    }
-  }
+  pack_words(shape, order_of_words(shape, loops.channels_in_word), rounding, weight, bias, packed_);
 }
 
 std::vector<int64_t> WordsPack::run(const Call<float>& call, const Parallel& parallel) const {

@@ -4,6 +4,7 @@
 
 #include "kernels/conv2d/channels.h"
 #include "kernels/conv2d/rounding.h"
+#include "kernels/conv2d/word_order.h"
 #include "kernels/scratch.h"
 
 namespace convship::kernels::conv2d {
@@ -23,12 +24,19 @@ class WordsPack final : public Pack<float> {
   std::vector<int64_t> run(const Call<float>& call, const Parallel& parallel) const override;
 
  private:
-  void pack_group(const WeightShape& shape, int64_t group, const float* weight, const float* bias);
-
   const WordLoops& loops_;
   Rounding rounding_;
   PackedChannels<float> packed_;
 };
+
+// Fills `packed` but for its loop: words of rounded weights in this order, bias and scale.
+template <typename T>
+void pack_words(const WeightShape& shape,
+                const WordOrder& order,
+                const Rounding& rounding,
+                const T* weight,
+                const T* bias,
+                PackedChannels<float>& packed);
 
 // The input, rounded, as dense planes: for loops that multiply floats.
 Scratch<float> rounded_planes(const View<const float>& input,

@@ -1,6 +1,6 @@
 #include "kernels/conv2d/words_input.h"
 
-#include "kernels/conv2d/cut.h"
+#include "kernels/conv2d/word_order.h"
 
 namespace convship::kernels::conv2d {
 
@@ -40,12 +40,13 @@ void WordsInput::set_rows(int64_t rows) {
 
 std::vector<int32_t> WordsInput::offsets() const {
   std::vector<int32_t> offsets;
-  for_each_word(channels_, loops_.channels_in_word, g_.kernel,
-                [&](int64_t word, int64_t, int64_t i, int64_t j) {
-                  offsets.push_back(static_cast<int32_t>(steps_.channel(word) +
-                                                         i * g_.dilation.h * steps_.h_step +
-                                                         j * g_.dilation.w * steps_.w_step));
-                });
+  const int64_t in_word = loops_.channels_in_word;
+  const WordOrder order = order_of_words({0, channels_, g_.kernel, g_.groups}, in_word);
+  order.for_each(g_.kernel, [&](int64_t c, int64_t i, int64_t j) {
+    offsets.push_back(static_cast<int32_t>(steps_.channel(c / in_word) +
+                                           i * g_.dilation.h * steps_.h_step +
+                                           j * g_.dilation.w * steps_.w_step));
+  });
   return offsets;
 }
 
@@ -53,8 +54,7 @@ const float* WordsInput::band(int64_t n, int64_t group, int64_t y, float* memory
   loops_.copy(
       {{input_.at(n, group * channels_, 0, 0), input_.c_step, input_.h_step, input_.w_step,
         input_.block, g_.image, channels_, y - g_.padding.h, -g_.padding.w, rows_, columns_},
-       1 / rounding_.scale,
-       rounding_.zero_point},
+       levels_of(rounding_)},
       memory);
   return memory;
 }

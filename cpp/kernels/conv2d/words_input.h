@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "kernels/conv2d/rounding.h"
-#include "kernels/conv2d/taps.h"
 #include "kernels/conv2d/view.h"
 #include "kernels/instruction_set.h"
 
@@ -39,19 +38,5 @@ class WordsInput {
   int64_t rows_ = 0;
   View<const void> steps_{};  // words in place of channels
 };
-
-// Calls visit(word, c, i, j) for every tap of words of `in_word` channels, in
-// the order of for_each_tap; c is the word's first channel.
-template <typename Visit>
-void for_each_word(int64_t channels, int64_t in_word, Pair kernel, const Visit& visit) {
-  for (int64_t begin = 0; begin < channels; begin += kTapChunk) {
-    const int64_t end = std::min(begin + kTapChunk, channels);
-    for (int64_t i = 0; i < kernel.h; ++i) {
-      for (int64_t j = 0; j < kernel.w; ++j) {
-        for (int64_t c = begin; c < end; c += in_word) visit(c / in_word, c, i, j);
-      }
-    }
-  }
-}
 
 }  // namespace convship::kernels::conv2d

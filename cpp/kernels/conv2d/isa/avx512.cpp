@@ -7,5 +7,7 @@ static_assert(HWY_TARGET == HWY_AVX3, "the compiler's flags must allow this set,
 namespace convship::kernels {
 
 const InstructionSet kAvx512 = conv2d::instruction_set("avx512");
+// The same loops; beside them are those of amx_*.cpp.
+const InstructionSet kAmx = conv2d::instruction_set("amx");
 
 }  // namespace convship::kernels

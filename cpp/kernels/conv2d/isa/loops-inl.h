@@ -13,6 +13,8 @@ namespace {
 //
 #include "kernels/conv2d/isa/winners-inl.h"
 //
+#include "kernels/conv2d/isa/narrow-inl.h"
+//
 #include "kernels/conv2d/isa/winograd-inl.h"
 //
 #include "kernels/conv2d/isa/peak-inl.h"
@@ -32,6 +34,7 @@ constexpr Loops<A> kLoops = {
     .columns = columns<A>,
     .winners_to_weight = winners<true, A>,
     .winners_to_image = winners<false, A>,
+    .narrow = narrow_values<A>,
     .fma_loop = fma_loop<A>,
 };
 

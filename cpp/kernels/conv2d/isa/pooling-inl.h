@@ -14,6 +14,7 @@ struct Pooling {
 
   const Pool& pool;
   const Target<A>& target;
+  const int64_t slots;  // of the ring, each a row; at least as many as a window has
   A* const ring;        // row-pooled conv rows of a window
   I* const ring_index;  // the column of each one's winner
   A* const result;
@@ -21,10 +22,14 @@ struct Pooling {
 
   // ring, scratch: pooling_ring(), pooling_scratch() values.
   Pooling(const Pool& pool_, const Target<A>& target_, A* ring_, A* scratch)
+      : Pooling(pool_, target_, pool_.size.h, ring_, scratch) {}
+
+  Pooling(const Pool& pool_, const Target<A>& target_, int64_t slots_, A* ring_, A* scratch)
       : pool(pool_),
         target(target_),
+        slots(slots_),
         ring(ring_),
-        ring_index(reinterpret_cast<I*>(ring + kBlock * pool.size.h * pool.width)),
+        ring_index(reinterpret_cast<I*>(ring + kBlock * slots * pool.width)),
         result(scratch),
         result_index(reinterpret_cast<I*>(result + kBlock * pool.width)) {}
 
@@ -82,6 +87,9 @@ struct Pooling {
 
   bool indexed() const { return target.narrow || target.wide; }
 
+  // Where the ring has conv row r.
+  int64_t slot_of(int64_t r) const { return r % slots * pool.width * kBlock; }
+
   // For each pooled row, row_pool(r, to, index) is called for each conv row
   // under it that was not seen before, and leaves that row's windows at `to`.
   template <class RowPool>
@@ -92,7 +100,7 @@ struct Pooling {
       const int64_t begin = larger(top, 0);
       const int64_t end = smaller(top + pool.size.h, pool.conv.h);
       for (next = larger(next, begin); next < end; ++next) {
-        const int64_t slot = next % pool.size.h * pool.width * kBlock;
+        const int64_t slot = slot_of(next);
         row_pool(next, ring + slot, ring_index + slot);
       }
       if (indexed()) {
@@ -180,7 +188,7 @@ struct Pooling {
     const A* rows[kMostWindowRows];
     const I* indices[kMostWindowRows];
     for (int64_t k = 0; k < count; ++k) {
-      const int64_t slot = (begin + k) % p.size.h * steps;
+      const int64_t slot = slot_of(begin + k);
       rows[k] = ring + slot;
       indices[k] = ring_index + slot;
     }

@@ -1,44 +1,12 @@
 // The channels loop over words of rounded channels, for one file each: that file
-// includes this one and defines the struct `Word`, of its instruction set:
-//
-//   kChannels                    in a word
-//   Product                      see OneProduct
-//   store(values, task, to)      rounds 16 channels to 16 / kChannels words
-//   outside(task)                the word of padding
-//   join(planes, task)           of kChannels vectors, each one channel of 16 columns:
-//                                the columns' words
+// includes this one and a word's rounding (word-*-inl.h), and gives kWordLoops the word and its
+// product (see OneProduct).
 #pragma once
 
-#include <immintrin.h>
-
-#include "kernels/conv2d/isa/common-inl.h"
+#include "kernels/conv2d/isa/rounding-inl.h"
 
 namespace convship::kernels::conv2d {
 namespace {
-
-using D = hn::ScalableTag<float>;
-constexpr int64_t kLanes = 16;
-static_assert(hn::MaxLanes(D()) == kLanes);
-
-HWY_INLINE __m512 load_channels(const float* from, int64_t exist) {
-  if (exist >= kLanes) return _mm512_loadu_ps(from);
-  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << exist) - 1), from);
-}
-
-// Rows of the part, and in each the columns [begin, end) that are inside.
-template <class Visit, class Clear>
-HWY_INLINE void for_rows(const Interleave<float>& t, const Visit& visit, const Clear& clear) {
-  const int64_t begin = smaller(larger(-t.left, 0), t.columns);
-  const int64_t end = larger(begin, smaller(t.image.w - t.left, t.columns));
-  for (int64_t row = 0; row < t.rows; ++row) {
-    const int64_t y = t.top + row;
-    const bool inside = y >= 0 && y < t.image.h && begin < end;
-    clear(row, 0, inside ? begin : t.columns);
-    if (!inside) continue;
-    clear(row, end, t.columns);
-    visit(row, t.x + y * t.h_step + t.left * t.w_step, begin, end);
-  }
-}
 
 template <class Word>
 void copy_adjoining(const WordsCopy& copy, int32_t* to) {
@@ -52,12 +20,14 @@ void copy_adjoining(const WordsCopy& copy, int32_t* to) {
           from += c / t.block * t.c_step + c % t.block;
           int32_t* words = to + row * t.columns * kWords;
           for (int64_t j = begin; j < end; ++j) {
-            Word::store(load_channels(from + j * t.w_step, exist), copy, words + j * kWords);
+            const auto word = Word::round(load_channels(from + j * t.w_step, exist), copy.levels);
+            Word::store(word, words + j * kWords, kWords);
           }
         },
         [&](int64_t row, int64_t begin, int64_t end) {
           int32_t* words = to + row * t.columns * kWords;
-          for (int64_t j = begin * kWords; j < end * kWords; ++j) words[j] = Word::outside(copy);
+          for (int64_t j = begin * kWords; j < end * kWords; ++j)
+            words[j] = Word::outside(copy.levels);
         });
   }
 }
@@ -88,12 +58,12 @@ void copy_planes(const WordsCopy& copy, int32_t* to) {
                 planes[k] = _mm512_load_ps(lanes);
               }
             }
-            _mm512_mask_storeu_epi32(words + j, mask, Word::join(planes, copy));
+            _mm512_mask_storeu_epi32(words + j, mask, Word::join(planes, copy.levels));
           }
         },
         [&](int64_t row, int64_t begin, int64_t end) {
           int32_t* words = to + row * t.columns;
-          for (int64_t j = begin; j < end; ++j) words[j] = Word::outside(copy);
+          for (int64_t j = begin; j < end; ++j) words[j] = Word::outside(copy.levels);
         });
   }
 }
@@ -105,10 +75,10 @@ void copy_words(const WordsCopy& t, float* to) {
                                              : copy_planes<Word>(t, words);
 }
 
-template <class Word>
+template <class Word, class Product>
 constexpr WordLoops kWordLoops = {.channels_in_word = Word::kChannels,
                                   .copy = copy_words<Word>,
-                                  .channels = channels_with<typename Word::Product, float>};
+                                  .channels = channels_with<Product, float>};
 
 }  // namespace
 }  // namespace convship::kernels::conv2d
