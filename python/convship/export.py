@@ -101,8 +101,9 @@ def export_model(
         cpu: What "pt2" is compiled for: CPUs with AVX2 ("x86-64-v3") or AVX-512 ("x86-64-v4"). The
             best that this machine has where None.
         precision: What convolutions and linear layers multiply, in a .pt file: "bfloat16" or
-            "int8" are faster where the CPU has instructions for them (AVX512_BF16, AVX512_VNNI),
-            as fast as float32 elsewhere, and make the file smaller. Sums and results are float32.
+            "int8" are faster where the CPU has instructions for them (AMX, AVX512_BF16,
+            AVX512_VNNI), as fast as float32 elsewhere, and make the file smaller. Sums and
+            results are float32.
         calibration: For "int8": inputs that show what range each layer's input has, a hundred or
             so. The samples where None.
         test: For "bfloat16" and "int8": labelled images on which the file is compared with the

@@ -4,6 +4,9 @@
 #include <doctest/doctest.h>
 
 #include <random>
+#include <vector>
+
+#include "kernels/conv2d/isa/tile-spread-inl.h"
 
 namespace {
 
@@ -73,4 +76,40 @@ TEST_CASE("two threads get halves") {
       CHECK(std::max(first, all - first) <= (blocks % 2 == 0 ? 0.53 : 0.58) * all);
     }
   }
+}
+
+TEST_CASE("tiles of pixels have every result once, where its sum is") {
+  std::mt19937 random(2);
+  const auto draw = [&](int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random);
+  };
+  int joined = 0;
+  for (int number = 0; number < 20'000; ++number) {
+    CAPTURE(number);
+    const bool even = draw(0, 1) == 1;
+    const int64_t first = draw(0, 9), rows = draw(1, 20);
+    const int64_t width = even ? 2 * draw(1, 40) : draw(1, 80);
+    const int64_t column_step = draw(1, 3) * 16;
+    const int64_t row_step = width * column_step + draw(0, 6) * (draw(0, 1) == 1 ? column_step : 7);
+    const Spread spread(first, first + rows, width, row_step, column_step, even);
+    joined += spread.row_pixels > 0 && rows > 1 ? 1 : 0;
+    REQUIRE(spread.pixels <= kTileRows);
+    std::vector<int> seen(rows * width);
+    Spread::Cursor cursor(spread);
+    for (int64_t i = 0; i < spread.count; ++i) {
+      const Spread::Tile tile = cursor.next();
+      const int64_t begin = tile.row * row_step + tile.column * column_step;
+      spread.for_each_run(tile, [&](int64_t row, int64_t column, int64_t pixel, int64_t count) {
+        REQUIRE(pixel + count <= spread.pixels);
+        REQUIRE(row >= first);
+        REQUIRE(row < first + rows);
+        REQUIRE(column + count <= width);
+        REQUIRE(begin + pixel * column_step == row * row_step + column * column_step);
+        if (even) REQUIRE((column % 2 == 0 && count % 2 == 0));
+        for (int64_t k = 0; k < count; ++k) ++seen[(row - first) * width + column + k];
+      });
+    }
+    REQUIRE(seen == std::vector<int>(rows * width, 1));
+  }
+  CHECK(joined > 1'000);
 }

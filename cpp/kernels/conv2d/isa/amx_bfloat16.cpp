@@ -9,14 +9,14 @@ namespace {
 
 struct PairTiles {
   using Word = Pair16;
-  static constexpr bool kBegins = true;
 
   template <int kSum, int kX, int kW>
   static HWY_INLINE void multiply() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kX), "i"(kW));
   }
-  static HWY_INLINE hn::Vec<D> end(hn::Vec<D> sum, const float* /*bias*/, const float* /*scale*/) {
-    return without_minus_zero(sum);
+  // Never -0.0, which a bias is not either.
+  static HWY_INLINE hn::Vec<D> end(hn::Vec<D> sum, const float* bias, const float* /*scale*/) {
+    return hn::Add(sum, hn::Load(D(), bias));
   }
 };
 

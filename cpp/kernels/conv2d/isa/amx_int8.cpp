@@ -10,7 +10,6 @@ namespace {
 
 struct FourTiles {
   using Word = Four8;
-  static constexpr bool kBegins = false;
 
   template <int kSum, int kX, int kW>
   static HWY_INLINE void multiply() {

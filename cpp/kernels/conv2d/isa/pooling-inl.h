@@ -194,6 +194,20 @@ struct Pooling {
     }
     const bool direct = writes_directly();
     A* const y_row = to.y + (y - p.begin) * to.row_step;
+    if (!kIndex && !to.residual) {
+      if (!direct && to.column_step == 1 && p.width >= kLanes) {
+        return pool_to_planes<kCount>(rows, count, y_row);
+      }
+      for (int v = 0; v < kVectors && exist(v) > 0; ++v) {
+        if (direct) {
+          pool_vector<kCount>(rows, count, v, exist(v), y_row + to.starts[v], to.column_step);
+        } else {
+          pool_vector<kCount>(rows, count, v, kLanes, result + v * kLanes, kBlock);
+        }
+      }
+      if (!direct) write_row(result, y_row);
+      return;
+    }
     for (int64_t i = 0; i < steps; i += kLanes) {
       const int64_t v = i % kBlock / kLanes;
       if (exist(v) == 0) continue;
@@ -221,6 +235,71 @@ struct Pooling {
     }
     if (!direct) write_row(result, y_row);
     if constexpr (kIndex) write_index(y);
+  }
+
+  // A pooled row of vector v, its first `some` lanes to `to` and on, `step` apart. kCount, or
+  // else `count`: row-pooled rows.
+  template <int kCount>
+  void pool_vector(
+      const A* const* rows, int64_t count, int v, int64_t some, A* to, int64_t step) const {
+    constexpr int64_t kColumns = 4;
+    int64_t q = 0;
+    for (; q + kColumns <= pool.width; q += kColumns) {
+      to = pool_some<kCount, kColumns>(rows, count, q * kBlock + v * kLanes, some, to, step);
+    }
+    for (; q < pool.width; ++q) {
+      to = pool_some<kCount, 1>(rows, count, q * kBlock + v * kLanes, some, to, step);
+    }
+  }
+
+  template <int kCount, int kColumns>
+  HWY_INLINE A* pool_some(
+      const A* const* rows, int64_t count, int64_t at, int64_t some, A* to, int64_t step) const {
+    const D d;
+    V best[kColumns];
+    pool_columns_of<kCount, kColumns>(rows, count, at, best);
+    CONVSHIP_UNROLL
+    for (int j = 0; j < kColumns; ++j, to += step) store_some(d, best[j], to, some);
+    return to;
+  }
+
+  // The same where neighbouring columns adjoin: transposed in registers. The last tile may
+  // begin early.
+  template <int kCount>
+  void pool_to_planes(const A* const* rows, int64_t count, A* y_row) const {
+    const D d;
+    for (int v = 0; v < kVectors && exist(v) > 0; ++v) {
+      A* const plane = y_row + target.starts[v];
+      for (int64_t next = 0; next < pool.width; next += kLanes) {
+        const int64_t q = smaller(next, pool.width - kLanes);
+        V tile[kLanes];
+        pool_columns_of<kCount, kLanes>(rows, count, q * kBlock + v * kLanes, tile);
+        transpose(d, tile);
+        if (exist(v) == kLanes) {
+          CONVSHIP_UNROLL
+          for (int c = 0; c < kLanes; ++c)
+            hn::StoreU(tile[c], d, plane + c * target.channel_step + q);
+        } else {
+          for (int64_t c = 0; c < exist(v); ++c) {
+            hn::StoreU(tile[c], d, plane + c * target.channel_step + q);
+          }
+        }
+      }
+    }
+  }
+
+  // The maxima of kColumns columns, activated.
+  template <int kCount, int kColumns>
+  HWY_INLINE void pool_columns_of(const A* const* rows, int64_t count, int64_t at, V* best) const {
+    const D d;
+    CONVSHIP_UNROLL
+    for (int j = 0; j < kColumns; ++j) best[j] = hn::Load(d, rows[0] + at + j * kBlock);
+    for (int64_t k = 1; k < (kCount ? kCount : count); ++k) {
+      const A* const row = rows[k] + at;
+      CONVSHIP_UNROLL
+      for (int j = 0; j < kColumns; ++j) best[j] = max_of(best[j], hn::Load(d, row + j * kBlock));
+    }
+    activate_all<kColumns>(target.activation, best);
   }
 
   V residual(int64_t y, int64_t i) const {

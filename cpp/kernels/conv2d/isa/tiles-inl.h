@@ -2,7 +2,6 @@
 // one and a word's rounding (word-*-inl.h), and gives kTileLoops a struct `Product`:
 //
 //   Word                         whose words it multiplies
-//   kBegins                      whether sums begin with the bias, else with 0
 //   multiply<kSum, kX, kW>()     adds to tile kSum the words of tile kX times those of kW
 //   end(sum, bias, scale)        the values of 16 sums
 //
@@ -12,14 +11,11 @@
 // hide each other's latency: two of pixels by two of channels, or four of pixels.
 #pragma once
 
-#include "kernels/conv2d/isa/rounding-inl.h"
+#include "kernels/conv2d/isa/tile-copy-inl.h"
+#include "kernels/conv2d/isa/tile-spread-inl.h"
 
 namespace convship::kernels::conv2d {
 namespace {
-
-constexpr int64_t kTileRows = 16;
-// Beside 16 rows, how many a product takes as long as: four of them hide a latency of 52 cycles.
-constexpr int64_t kFewestRows = 13;
 
 template <int kTile>
 HWY_INLINE void load_tile(const float* from, int64_t step) {
@@ -49,54 +45,6 @@ struct alignas(64) TileShapes {
   uint8_t reserved[14] = {};
   uint16_t bytes[16] = {};  // of a row
   uint8_t rows[16] = {};
-};
-
-// Conv rows [first, end) in tiles of equally many pixels, the last of which may begin early.
-// Pixels of several rows lie at the same distance from each other where the convolution steps
-// over none; then rows may be one, with what lies between them.
-struct Spread {
-  int64_t first;
-  int64_t width;
-  int64_t row_pixels = 0;  // from one row to the next one; 0: each row has tiles of its own
-  int64_t in_row = 0;      // tiles
-  int64_t pixels;          // of a tile
-  int64_t count;           // tiles
-  int64_t all;             // pixels
-
-  // even: tiles begin and end at even columns; the width is even.
-  Spread(
-      int64_t first_, int64_t end, int64_t width_, int64_t row_step, int64_t column_step, bool even)
-      : first(first_), width(width_) {
-    const int64_t rows = end - first;
-    in_row = (width + kTileRows - 1) / kTileRows;
-    pixels = (width + in_row - 1) / in_row;
-    if (even) pixels = (pixels + 1) / 2 * 2;
-    count = rows * in_row;
-    all = width;
-    if (row_step % column_step != 0) return;
-    const int64_t step = row_step / column_step;
-    const int64_t joined = (rows - 1) * step + width;
-    const int64_t tiles = (joined + kTileRows - 1) / kTileRows;
-    if (even && step % 2 != 0) return;
-    if (tiles * kTileRows >= count * larger(pixels, kFewestRows)) return;
-    row_pixels = step;
-    pixels = smaller(joined, kTileRows);
-    count = tiles;
-    all = joined;
-  }
-
-  struct Tile {
-    int64_t row;
-    int64_t column;  // may lie behind the row's last one
-    int64_t seen;    // pixels that the tile before has, too
-  };
-  Tile operator[](int64_t number) const {
-    const int64_t place = row_pixels > 0 ? number : number % in_row;
-    const int64_t begin = smaller(place * pixels, all - pixels);
-    const int64_t seen = place * pixels - begin;
-    if (row_pixels == 0) return {first + number / in_row, begin, seen};
-    return {first + begin / row_pixels, begin % row_pixels, seen};
-  }
 };
 
 // Where sums go: to their place in the result; to rows in memory, which are pooled then; the
@@ -189,44 +137,35 @@ struct TileSums {
     const Spread spread(begin, end, width, from.row_step, from.column_step, kGoal == Goal::pairs);
     configure(spread.pixels);
     alignas(64) float sums[2][kTiles * kTile];
-    const auto input_of = [&](int64_t number) {
-      const Spread::Tile tile = spread[number];
-      return from.x + (tile.row - from.first_row) * from.row_step + tile.column * from.column_step;
-    };
-    const auto finish_tiles = [&](int64_t number, int64_t count, const float* of) {
-      for (int64_t k = 0; k < count; ++k) finish<kGoal>(spread, number + k, of + k * kTile);
-    };
-    int64_t done = 0, waiting = 0;  // tiles
-    for (int64_t i = 0; i < spread.count;) {
-      float* const now = sums[(i / kTiles) % 2];
-      const float* x[kTiles];
+    Spread::Tile tiles[2][kTiles];
+    Spread::Cursor cursor(spread);
+    int64_t waiting = 0;  // tiles, of the other half
+    for (int64_t i = 0, half = 0; i < spread.count; half = 1 - half) {
       const int64_t count = spread.count - i >= kTiles ? kTiles : 1;
-      for (int64_t k = 0; k < count; ++k) x[k] = input_of(i + k);
-      const bool far = t.prefetch && i == 0;
-      if (count == kTiles) {
-        sum_tiles<kTiles>(x, far, now);
-      } else {
-        // The last ones, one by one.
-        finish_tiles(done, waiting, sums[(done / kTiles) % 2]);
-        sum_tiles<1>(x, far, now);
-        finish_tiles(i, 1, now);
-        done = ++i;
-        waiting = 0;
-        continue;
+      const float* x[kTiles];
+      for (int64_t k = 0; k < count; ++k) {
+        const Spread::Tile& tile = tiles[half][k] = cursor.next();
+        x[k] =
+            from.x + (tile.row - from.first_row) * from.row_step + tile.column * from.column_step;
       }
-      finish_tiles(done, waiting, sums[(done / kTiles) % 2]);
-      done = i;
+      const bool far = t.prefetch && i == 0;
+      count == kTiles ? sum_tiles<kTiles>(x, far, sums[half]) : sum_tiles<1>(x, far, sums[half]);
+      finish_tiles<kGoal>(spread, tiles[1 - half], waiting, sums[1 - half]);
       waiting = count;
       i += count;
+      if (i >= spread.count) finish_tiles<kGoal>(spread, tiles[half], waiting, sums[half]);
     }
-    finish_tiles(done, waiting, sums[(done / kTiles) % 2]);
     asm volatile("tilerelease");
   }
 
-  // kCount tiles of pixels, as [tile][pixel][kVectors][lanes]. far: weights come from memory.
+  // kCount tiles of pixels, as [tile][pixel][kVectors][lanes]. far: weights come from memory,
+  // and are fetched ahead; those in the second-level cache need not be (measured).
   template <int kCount>
   HWY_INLINE void sum_tiles(const float* const* x, bool far, float* sums) const {
-    begin<kCount>();
+    zero_tile<0>();
+    zero_tile<1>();
+    zero_tile<2>();
+    zero_tile<3>();
     const int64_t run = t.run_words, step = t.source.column_step;
     const int32_t* offset = t.source.offsets;
     const int32_t* const end = offset + t.source.taps;
@@ -236,12 +175,10 @@ struct TileSums {
     for (; offset < end; offset += run) {
       const int64_t at = *offset;
       const float* const next = w + run * kBlock;
-      // Weights that follow those of this run, and those that no cache has kept.
-      constexpr int64_t kAhead = 4096 / sizeof(float), kFarAhead = 32768 / sizeof(float);
-      for (const float* line = w; line < next; line += kLanes) __builtin_prefetch(line + kAhead);
       if (far) {
+        constexpr int64_t kAhead = 32768 / sizeof(float);
         for (const float* line = w; line < next; line += kLanes) {
-          __builtin_prefetch(line + kFarAhead, 0, 2);
+          __builtin_prefetch(line + kAhead, 0, 2);
         }
       }
       if constexpr (kVectors == 2) {
@@ -274,30 +211,6 @@ struct TileSums {
   }
 
   template <int kCount>
-  HWY_INLINE void begin() const {
-    if constexpr (!Product::kBegins) {
-      zero_tile<0>();
-      zero_tile<1>();
-      zero_tile<2>();
-      zero_tile<3>();
-    } else if constexpr (kVectors == 2) {
-      load_tile<0>(t.bias, 0);
-      load_tile<1>(t.bias + kLanes, 0);
-      if constexpr (kCount == 2) {
-        load_tile<2>(t.bias, 0);
-        load_tile<3>(t.bias + kLanes, 0);
-      }
-    } else {
-      load_tile<0>(t.bias, 0);
-      if constexpr (kCount == 4) {
-        load_tile<1>(t.bias, 0);
-        load_tile<2>(t.bias, 0);
-        load_tile<3>(t.bias, 0);
-      }
-    }
-  }
-
-  template <int kCount>
   HWY_INLINE void end_tiles(float* sums) const {
     store_tile<0>(sums, kBlock);
     if constexpr (kVectors == 2) {
@@ -313,33 +226,28 @@ struct TileSums {
     }
   }
 
+  template <Goal kGoal>
+  void finish_tiles(const Spread& spread,
+                    const Spread::Tile* tiles,
+                    int64_t count,
+                    const float* sums) const {
+    for (int64_t k = 0; k < count; ++k) finish<kGoal>(spread, tiles[k], sums + k * kTile);
+  }
+
   // Brings a tile's sums to where they belong.
   template <Goal kGoal>
-  void finish(const Spread& spread, int64_t number, const float* sums) const {
-    const Spread::Tile tile = spread[number];
-    int64_t row = tile.row, column = tile.column;
-    const int64_t row_end = spread.row_pixels > 0 ? spread.row_pixels : spread.width;
-    for (int64_t i = 0; i < spread.pixels;) {
-      // What lies between two rows is skipped.
-      const int64_t end = smaller(spread.pixels, i + row_end - column);
-      const int64_t begin = larger(i, tile.seen);
-      const int64_t kept = smaller(end, i + spread.width - column);
-      if (begin < kept) {
-        const float* const of = sums + begin * kBlock;
-        const int64_t at = column + begin - i, count = kept - begin;
-        if constexpr (kGoal == Goal::result) {
-          finish_result(row, at, count, of);
-        } else if constexpr (kGoal == Goal::rows) {
-          store_row(of, count,
-                    rows + (row - spread.first) * row_size + (t.pool.padding.w + at) * kBlock);
-        } else {
-          store_pairs(of, count / 2, pooling.ring + pooling.slot_of(row) + at / 2 * kBlock);
-        }
+  void finish(const Spread& spread, const Spread::Tile& tile, const float* sums) const {
+    spread.for_each_run(tile, [&](int64_t row, int64_t column, int64_t pixel, int64_t count) {
+      const float* const of = sums + pixel * kBlock;
+      if constexpr (kGoal == Goal::result) {
+        finish_result(row, column, count, of);
+      } else if constexpr (kGoal == Goal::rows) {
+        store_row(of, count,
+                  rows + (row - spread.first) * row_size + (t.pool.padding.w + column) * kBlock);
+      } else {
+        store_pairs(of, count / 2, pooling.ring + pooling.slot_of(row) + column / 2 * kBlock);
       }
-      i = end;
-      column = 0;
-      ++row;
-    }
+    });
   }
 
   void finish_result(int64_t row, int64_t column, int64_t count, const float* sums) const {
@@ -390,181 +298,6 @@ struct TileSums {
 template <class Product>
 void tiles(const ChannelsTask<float>& task) {
   task.vectors == 1 ? TileSums<Product, 1>(task).run() : TileSums<Product, 2>(task).run();
-}
-
-// 16 channels, of which `exist` do, as words.
-template <class Word>
-HWY_INLINE typename Word::Words words_at(const float* from, int64_t exist, const Levels& levels) {
-  return Word::round(load_channels(from, exist), levels);
-}
-template <class Word>
-HWY_INLINE __m256i words_at(const BFloat16* from, int64_t exist, const Levels&) {
-  const auto mask = static_cast<__mmask16>((1u << smaller(exist, kLanes)) - 1);
-  return _mm256_maskz_loadu_epi16(mask, from);
-}
-
-// `count` columns of neighbouring channels, of which `exist` do, as words.
-template <class Word>
-HWY_INLINE __m512i column_words(const Interleave<float>& t,
-                                const float* from,
-                                int64_t exist,
-                                int64_t count,
-                                const Levels& levels) {
-  const auto mask = static_cast<__mmask16>((1u << count) - 1);
-  __m512 planes[Word::kChannels];
-  CONVSHIP_UNROLL
-  for (int64_t k = 0; k < Word::kChannels; ++k, from += t.c_step) {
-    if (k >= exist) {
-      planes[k] = _mm512_setzero_ps();
-    } else if (t.w_step == 1) {
-      planes[k] = _mm512_maskz_loadu_ps(mask, from);
-    } else {
-      alignas(64) float lanes[kLanes] = {};
-      for (int64_t i = 0; i < count; ++i) lanes[i] = from[i * t.w_step];
-      planes[k] = _mm512_load_ps(lanes);
-    }
-  }
-  return Word::join(planes, levels);
-}
-template <class Word>
-HWY_INLINE __m512i column_words(const Interleave<BFloat16>& t,
-                                const BFloat16* from,
-                                int64_t exist,
-                                int64_t count,
-                                const Levels&) {
-  const auto mask = static_cast<__mmask16>((1u << count) - 1);
-  __m256i planes[Word::kChannels];
-  CONVSHIP_UNROLL
-  for (int64_t k = 0; k < Word::kChannels; ++k, from += t.c_step) {
-    if (k >= exist) {
-      planes[k] = _mm256_setzero_si256();
-    } else if (t.w_step == 1) {
-      planes[k] = _mm256_maskz_loadu_epi16(mask, from);
-    } else {
-      alignas(32) uint16_t lanes[kLanes] = {};
-      for (int64_t i = 0; i < count; ++i) lanes[i] = from[i * t.w_step].bits;
-      planes[k] = _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes));
-    }
-  }
-  return Word::join(planes[0], planes[1]);
-}
-
-// The first `count` lanes.
-HWY_INLINE __mmask16 first_of(int64_t count) {
-  return static_cast<__mmask16>((uint32_t{1} << smaller(count, kLanes)) - 1);
-}
-
-// 16 columns of a few words each, from a vector of columns for each word: vector i holds values
-// 16 * i to 16 * i + 15 of column-major order. Shuffles grow with the square of the words.
-constexpr int64_t kFewWords = 5;
-
-struct FewWords {
-  alignas(64) int32_t column[kFewWords][kLanes];
-  __mmask16 lanes[kFewWords][kFewWords];  // of vector i, that hold word w
-
-  explicit FewWords(int64_t words) {
-    for (int64_t i = 0; i < words; ++i) {
-      for (int64_t w = 0; w < words; ++w) lanes[i][w] = 0;
-      for (int64_t lane = 0; lane < kLanes; ++lane) {
-        const int64_t value = i * kLanes + lane;
-        column[i][lane] = static_cast<int32_t>(value / words);
-        lanes[i][value % words] |= static_cast<__mmask16>(1u << lane);
-      }
-    }
-  }
-
-  HWY_INLINE __m512i vector(int64_t i, int64_t words, const __m512i* of) const {
-    const __m512i from = _mm512_load_si512(column[i]);
-    __m512i values = _mm512_permutexvar_epi32(from, of[0]);
-    for (int64_t w = 1; w < words; ++w) {
-      values = _mm512_mask_permutexvar_epi32(values, lanes[i][w], from, of[w]);
-    }
-    return values;
-  }
-};
-
-// One chunk of channels from c on; see TilesCopy.
-template <class Word, typename T>
-struct ChunkCopy {
-  using V = hn::Vec<D>;
-
-  const TilesCopy<T>& copy;
-  const FewWords& few;
-  int64_t c;
-
-  const Interleave<T>& source() const { return copy.source; }
-  int64_t exist(int64_t word) const {
-    return larger(0, source().channels - c - word * Word::kChannels);
-  }
-
-  void adjoining(const T* row, int64_t begin, int64_t end, int32_t* to) const {
-    const Interleave<T>& t = source();
-    constexpr int64_t kWords = kLanes / Word::kChannels;
-    for (int64_t w = 0; w < copy.words; w += kWords) {
-      const int64_t channel = exist(w) > 0 ? c + w * Word::kChannels : 0;
-      const T* from = row + channel / t.block * t.c_step + channel % t.block;
-      const int64_t some = exist(w), count = smaller(kWords, copy.words - w);
-      for (int64_t j = begin; j < end; ++j) {
-        const auto words = words_at<Word>(from + j * t.w_step, some, copy.levels);
-        Word::store(words, to + j * copy.words + w, count);
-      }
-    }
-  }
-
-  void planes(const T* row, int64_t begin, int64_t end, int32_t* to) const {
-    const Interleave<T>& t = source();
-    for (int64_t j = begin; j < end; j += kLanes) {
-      const int64_t count = smaller(kLanes, end - j);
-      const auto words_of = [&](int64_t w) HWY_ATTR {
-        const int64_t some = exist(w);
-        const T* from = row + (some > 0 ? c + w * Word::kChannels : 0) * t.c_step + j * t.w_step;
-        return column_words<Word>(t, from, some, count, copy.levels);
-      };
-      int32_t* const place = to + j * copy.words;
-      if (copy.words <= kFewWords) {
-        __m512i words[kFewWords];
-        for (int64_t w = 0; w < copy.words; ++w) words[w] = words_of(w);
-        const int64_t words_left = count * copy.words;
-        for (int64_t i = 0; i * kLanes < words_left; ++i) {
-          _mm512_mask_storeu_epi32(place + i * kLanes, first_of(words_left - i * kLanes),
-                                   few.vector(i, copy.words, words));
-        }
-      } else {
-        V tile[kLanes];
-        for (int64_t w = 0; w < kLanes; ++w) {
-          tile[w] = V{_mm512_castsi512_ps(w < copy.words ? words_of(w) : _mm512_setzero_si512())};
-        }
-        transpose(D(), tile);
-        for (int64_t k = 0; k < count; ++k) {
-          _mm512_mask_storeu_epi32(place + k * copy.words, first_of(copy.words),
-                                   _mm512_castps_si512(tile[k].raw));
-        }
-      }
-    }
-  }
-};
-
-template <class Word, typename T>
-void copy_tiles(const TilesCopy<T>& copy, float* memory) {
-  const Interleave<T>& t = copy.source;
-  auto* to = reinterpret_cast<int32_t*>(memory);
-  const int64_t chunk = copy.words * Word::kChannels, row_words = t.columns * copy.words;
-  const FewWords few(smaller(copy.words, kFewWords));
-  for (int64_t c = 0; c < t.channels; c += chunk, to += t.rows * row_words) {
-    const ChunkCopy<Word, T> part{copy, few, c};
-    for_rows(
-        t,
-        [&](int64_t row, const T* from, int64_t begin, int64_t end) {
-          t.block > 1 || t.c_step == 1 ? part.adjoining(from, begin, end, to + row * row_words)
-                                       : part.planes(from, begin, end, to + row * row_words);
-        },
-        [&](int64_t row, int64_t begin, int64_t end) {
-          int32_t* words = to + row * row_words;
-          for (int64_t i = begin * copy.words; i < end * copy.words; ++i) {
-            words[i] = Word::outside(copy.levels);
-          }
-        });
-  }
 }
 
 template <class Product>
