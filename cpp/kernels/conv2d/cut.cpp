@@ -8,7 +8,7 @@ namespace convship::kernels::conv2d {
 namespace {
 
 // Waking a thread costs some microseconds, in which this many operations run.
-constexpr double kOperationsPerItem = 2e5;
+constexpr double kOperationsPerItem = 3e5;
 
 // Whether what is row-pooled of all blocks is little enough to be kept from band to band.
 bool can_keep_rings(const Geometry& g, int64_t channels) {
