@@ -133,7 +133,7 @@ void run_channels(const PackedChannels<AccumulatorOf<T>>& packed,
                  grouped,
                  once ? kTapChunk : 0,
                  {}};
-  base.pool = {g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding, 0, 0};
+  base.pool = pool_of(g);
   base.pool.end = c.band_rows;
   TapRuns runs = tap_runs<Input>(g, taps);
   const auto steps_of = [&](int64_t vectors) {

@@ -213,11 +213,10 @@ std::vector<int64_t> ColumnsPack<T>::run(const Call<T>& call, const Parallel& pa
   base.row_step = g.stride.h * strips.row_size();
   base.offsets = offsets.data();
   base.taps = g.c_in / g.groups * g.kernel.h * g.kernel.w;
-  base.pool = {g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding, 0, 0};
-  Pool all = base.pool;
-  all.end = g.pooled.h;
-  base.joined_rows = joined_rows(g, all, g.stride.h == 1 && g.stride.w == 1 ? base.row_step : 0,
-                                 block_size_, base.taps, loops_.lanes, bool(call.index));
+  base.pool = pool_of(g);
+  base.joined_rows =
+      joined_rows(g, base.pool, g.stride.h == 1 && g.stride.w == 1 ? base.row_step : 0, block_size_,
+                  base.taps, loops_.lanes, bool(call.index));
   const int64_t scratch = ceil_div(columns_scratch(base.pool, base.joined_rows, base.row_step,
                                                    block_size_, loops_.lanes)
                                        .size,

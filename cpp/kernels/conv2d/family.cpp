@@ -163,11 +163,10 @@ double columns_time(const Geometry& g, int lanes, bool channels_adjoin) {
   // channels adjoin.
   if (channels_adjoin) in_memory /= 0.6;
   in_memory += static_cast<double>(g.c_out * g.conv.h * (40 + 6 * vectors));
-  const bool pairs = pools_pairs({g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding,
-                                  /*begin=*/0, /*end=*/g.pooled.h});
   const double in_registers =
-      pairs ? sums(2 * g.pooled.w, 2 * ceil_div(g.pooled.w, lanes) * lanes, 4 * channels)
-            : in_memory;
+      pools_pairs(pool_of(g))
+          ? sums(2 * g.pooled.w, 2 * ceil_div(g.pooled.w, lanes) * lanes, 4 * channels)
+          : in_memory;
   // Rows split into more phases than vectors can be interleaved are split one
   // value at a time.
   const double split = g.stride.w == 1 ? 0.5 : g.stride.w <= 4 ? 1 : 4;

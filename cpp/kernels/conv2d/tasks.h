@@ -94,6 +94,27 @@ struct Pool {
   int64_t done = 0;  // conv rows before it have been row-pooled, and their ring is kept
 };
 
+// With all rows of the pooled result.
+static inline Pool pool_of(const Geometry& g) {
+  return {g.conv, g.pooled.w, g.pool_size, g.pool_stride, g.pool_padding, 0, g.pooled.h};
+}
+
+// Whether windows are one value each.
+static inline bool pools_nothing(const Pool& p) {
+  return p.size.h == 1 && p.size.w == 1 && p.stride.h == 1 && p.stride.w == 1 && p.padding.h == 0 &&
+         p.padding.w == 0;
+}
+
+// The conv rows that windows look at end here, and so do the columns.
+static inline int64_t conv_rows_end(const Pool& p) {
+  const int64_t end = (p.end - 1) * p.stride.h - p.padding.h + p.size.h;
+  return end < p.conv.h ? end : p.conv.h;
+}
+static inline int64_t conv_columns_end(const Pool& p) {
+  const int64_t end = (p.width - 1) * p.stride.w - p.padding.w + p.size.w;
+  return end < p.conv.w ? end : p.conv.w;
+}
+
 // Windows of 2x2 that neither overlap nor leave the conv result: their maxima
 // can be taken in registers.
 static inline bool pools_pairs(const Pool& p) {

@@ -347,8 +347,9 @@ class WinogradPack<T>::Run {
     back.m_point_step = point_step(s, p_.block_size());
     back.tiles = s.tiles;
     back.first_row = s.first_row;
-    back.pool = {g_.conv,         g_.pooled.w, g_.pool_size, g_.pool_stride,
-                 g_.pool_padding, s.begin,     s.end};
+    back.pool = pool_of(g_);
+    back.pool.begin = s.begin;
+    back.pool.end = s.end;
     const int64_t out = p_.tile_.out;
     const int64_t rows = s.tiles.h * out * row_scratch(back.pool, s.tiles.w * out, p_.block_size());
     const int64_t scratch_size = rows + pooling_ring(back.pool, p_.block_size()) +

@@ -93,12 +93,6 @@ struct Channels {
     return t.source.x + (r - t.source.first_row) * t.source.row_step;
   }
 
-  // Columns of a conv row that windows look at.
-  int64_t columns() const {
-    const Pool& p = t.pool;
-    return smaller((p.width - 1) * p.stride.w - p.padding.w + p.size.w, p.conv.w);
-  }
-
   // The weights of the next step, or of the next block, which follows, while
   // `tiles` tiles are summed: none where the band before has summed all conv rows.
   Ahead<A> ahead_of(int64_t step, int64_t tiles) const {
@@ -113,11 +107,7 @@ struct Channels {
   void run() const {
     if constexpr (kPairsBlocks) return run_without_pooling();
     const RowPool how = row_pool();
-    const Pool& p = t.pool;
-    if (how == RowPool::none && pooling.writes_directly() && p.size.h == 1 && p.stride.h == 1 &&
-        p.padding.h == 0) {
-      return run_without_pooling();
-    }
+    if (pools_nothing(t.pool) && pooling.writes_directly()) return run_without_pooling();
     if (in_steps()) return run_in_steps();
     if (how == RowPool::any) pooling.fill_margins(rows);
     pooling.run([&](int64_t r, A* to, I* index) { conv_row(r, how, to, index); });
@@ -132,7 +122,8 @@ struct Channels {
     } else if (how == RowPool::none) {
       tiles<false>(taps_of(r), nothing, input_of(r), p.width, pooled);
     } else {
-      tiles<false>(taps_of(r), nothing, input_of(r), columns(), rows + p.padding.w * kBlock);
+      tiles<false>(taps_of(r), nothing, input_of(r), conv_columns_end(p),
+                   rows + p.padding.w * kBlock);
       pooling.pool_columns(rows, pooled, index);
     }
   }
@@ -167,13 +158,15 @@ struct Channels {
   // All conv rows of the band, some taps at a time.
   void run_in_steps() const {
     const Pool& p = t.pool;
-    const int64_t last = smaller(p.conv.h, (p.end - 1) * p.stride.h - p.padding.h + p.size.h);
+    const int64_t last = conv_rows_end(p);
     const auto row = [&](int64_t r) { return rows + (r - t.source.first_row) * row_size; };
     for (int64_t step = 0; step < t.source.row_taps.steps; ++step) {
-      Ahead<A> ahead = ahead_of(step, (last - t.source.first_row) * Tiles(columns(), kTile).number);
+      Ahead<A> ahead =
+          ahead_of(step, (last - t.source.first_row) * Tiles(conv_columns_end(p), kTile).number);
       for (int64_t r = t.source.first_row; r < last; ++r) {
         A* const sums = row(r) + p.padding.w * kBlock;
-        tiles<false>(from_sums(taps_of(r, step), step, sums), ahead, input_of(r), columns(), sums);
+        tiles<false>(from_sums(taps_of(r, step), step, sums), ahead, input_of(r),
+                     conv_columns_end(p), sums);
       }
     }
     pooling.run([&](int64_t r, A* to, I* index) {

@@ -239,14 +239,13 @@ struct Columns {
   template <bool kIndex>
   void pool_rows() const {
     const Pool& p = t.pool;
-    const bool one = !kIndex && p.size.h == 1 && p.size.w == 1 && p.stride.h == 1 &&
-                     p.stride.w == 1 && p.padding.h == 0 && p.padding.w == 0;
+    const bool one = !kIndex && pools_nothing(p);
     const bool has_margins = p.padding.w > 0 || sizes.right > 0;
     const V none = hn::Set(D(), -infinity<A>());
     for (int o = 0; o < kChannels; ++o) {
       for (int64_t i = 0; i < p.padding.w; i += kLanes) hn::StoreU(none, D(), row(o) + i);
     }
-    const int64_t last = smaller((p.end - 1) * p.stride.h - p.padding.h + p.size.h, p.conv.h);
+    const int64_t last = conv_rows_end(p);
     int64_t next = p.done, first = 0, ready = 0;  // rows [first, ready) are joined
     for (int64_t y = p.begin; y < p.end; ++y) {
       const int64_t top = y * p.stride.h - p.padding.h;

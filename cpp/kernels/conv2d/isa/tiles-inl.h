@@ -87,14 +87,11 @@ struct TileSums {
 
   void run() const {
     const Pool& p = t.pool;
-    const auto one = [](Pair pair) { return pair.h == 1 && pair.w == 1; };
-    if (one(p.size) && one(p.stride) && p.padding.h == 0 && p.padding.w == 0 &&
-        pooling.writes_directly()) {
+    if (pools_nothing(p) && pooling.writes_directly()) {
       return sum_rows<Goal::result>(p.begin, p.end, p.width);
     }
-    const int64_t last = smaller(p.conv.h, (p.end - 1) * p.stride.h - p.padding.h + p.size.h);
-    // Columns that windows look at, and rows, where windows leave some out.
-    const int64_t width = smaller((p.width - 1) * p.stride.w - p.padding.w + p.size.w, p.conv.w);
+    const int64_t last = conv_rows_end(p), width = conv_columns_end(p);
+    // Windows may leave rows out.
     const int64_t most = p.stride.h > p.size.h ? smaller(p.size.h, most_rows) : most_rows;
     int64_t first = 0, summed = 0;  // rows in memory
     pooling.run([&](int64_t r, float* to, I* index) {

@@ -295,8 +295,7 @@ struct WinogradBack {
 
   void run() const {
     const Pool& p = t.pool;
-    const bool pooled = p.size.h > 1 || p.size.w > 1 || p.stride.h > 1 || p.stride.w > 1;
-    if (!pooled && P(p, t.target, t.scratch).writes_directly()) {
+    if (pools_nothing(p) && P(p, t.target, t.scratch).writes_directly()) {
       write_tiles();
     } else if (pools_pairs(p) && !t.target.residual) {
       pool_in_registers();
