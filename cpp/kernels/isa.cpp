@@ -8,6 +8,7 @@
 #include "kernels/instruction_set.h"
 
 #ifdef CONVSHIP_HAVE_AVX512
+#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -34,10 +35,12 @@ bool may_use_tiles() {
 
 // CPUs with tiles round to bfloat16 and have AVX512_VNNI, too; others are not looked for.
 bool has_tiles() {
-  return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("amx-tile") &&
-         __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-int8") &&
-         __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
-         may_use_tiles();
+  constexpr unsigned kAll = 1u << 22 | 1u << 24 | 1u << 25;  // AMX-BF16, AMX-TILE, AMX-INT8
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  // Not __builtin_cpu_supports: clang 14 does not know these.
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & kAll) == kAll &&
+         __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16") &&
+         __builtin_cpu_supports("avx512vnni") && may_use_tiles();
 }
 #endif
 

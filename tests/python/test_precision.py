@@ -108,7 +108,7 @@ def test_every_layer_of_weights_runs_by_its_plan(network, tmp_path, precision):
     assert plan["whole"]
     assert not any(step.startswith("round") for step in steps), steps
     if precision == "int8" and "avx512_vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
-        assert sum("channels, int8" in step for step in steps) >= 4, steps
+        assert sum(", int8" in step for step in steps) >= 4, steps
 
 
 @pytest.mark.parametrize("precision", NARROW)
