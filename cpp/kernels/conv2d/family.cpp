@@ -128,12 +128,12 @@ double values_of(const Geometry& g) {
 
 // One vector of channels has more loads a sum than two, and a multiply-add every half cycle
 // needs eight sums in flight.
-double channels_time(const Geometry& g, int lanes) {
+double channels_time(const Geometry& g, int lanes, bool channels_adjoin) {
   const int64_t out = g.c_out / g.groups, in = g.c_in / g.groups;
   const int64_t vectors = ceil_div(out, lanes);
   const double use =
       static_cast<double>(out) / static_cast<double>(vectors) * (vectors == 1 ? 0.8 : 1);
-  const bool in_place = !is_padded(g) && in <= 8;
+  const bool in_place = !is_padded(g) && (in <= 8 || channels_adjoin);
   const double pool =
       is_pooled(g) ? 2 * static_cast<double>(g.groups * vectors * g.conv.h * g.conv.w) : 0;
   return sums_of(g, use) + values_of(g) * (in_place ? 0 : in >= 16 ? 1.1 : 0.4) + pool;
@@ -173,11 +173,9 @@ double columns_time(const Geometry& g, int lanes, bool channels_adjoin) {
   return std::min(in_memory, in_registers) + values_of(g) * split;
 }
 
-// Whether channels fill lanes. Planes become vectors of channels first, for which there have
-// to be taps enough.
+// Whether channels fill lanes. Even for one tap planes had better become vectors of channels.
 bool is_depthwise(const Geometry& g, const Choice& choice) {
-  return g.groups == g.c_in && g.c_out == g.c_in && g.c_out >= choice.lanes / 2 &&
-         (choice.channels_adjoin || g.kernel.h * g.kernel.w > 2);
+  return g.groups == g.c_in && g.c_out == g.c_in && g.c_out >= choice.lanes / 2;
 }
 
 // A strip's values must be countable in 32 bits: its channels, the rows under a
@@ -199,7 +197,7 @@ Family choose_bfloat16(const Geometry& g, const Choice& choice, Family other) {
   const double pairs = static_cast<double>(channels) / static_cast<double>((channels + 1) / 2);
   const bool columns = other == Family::columns;
   return columns && pairs * columns_time(g, choice.lanes, choice.channels_adjoin) <
-                        channels_time(g, choice.lanes)
+                        channels_time(g, choice.lanes, /*channels_adjoin=*/false)
              ? other
              : Family::words_bfloat16;
 }
@@ -247,7 +245,8 @@ Family choose(const Geometry& g, const Choice& choice) {
   }
   if (per_tap) return Family::per_tap;
   if (choice.depthwise && is_depthwise(g, choice)) return Family::depthwise;
-  return columns_time(g, choice.lanes, choice.channels_adjoin) < channels_time(g, choice.lanes)
+  return columns_time(g, choice.lanes, choice.channels_adjoin) <
+                 channels_time(g, choice.lanes, choice.channels_adjoin)
              ? Family::columns
              : Family::channels;
 }
