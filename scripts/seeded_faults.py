@@ -147,8 +147,8 @@ FAULTS = [
     Fault("int8: the zero point's share stays in the sum", CONV + "words.cpp",
           "rounding.zero_point) +", "0) +"),
     Fault("bfloat16: the second channel of a pair is the first", ISA + "word-bfloat16-inl.h",
-          "_mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16)",
-          "_mm512_slli_epi32(_mm512_cvtepu16_epi32(first), 16)"),
+          "high = _mm512_cvtepu16_epi32(round(planes[1], levels))",
+          "high = _mm512_cvtepu16_epi32(round(planes[0], levels))"),
     Fault("words: a last channel has its neighbour's weights", CONV + "words.cpp",
           "Accumulator<T>::widen(from[(c + l) * kernel", "Accumulator<T>::widen(from[c * kernel"),
     # The first of these is noticed where the CPU has such a unit.

@@ -105,7 +105,7 @@ const InstructionSet& instruction_set(int number) { return *kCandidates[number].
 
 #ifdef CONVSHIP_HAVE_AVX512
 // Intel's VDPBF16PS takes eight times as long as a multiply-add of float32 (measured on a CPU
-// with AMX), AMD's twice.
+// with AMX), AMD's as long.
 const WordLoops* bfloat16_loops(const InstructionSet& isa) {
   const bool fast = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_is("amd");
   return &isa == &kAvx512 && fast ? &kAvx512Bfloat16 : nullptr;

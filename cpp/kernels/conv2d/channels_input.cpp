@@ -3,6 +3,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "kernels/conv2d/band.h"
 #include "kernels/conv2d/cut.h"
 #include "kernels/conv2d/taps.h"
 
@@ -16,7 +17,7 @@ ChannelsInput<T>::ChannelsInput(const Loops<A>& loops,
       g_(geometry),
       input_(input),
       channels_(g_.c_in / g_.groups),
-      columns_((g_.conv.w - 1) * g_.stride.w + (g_.kernel.w - 1) * g_.dilation.w + 1),
+      columns_(columns_under(g_)),
       way_(choose()) {}
 
 template <typename T>
@@ -94,10 +95,7 @@ const typename ChannelsInput<T>::A* ChannelsInput<T>::band(int64_t n,
   if constexpr (std::is_same_v<T, A>) {
     if (way_ == Way::in_place) return input_.at(n, c, y, 0);
     if (way_ == Way::interleave) {
-      loops_.interleave(
-          {input_.at(n, c, 0, 0), input_.c_step, input_.h_step, input_.w_step, input_.block,
-           g_.image, channels_, y - g_.padding.h, -g_.padding.w, rows_, columns_},
-          memory);
+      loops_.interleave(band_of(input_, g_, n, c, channels_, y, {rows_, columns_}), memory);
       return memory;
     }
   }

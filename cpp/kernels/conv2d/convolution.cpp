@@ -119,13 +119,11 @@ void Convolution<T>::offer_words(const InstructionSet& isa,
                                  int64_t block,
                                  Choice& choice) const {
   const Rounding::Kind kind = kKind<T> != Rounding::Kind::none ? kKind<T> : rounding_.kind;
-  if (kind == Rounding::Kind::none || !WordsPack::serves(geometry, block, kind)) return;
-  if (rounding_ && !finite_) return;
-  const bool integers = kind == Rounding::Kind::int8;
+  if (kind == Rounding::Kind::none || (rounding_ && !finite_)) return;
   // Of bfloat16 tensors the layout must not decide.
-  if (rounding_ || WordsPack::serves(geometry, kChannelBlock, kind)) {
-    if (integers ? int8_tiles(isa) : bfloat16_tiles(isa)) choice.tiles = kind;
-  }
+  if (!WordsPack::serves(geometry, rounding_ ? block : kChannelBlock, kind)) return;
+  const bool integers = kind == Rounding::Kind::int8;
+  if (integers ? int8_tiles(isa) : bfloat16_tiles(isa)) choice.tiles = kind;
   if (rounding_ && (integers ? int8_loops(isa) : bfloat16_loops(isa))) choice.words = kind;
 }
 
@@ -166,11 +164,12 @@ void Convolution<T>::run(const Geometry& whole,
   const Geometry& geometry = used.geometry;
   const View<const T> input = sampled(image, used);
   if constexpr (std::is_same_v<T, float>) {
-    const InstructionSet& isa = instruction_set(active_instruction_set());
-    Choice offered = choice(isa);
-    offer_words(isa, geometry, input.block, offered);
-    const bool served = offered.words == rounding_.kind || offered.tiles == rounding_.kind;
-    if (rounding_.kind == Rounding::Kind::int8 && (index || !served)) {
+    const auto served = [&] {
+      Choice offered{};
+      offer_words(instruction_set(active_instruction_set()), geometry, input.block, offered);
+      return offered.words == rounding_.kind || offered.tiles == rounding_.kind;
+    };
+    if (rounding_.kind == Rounding::Kind::int8 && (index || !served())) {
       const auto rounded = rounded_planes(input, geometry, rounding_, parallel);
       const View<const float> planes =
           nchw<const float>(rounded.get(), geometry.c_in, geometry.image);

@@ -58,6 +58,11 @@ inline int64_t rows_under(int64_t conv_rows, const Geometry& g) {
   return (conv_rows - 1) * g.stride.h + (g.kernel.h - 1) * g.dilation.h + 1;
 }
 
+// Input columns under all conv columns, padding included.
+inline int64_t columns_under(const Geometry& g) {
+  return (g.conv.w - 1) * g.stride.w + (g.kernel.w - 1) * g.dilation.w + 1;
+}
+
 // Bytes of input that a band may have. A quarter of the smallest second-level cache
 // around (512 KB) leaves room for weights and results.
 constexpr int64_t kBandBytes = 128 << 10;

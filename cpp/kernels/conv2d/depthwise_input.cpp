@@ -2,6 +2,8 @@
 
 #include <limits>
 
+#include "kernels/conv2d/band.h"
+#include "kernels/conv2d/cut.h"
 #include "kernels/conv2d/taps.h"
 
 namespace convship::kernels::conv2d {
@@ -13,7 +15,7 @@ DepthwiseInput<T>::DepthwiseInput(const Loops<T>& loops,
     : loops_(loops),
       g_(geometry),
       input_(input),
-      columns_((g_.conv.w - 1) * g_.stride.w + (g_.kernel.w - 1) * g_.dilation.w + 1),
+      columns_(columns_under(g_)),
       in_place_(is_in_place()) {}
 
 // Every vector is whole and its channels adjoin.
@@ -58,10 +60,7 @@ const T* DepthwiseInput<T>::band(int64_t n, int64_t vector, int64_t y, T* memory
   const int64_t c = vector * loops_.lanes;
   if (in_place_) return input_.at(n, c, y, 0);
   const int64_t channels = std::min<int64_t>(loops_.lanes, g_.c_out - c);
-  loops_.interleave(
-      {input_.at(n, c, 0, 0), input_.c_step, input_.h_step, input_.w_step, input_.block, g_.image,
-       channels, y - g_.padding.h, -g_.padding.w, rows_, columns_},
-      memory);
+  loops_.interleave(band_of(input_, g_, n, c, channels, y, {rows_, columns_}), memory);
   return memory;
 }
 

@@ -208,7 +208,7 @@ bool tiles_are_faster(const Geometry& g, int lanes) {
   const int64_t channels = g.c_in / g.groups, out = g.c_out / g.groups;
   const WordOrder order = order_of_tiles({out, channels, g.kernel, 1}, /*in_word=*/2);
   const int64_t run = run_words(order.chunk / order.in_word, g.kernel, g.dilation);
-  const int64_t tiles = (2 * order.count(g.kernel) / run + 10) * ceil_div(out, 16);
+  const int64_t tiles = (2 * order.count(g.kernel) / run + 10) * ceil_div(out, kWordLanes);
   return tiles * lanes < channels * g.kernel.h * g.kernel.w * out;
 }
 

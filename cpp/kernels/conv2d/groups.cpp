@@ -63,7 +63,7 @@ std::vector<int64_t> GroupsPack::run(const Call<float>& call, const Parallel& pa
   base.activation = call.activation;
   base.image = g.image;
   const bool padded = is_padded(g);
-  const int64_t columns = (g.conv.w - 1) * g.stride.w + (g.kernel.w - 1) * g.dilation.w + 1;
+  const int64_t columns = columns_under(g);
   // Bands of rows: strips that stay in a cache, work for every thread.
   constexpr int64_t kStripBytes = 24 << 10;
   const int64_t row_bytes = columns * lanes_ * static_cast<int64_t>(sizeof(float));

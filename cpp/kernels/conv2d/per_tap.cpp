@@ -125,7 +125,7 @@ double share_of_strips(const Geometry& g) {
   }
   // Of a value, in the time of one output channel's sums: measured.
   constexpr double kCopy = 8;
-  const int64_t columns = (g.conv.w - 1) * g.stride.w + (g.kernel.w - 1) * g.dilation.w + 1;
+  const int64_t columns = columns_under(g);
   const int64_t row_bytes = g.c_in / g.groups * columns * static_cast<int64_t>(sizeof(float));
   const int64_t reach = (g.kernel.h - 1) * g.dilation.h;
   const int64_t rows = std::clamp<int64_t>(kBandBytes / row_bytes - reach, 1, g.conv.h);

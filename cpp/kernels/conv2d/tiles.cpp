@@ -7,8 +7,6 @@
 namespace convship::kernels::conv2d {
 namespace {
 
-constexpr int kLanes = 16;  // of every instruction set that has tiles
-
 int64_t largest_divisor(int64_t words) {
   int64_t divisor = std::min(words, kTileWords);
   while (words % divisor != 0) --divisor;
@@ -30,8 +28,10 @@ WordOrder order_of_tiles(const WeightShape& shape, int64_t in_word) {
     const int64_t block = kChannelBlock / in_word;
     words = ceil_div(ceil_div(all, chunks), block) * block;
   } else {
+    // Each call asks; so the search ends where no larger chunk can take fewer.
     int64_t fewest = INT64_MAX;
     for (int64_t w = all; w <= kTileWords; ++w) {
+      if (ceil_div(shape.kernel.w * w, kTileWords) >= fewest) break;
       const int64_t runs = shape.kernel.w * w / largest_divisor(shape.kernel.w * w);
       if (runs < fewest) {
         fewest = runs;
@@ -52,7 +52,7 @@ TilesPack<T>::TilesPack(const TileLoops& loops,
     : loops_(loops),
       rounding_(rounding),
       order_(order_of_tiles(shape, loops.channels_in_word)),
-      packed_(ChannelBlocks(shape, kLanes, /*joins_odd=*/false)) {
+      packed_(ChannelBlocks(shape, kWordLanes, /*joins_odd=*/false)) {
   packed_.loop = loops.channels;
   packed_.narrow = floats.narrow;
   pack_words(shape, order_, rounding, weight, bias, packed_);

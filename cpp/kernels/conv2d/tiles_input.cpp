@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "kernels/conv2d/band.h"
 #include "kernels/conv2d/tiles.h"
 
 namespace convship::kernels::conv2d {
@@ -20,7 +21,7 @@ TilesInput<T>::TilesInput(const TileLoops& loops,
       rounding_(rounding),
       channels_(g_.c_in / g_.groups),
       words_(order.chunk / order.in_word),
-      columns_((g_.conv.w - 1) * g_.stride.w + (g_.kernel.w - 1) * g_.dilation.w + 1),
+      columns_(columns_under(g_)),
       run_words_(conv2d::run_words(words_, g_.kernel, g_.dilation)) {}
 
 // CPUs with tiles have large second-level caches, and each band reads all weights again. With a
@@ -62,10 +63,8 @@ std::vector<int32_t> TilesInput<T>::offsets() const {
 template <typename T>
 const float* TilesInput<T>::band(int64_t n, int64_t group, int64_t y, float* memory) const {
   const TilesCopy<T> copy{
-      {input_.at(n, group * channels_, 0, 0), input_.c_step, input_.h_step, input_.w_step,
-       input_.block, g_.image, channels_, y - g_.padding.h, -g_.padding.w, rows_, columns_},
-      levels_of(rounding_),
-      words_};
+      band_of(input_, g_, n, group * channels_, channels_, y, {rows_, columns_}),
+      levels_of(rounding_), words_};
   if constexpr (std::is_same_v<T, float>) {
     loops_.copy(copy, memory);
   } else {

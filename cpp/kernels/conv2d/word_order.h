@@ -9,6 +9,9 @@
 
 namespace convship::kernels::conv2d {
 
+// Of every instruction set that has loops over words.
+constexpr int kWordLanes = 16;
+
 struct WordOrder {
   int64_t in_word;   // channels
   int64_t chunk;     // channels that are summed with all their taps before the next ones

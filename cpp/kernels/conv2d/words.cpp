@@ -7,12 +7,6 @@
 #include "kernels/conv2d/words_input.h"
 
 namespace convship::kernels::conv2d {
-namespace {
-
-constexpr int kLanes = 16;  // of every instruction set that has such loops
-
-}  // namespace
-
 bool WordsPack::serves(const Geometry& g, int64_t block, Rounding::Kind kind) {
   const int64_t channels = g.c_in / g.groups;
   if (g.groups > 1 && (channels % block != 0 || channels < 4)) return false;
@@ -40,7 +34,7 @@ void pack_words(const WeightShape& shape,
   std::fill_n(packed.bias.get(), shape.groups * padded, 0.0f);
   std::fill_n(packed.scale.get(), shape.groups * padded, 0.0f);
   const auto pack = [&](int64_t group, const ChannelBlocks::Block& b, int64_t k) {
-    const int64_t place = group * padded + b.first, width = b.vectors * kLanes;
+    const int64_t place = group * padded + b.first, width = b.vectors * kWordLanes;
     const int64_t o = group * blocks.out() + b.first + k;
     auto* words = reinterpret_cast<unsigned char*>(packed.weight.get() + place * taps);
     const T* from = weight + o * count;
@@ -96,7 +90,7 @@ WordsPack::WordsPack(const WordLoops& loops,
                      const WeightShape& shape,
                      const float* weight,
                      const float* bias)
-    : loops_(loops), rounding_(rounding), packed_(ChannelBlocks(shape, kLanes)) {
+    : loops_(loops), rounding_(rounding), packed_(ChannelBlocks(shape, kWordLanes)) {
   packed_.loop = loops.channels;
   pack_words(shape, order_of_words(shape, loops.channels_in_word), rounding, weight, bias, packed_);
 }

@@ -1,5 +1,6 @@
 #include "kernels/conv2d/words_input.h"
 
+#include "kernels/conv2d/band.h"
 #include "kernels/conv2d/word_order.h"
 
 namespace convship::kernels::conv2d {
@@ -14,7 +15,7 @@ WordsInput::WordsInput(const WordLoops& loops,
       rounding_(rounding),
       channels_(g_.c_in / g_.groups),
       words_(ceil_div(channels_, loops.channels_in_word)),
-      columns_((g_.conv.w - 1) * g_.stride.w + (g_.kernel.w - 1) * g_.dilation.w + 1) {
+      columns_(columns_under(g_)) {
   // Whole chunks of 16 channels are copied where channels adjoin.
   if (input_.channels_adjoin()) {
     words_ = ceil_div(channels_, kTapChunk) * kTapChunk / loops.channels_in_word;
@@ -51,11 +52,8 @@ std::vector<int32_t> WordsInput::offsets() const {
 }
 
 const float* WordsInput::band(int64_t n, int64_t group, int64_t y, float* memory) const {
-  loops_.copy(
-      {{input_.at(n, group * channels_, 0, 0), input_.c_step, input_.h_step, input_.w_step,
-        input_.block, g_.image, channels_, y - g_.padding.h, -g_.padding.w, rows_, columns_},
-       levels_of(rounding_)},
-      memory);
+  const auto band = band_of(input_, g_, n, group * channels_, channels_, y, {rows_, columns_});
+  loops_.copy({band, levels_of(rounding_)}, memory);
   return memory;
 }
 

@@ -20,9 +20,38 @@ using D = hn::ScalableTag<float>;
 constexpr int64_t kLanes = 16;
 static_assert(hn::MaxLanes(D()) == kLanes);
 
-HWY_INLINE __m512 load_channels(const float* from, int64_t exist) {
-  if (exist >= kLanes) return _mm512_loadu_ps(from);
-  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << exist) - 1), from);
+// The first `count` lanes.
+HWY_INLINE __mmask16 first_of(int64_t count) {
+  return static_cast<__mmask16>((uint32_t{1} << smaller(count, kLanes)) - 1);
+}
+
+// The first `count` of 16 values that adjoin; zeros after them.
+HWY_INLINE __m512 load_lanes(const float* from, int64_t count) {
+  return _mm512_maskz_loadu_ps(first_of(count), from);
+}
+HWY_INLINE __m256i load_lanes(const BFloat16* from, int64_t count) {
+  return _mm256_maskz_loadu_epi16(first_of(count), from);
+}
+
+// The same of values `step` apart.
+template <typename T>
+HWY_INLINE auto load_lanes_apart(const T* from, int64_t step, int64_t count) {
+  if (step == 1) return load_lanes(from, count);
+  alignas(64) T lanes[kLanes] = {};
+  for (int64_t i = 0; i < count; ++i) lanes[i] = from[i * step];
+  return load_lanes(lanes, kLanes);
+}
+
+// The words of `count` columns: of neighbouring channels from `from` on, of which `exist` do.
+template <class Word, typename T>
+HWY_INLINE __m512i column_words(
+    const Interleave<T>& t, const T* from, int64_t exist, int64_t count, const Levels& levels) {
+  decltype(load_lanes(from, count)) planes[Word::kChannels];
+  CONVSHIP_UNROLL
+  for (int64_t k = 0; k < Word::kChannels; ++k) {
+    planes[k] = load_lanes_apart(from + k * t.c_step, t.w_step, k < exist ? count : 0);
+  }
+  return Word::join(planes, levels);
 }
 
 // Rows of the part, and in each the columns [begin, end) that are inside.

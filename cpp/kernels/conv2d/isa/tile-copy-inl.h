@@ -6,68 +6,6 @@
 namespace convship::kernels::conv2d {
 namespace {
 
-// 16 channels, of which `exist` do, as words.
-template <class Word>
-HWY_INLINE typename Word::Words words_at(const float* from, int64_t exist, const Levels& levels) {
-  return Word::round(load_channels(from, exist), levels);
-}
-template <class Word>
-HWY_INLINE __m256i words_at(const BFloat16* from, int64_t exist, const Levels&) {
-  const auto mask = static_cast<__mmask16>((1u << smaller(exist, kLanes)) - 1);
-  return _mm256_maskz_loadu_epi16(mask, from);
-}
-
-// `count` columns of neighbouring channels, of which `exist` do, as words.
-template <class Word>
-HWY_INLINE __m512i column_words(const Interleave<float>& t,
-                                const float* from,
-                                int64_t exist,
-                                int64_t count,
-                                const Levels& levels) {
-  const auto mask = static_cast<__mmask16>((1u << count) - 1);
-  __m512 planes[Word::kChannels];
-  CONVSHIP_UNROLL
-  for (int64_t k = 0; k < Word::kChannels; ++k, from += t.c_step) {
-    if (k >= exist) {
-      planes[k] = _mm512_setzero_ps();
-    } else if (t.w_step == 1) {
-      planes[k] = _mm512_maskz_loadu_ps(mask, from);
-    } else {
-      alignas(64) float lanes[kLanes] = {};
-      for (int64_t i = 0; i < count; ++i) lanes[i] = from[i * t.w_step];
-      planes[k] = _mm512_load_ps(lanes);
-    }
-  }
-  return Word::join(planes, levels);
-}
-template <class Word>
-HWY_INLINE __m512i column_words(const Interleave<BFloat16>& t,
-                                const BFloat16* from,
-                                int64_t exist,
-                                int64_t count,
-                                const Levels&) {
-  const auto mask = static_cast<__mmask16>((1u << count) - 1);
-  __m256i planes[Word::kChannels];
-  CONVSHIP_UNROLL
-  for (int64_t k = 0; k < Word::kChannels; ++k, from += t.c_step) {
-    if (k >= exist) {
-      planes[k] = _mm256_setzero_si256();
-    } else if (t.w_step == 1) {
-      planes[k] = _mm256_maskz_loadu_epi16(mask, from);
-    } else {
-      alignas(32) uint16_t lanes[kLanes] = {};
-      for (int64_t i = 0; i < count; ++i) lanes[i] = from[i * t.w_step].bits;
-      planes[k] = _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes));
-    }
-  }
-  return Word::join(planes[0], planes[1]);
-}
-
-// The first `count` lanes.
-HWY_INLINE __mmask16 first_of(int64_t count) {
-  return static_cast<__mmask16>((uint32_t{1} << smaller(count, kLanes)) - 1);
-}
-
 // 16 columns of a few words each, from a vector of columns for each word: vector i holds values
 // 16 * i to 16 * i + 15 of column-major order. Shuffles grow with the square of the words.
 constexpr int64_t kFewWords = 5;
@@ -120,7 +58,7 @@ struct ChunkCopy {
       const T* from = row + channel / t.block * t.c_step + channel % t.block;
       const int64_t some = exist(w), count = smaller(kWords, copy.words - w);
       for (int64_t j = begin; j < end; ++j) {
-        const auto words = words_at<Word>(from + j * t.w_step, some, copy.levels);
+        const auto words = Word::round(load_lanes(from + j * t.w_step, some), copy.levels);
         Word::store(words, to + j * copy.words + w, count);
       }
     }

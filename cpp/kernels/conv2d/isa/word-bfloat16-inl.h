@@ -13,17 +13,18 @@ struct Pair16 {
   static HWY_INLINE Words round(__m512 values, const Levels&) {
     return (__m256i)_mm512_cvtneps_pbh(values);
   }
+  // Of numbers that are bfloat16 already.
+  static HWY_INLINE Words round(__m256i values, const Levels&) { return values; }
   static HWY_INLINE void store(Words words, int32_t* to, int64_t count) {
     if (count >= 8) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), words);
     _mm256_mask_storeu_epi32(to, static_cast<__mmask8>((1u << count) - 1), words);
   }
   static HWY_INLINE int32_t outside(const Levels&) { return 0; }
-  static HWY_INLINE __m512i join(const __m512* planes, const Levels& levels) {
-    return join(round(planes[0], levels), round(planes[1], levels));
-  }
-  static HWY_INLINE __m512i join(__m256i first, __m256i second) {
-    const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16);
-    return _mm512_or_si512(_mm512_cvtepu16_epi32(first), high);
+  template <class V>  // as round's
+  static HWY_INLINE __m512i join(const V* planes, const Levels& levels) {
+    const __m512i low = _mm512_cvtepu16_epi32(round(planes[0], levels));
+    const __m512i high = _mm512_cvtepu16_epi32(round(planes[1], levels));
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
   }
 };
 

@@ -20,7 +20,7 @@ void copy_adjoining(const WordsCopy& copy, int32_t* to) {
           from += c / t.block * t.c_step + c % t.block;
           int32_t* words = to + row * t.columns * kWords;
           for (int64_t j = begin; j < end; ++j) {
-            const auto word = Word::round(load_channels(from + j * t.w_step, exist), copy.levels);
+            const auto word = Word::round(load_lanes(from + j * t.w_step, exist), copy.levels);
             Word::store(word, words + j * kWords, kWords);
           }
         },
@@ -44,21 +44,9 @@ void copy_planes(const WordsCopy& copy, int32_t* to) {
           int32_t* words = to + row * t.columns;
           for (int64_t j = begin; j < end; j += kLanes) {
             const int64_t count = smaller(kLanes, end - j);
-            const auto mask = static_cast<__mmask16>((1u << count) - 1);
-            __m512 planes[Word::kChannels];
-            for (int64_t k = 0; k < Word::kChannels; ++k) {
-              const float* plane = from + k * t.c_step + j * t.w_step;
-              if (k >= exist) {
-                planes[k] = _mm512_setzero_ps();
-              } else if (t.w_step == 1) {
-                planes[k] = _mm512_maskz_loadu_ps(mask, plane);
-              } else {
-                alignas(64) float lanes[kLanes] = {};
-                for (int64_t i = 0; i < count; ++i) lanes[i] = plane[i * t.w_step];
-                planes[k] = _mm512_load_ps(lanes);
-              }
-            }
-            _mm512_mask_storeu_epi32(words + j, mask, Word::join(planes, copy.levels));
+            _mm512_mask_storeu_epi32(
+                words + j, first_of(count),
+                column_words<Word>(t, from + j * t.w_step, exist, count, copy.levels));
           }
         },
         [&](int64_t row, int64_t begin, int64_t end) {
