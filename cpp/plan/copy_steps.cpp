@@ -117,6 +117,31 @@ Step select_step(const Select& layer, const std::vector<Operand>& from, const Op
   return copy_channels("select channels, " + describe(y.size), from, std::move(channels), y, 0);
 }
 
+Step add_pixels_step(const AddPixels& layer, const Operand& x, const Operand& y) {
+  // As pixels lie in memory, [blocks][count][16].
+  const int64_t added = layer.count * kChannelBlock;
+  std::vector<float> blocked(static_cast<std::size_t>(y.blocks() * added));
+  for (int64_t c = 0; c < y.size.c; ++c) {
+    float* const to = blocked.data() + c / kChannelBlock * added + c % kChannelBlock;
+    for (int64_t i = 0; i < layer.count; ++i) {
+      to[i * kChannelBlock] = (*layer.values)[i * y.size.c + c];
+    }
+  }
+  const auto copy = [blocked = std::move(blocked), added, behind = layer.behind, x,
+                     y](const Frame& frame) {
+    const int64_t blocks = y.blocks();
+    frame.parallel.run(y.size.n * blocks, grain(y.block_step()), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t n = i / blocks, block = i % blocks;
+        float* const to = y.block(frame, n, block);
+        std::copy_n(x.block(frame, n, block), x.block_step(), to + (behind ? 0 : added));
+        std::copy_n(blocked.data() + block * added, added, to + (behind ? x.block_step() : 0));
+      }
+    });
+  };
+  return {"add pixels, " + describe(y.size), copy};
+}
+
 Step import_step(const Operand& from, const Operand& to) {
   return {"input, " + describe(to.size), [from, to](const Frame& frame) {
             for_images(frame, to.size.n, [&](int64_t n) {

@@ -222,6 +222,21 @@ Step combine_step(const Combine& layer, const Operand& a, const Operand& b, cons
   return broadcast_step(name, layer.how, layer.activation, a, b, y);
 }
 
+Step add_image_step(const AddImage& layer, const Operand& x, const Operand& y) {
+  // As images lie in memory, [blocks][pixels][16].
+  std::vector<float> blocked(static_cast<std::size_t>(y.blocks() * y.block_step()));
+  const int64_t pixels = y.size.pixels();
+  for (int64_t c = 0; c < y.size.c; ++c) {
+    float* const to = blocked.data() + c / kChannelBlock * y.block_step() + c % kChannelBlock;
+    for (int64_t i = 0; i < pixels; ++i) to[i * kChannelBlock] = (*layer.values)[c * pixels + i];
+  }
+  return map_step("add image", x, y,
+                  [blocked = std::move(blocked), step = y.block_step()](
+                      const Frame&, int64_t, int64_t block, MapTask& task) {
+                    task.b = blocked.data() + block * step;
+                  });
+}
+
 Step affine_step(const Affine& layer, const Operand& x, const Operand* residual, const Operand& y) {
   return map_step(
       "affine", x, y,

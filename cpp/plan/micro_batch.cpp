@@ -25,6 +25,11 @@ struct WeightFloats {
   double operator()(const Linear& linear) const {
     return static_cast<double>(linear.in * linear.out);
   }
+  double operator()(const Attend& attend) const {
+    return attend.bias ? static_cast<double>(attend.bias->values.size()) : 0;
+  }
+  double operator()(const AddPixels& add) const { return static_cast<double>(add.values->size()); }
+  double operator()(const AddImage& add) const { return static_cast<double>(add.values->size()); }
   template <typename Layer>
   double operator()(const Layer&) const {
     return 0;

@@ -42,7 +42,11 @@ const char* layer_name(const Layer& layer) {
                                  "concatenate",
                                  "select channels",
                                  "flatten",
-                                 "unflatten"};
+                                 "unflatten",
+                                 "attention",
+                                 "add pixels",
+                                 "add image",
+                                 "reshape pixels"};
   static_assert(kNames.size() == std::variant_size_v<Layer>);
   return kNames[layer.index()];
 }

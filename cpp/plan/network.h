@@ -210,6 +210,48 @@ struct Unflatten {
   Pair image{1, 1};
 };
 
+// Added to the scores of attention before their softmax: [windows, heads, queries, keys],
+// where windows and heads may be 1 and serve all.
+struct ScoreBias {
+  int64_t windows;
+  int64_t heads;
+  std::vector<float> values;
+};
+
+// softmax(scale * q k^T + bias) v of each head by itself, where a head is one of `heads` equal
+// runs of channels and the pixels of an image (or of a window of it) are the positions (Vaswani
+// et al., Attention Is All You Need, 2017). Windows, and positions in one, are numbered row by
+// row. Inputs: q, k, v; k and v may have an image of their own where q's is one window.
+struct Attend {
+  int64_t heads;
+  float scale;
+  Pair window{0, 0};  // sides of the windows that pixels see each other in; 0: the whole side
+  // A window's pixels are as far apart as there are windows in a side (MaxViT's grid), else
+  // neighbours (Swin).
+  bool dilated = false;
+  std::shared_ptr<const ScoreBias> bias = nullptr;
+};
+
+// Constant pixels before those of images of one row, or behind them: [N, C, 1, W] to
+// [N, C, 1, count + W].
+struct AddPixels {
+  std::shared_ptr<const std::vector<float>> values;  // [count][C]
+  int64_t count;
+  bool behind = false;
+};
+
+// x + values, [C, H, W], the same for every image.
+struct AddImage {
+  std::shared_ptr<const std::vector<float>> values;
+  Pair image;
+};
+
+// The same pixels in their order as images of other sides. In blocked memory these lie as
+// before.
+struct ReshapePixels {
+  Measure height, width;
+};
+
 using Layer = std::variant<Convolve,
                            TransposedConvolve,
                            Linear,
@@ -232,7 +274,11 @@ using Layer = std::variant<Convolve,
                            Concatenate,
                            Select,
                            Flatten,
-                           Unflatten>;
+                           Unflatten,
+                           Attend,
+                           AddPixels,
+                           AddImage,
+                           ReshapePixels>;
 
 using Value = int;
 

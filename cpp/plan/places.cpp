@@ -221,6 +221,7 @@ int64_t image_floats(const Size& size) {
 std::optional<int64_t> alias_channel(const Instruction& i, const std::vector<Size>& sizes) {
   if (std::holds_alternative<Flatten>(i.layer) && sizes[i.inputs[0]].pixels() == 1) return 0;
   if (std::holds_alternative<Unflatten>(i.layer) && sizes[i.output].pixels() == 1) return 0;
+  if (std::holds_alternative<ReshapePixels>(i.layer)) return 0;
   // Padding of none, as networks have it whose sides may be odd.
   const auto* pad = std::get_if<Pad>(&i.layer);
   if (pad && sizes[i.output] == sizes[i.inputs[0]] && pad->top(sizes) == 0 &&

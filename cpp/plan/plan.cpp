@@ -100,6 +100,12 @@ class Builder {
       steps_.push_back(flatten_step(x(0), y));
     } else if (std::holds_alternative<Unflatten>(i.layer)) {
       steps_.push_back(unflatten_step(x(0), y));
+    } else if (const auto* attend = std::get_if<Attend>(&i.layer)) {
+      steps_.push_back(attend_step(*attend, x(0), x(1), x(2), y));
+    } else if (const auto* pixels = std::get_if<AddPixels>(&i.layer)) {
+      steps_.push_back(add_pixels_step(*pixels, x(0), y));
+    } else if (const auto* constant = std::get_if<AddImage>(&i.layer)) {
+      steps_.push_back(add_image_step(*constant, x(0), y));
     } else if (const auto* select = std::get_if<Select>(&i.layer)) {
       std::vector<Operand> from;
       for (const Value v : i.inputs) from.push_back(operand(v));

@@ -148,8 +148,68 @@ class Infer {
     if (flatten.features >= 0 && flatten.features != y.c) refuse(layer_, "wrong features");
     return y;
   }
+  Size operator()(const Attend& attend) const {
+    const Size &q = in_[0], &k = in_[1], &v = in_[2];
+    if (q.matrix || k.matrix || v.matrix) refuse(layer_, "needs images, got a matrix");
+    if (q.c != k.c) refuse(layer_, "queries and keys differ in channels");
+    if (attend.heads < 1 || q.c % attend.heads != 0 || v.c % attend.heads != 0) {
+      refuse(layer_, "channels that are no whole number for each head");
+    }
+    if (q.n != k.n || k.n != v.n) refuse(layer_, "operands differ in number of images");
+    if (k.image.h != v.image.h || k.image.w != v.image.w) {
+      refuse(layer_, "keys and values differ in size");
+    }
+    const Pair window = attend.window;
+    const bool whole = window.h == 0 && window.w == 0;
+    if (!whole && (q.image.h != k.image.h || q.image.w != k.image.w)) {
+      refuse(layer_, "windows of queries and keys that differ in size");
+    }
+    const auto windows = [&](int64_t side, int64_t size) -> int64_t {
+      if (size == 0) return 1;
+      if (size < 0 || side % size != 0) refuse(layer_, "windows that do not divide the image");
+      return side / size;
+    };
+    const int64_t count = windows(q.image.h, window.h) * windows(q.image.w, window.w);
+    if (attend.bias) check_bias(attend, count, q.pixels() / count, k.pixels() / count);
+    Size y = q;
+    y.c = v.c;
+    return with_image(layer_, y, y.image);
+  }
+  Size operator()(const AddPixels& add) const {
+    if (in_[0].image.h != 1) refuse(layer_, "needs images of one row");
+    if (add.count < 1 || add.count > kMostSide ||
+        static_cast<int64_t>(add.values->size()) != add.count * in_[0].c) {
+      refuse(layer_, "wrong channels");
+    }
+    return with_image(layer_, in_[0], {1, add.count + in_[0].image.w});
+  }
+  Size operator()(const AddImage& add) const {
+    const Size& x = in_[0];
+    const bool same = x.image.h == add.image.h && x.image.w == add.image.w;
+    if (!same || static_cast<int64_t>(add.values->size()) != x.c * x.pixels()) {
+      refuse(layer_, "operands differ in size");
+    }
+    return with_image(layer_, x, x.image);
+  }
+  Size operator()(const ReshapePixels& reshape) const {
+    const Size y = with_image(layer_, in_[0], {reshape.height(sizes_), reshape.width(sizes_)});
+    if (y.pixels() != in_[0].pixels()) refuse(layer_, "not as many pixels as before");
+    return y;
+  }
 
  private:
+  void check_bias(const Attend& attend, int64_t windows, int64_t queries, int64_t keys) const {
+    const ScoreBias& bias = *attend.bias;
+    const bool fits = (bias.windows == 1 || bias.windows == windows) &&
+                      (bias.heads == 1 || bias.heads == attend.heads);
+    // One after the other: no product of sizes may overflow.
+    auto left = static_cast<int64_t>(bias.values.size());
+    for (const int64_t extent : {bias.windows, bias.heads, queries, keys}) {
+      if (!fits || left % extent != 0) refuse(layer_, "a bias of another size");
+      left /= extent;
+    }
+    if (left != 1) refuse(layer_, "a bias of another size");
+  }
   // Of two operands, each of which may have one channel, or one pixel, where the other has
   // many.
   Size broadcast(bool into_first) const {

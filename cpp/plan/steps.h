@@ -79,6 +79,10 @@ Step upsample_step(const Upsample& layer, const Operand& x, const Operand& y);
 Step pad_step(const Pad& layer, Pair corner, const Operand& x, const Operand& y);
 Step pixel_shuffle_step(const PixelShuffle& layer, const Operand& x, const Operand& y);
 Step softmax_step(const Softmax& layer, const Operand& x, const Operand& y);
+Step attend_step(
+    const Attend& layer, const Operand& q, const Operand& k, const Operand& v, const Operand& y);
+Step add_pixels_step(const AddPixels& layer, const Operand& x, const Operand& y);
+Step add_image_step(const AddImage& layer, const Operand& x, const Operand& y);
 Step flatten_step(const Operand& x, const Operand& y);
 Step unflatten_step(const Operand& x, const Operand& y);
 // Channels of x to those of y from `channel` on.

@@ -173,6 +173,40 @@ struct GroupsTask {
   conv2d::Activation activation;
 };
 
+// Of an operand of attention, the channels of one head.
+template <typename T>
+struct HeadView {
+  T* data;        // at the first position, the block of 16 that has the head's first channel
+  int64_t block;  // step from one block of channels to the next
+  int64_t lane;   // of that block, the head's first channel
+};
+
+// Rows [begin, end) of softmax(scale * q k^T + bias) v, of one head of one image or window.
+struct AttendTask {
+  static constexpr int64_t kQueries = 24;    // that are taken together
+  static constexpr int64_t kMostPanel = 32;  // columns of packed matrices are multiples of it
+
+  HeadView<const float> q;
+  HeadView<const float> k;
+  HeadView<const float> v;
+  HeadView<float> y;
+  const int64_t* places;  // of each position, where its pixel lies from the first one on
+  int64_t begin;
+  int64_t end;
+  int64_t keys;
+  int64_t depth;        // channels of a head of q and of k
+  int64_t value_depth;  // of v and of y
+  int64_t padding;      // channels of y behind this head's, of no head, which become 0
+  float scale;
+  const float* bias;  // [queries][keys], or null
+  // Room; columns to whole panels.
+  float* packed_keys;     // [depth][keys]
+  float* packed_values;   // [keys][value_depth]
+  float* scores;          // [kQueries][keys and 16 more]
+  float* packed_queries;  // [kQueries][depth]
+  float* results;         // [kQueries][value_depth]
+};
+
 struct LayerLoops {
   void (*pool)(const PoolTask&);
   void (*map)(const MapTask&);
@@ -184,6 +218,7 @@ struct LayerLoops {
   void (*interpolate)(const InterpolateTask&);
   void (*linear)(const LinearTask&);
   void (*groups)(const GroupsTask&);
+  void (*attend)(const AttendTask&);
 };
 
 }  // namespace convship::kernels

@@ -20,6 +20,22 @@ namespace {
 #include "kernels/conv2d/isa/peak-inl.h"
 //
 #include "kernels/layers/isa/layers-inl.h"
+//
+#include "kernels/layers/isa/attention-inl.h"
+
+constexpr LayerLoops kLayerLoops = {
+    .pool = pool_layer,
+    .map = map_layer,
+    .combine = combine_layer,
+    .across = across_layer,
+    .softmax = softmax_layer,
+    .normalize = normalize_layer,
+    .moments = moments_layer,
+    .interpolate = interpolate_layer,
+    .linear = linear_layer,
+    .groups = groups_layer,
+    .attend = attend_layer,
+};
 
 template <typename A>
 constexpr Loops<A> kLoops = {

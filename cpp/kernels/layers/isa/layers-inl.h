@@ -653,14 +653,3 @@ void groups_layer(const GroupsTask& t) {
       return;
   }
 }
-
-constexpr LayerLoops kLayerLoops = {.pool = pool_layer,
-                                    .map = map_layer,
-                                    .combine = combine_layer,
-                                    .across = across_layer,
-                                    .softmax = softmax_layer,
-                                    .normalize = normalize_layer,
-                                    .moments = moments_layer,
-                                    .interpolate = interpolate_layer,
-                                    .linear = linear_layer,
-                                    .groups = groups_layer};
