@@ -75,7 +75,8 @@ class Room {
 
 std::string name_of(const Attend& layer, const Size& y) {
   const Pair sides = layer.window;
-  std::string name = "attention of " + std::to_string(layer.heads) + " heads";
+  std::string name = "attention of " + std::to_string(layer.heads);
+  name += layer.heads == 1 ? " head" : " heads";
   if (sides.h > 0 || sides.w > 0) {
     const Grouping grouping(layer, y.image);
     name += (layer.dilated ? " in grids of " : " in windows of ") +
@@ -161,6 +162,7 @@ class Attention {
       const int64_t of_window = bias->windows == 1 ? 0 : window;
       const int64_t of_head = bias->heads == 1 ? 0 : head;
       task.bias = bias->values.data() + (of_window * bias->heads + of_head) * queries_ * keys_;
+      task.bias_end = bias->values.data() + bias->values.size();
     }
     frame.isa.layers.attend(task);
   }

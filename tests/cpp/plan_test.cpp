@@ -15,6 +15,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "convship/isa.h"
@@ -304,6 +305,74 @@ class Reference {
   }
   void operator()(const Flatten&) { out_ = *in_[0]; }
   void operator()(const Unflatten&) { out_ = *in_[0]; }
+  void operator()(const ReshapePixels&) { out_ = *in_[0]; }
+  void operator()(const AddPixels& add) {
+    each([&](int64_t n, int64_t c, int64_t, int64_t q) {
+      const int64_t i = add.behind ? q - x_.image.w : q;
+      if (i >= 0 && i < add.count)
+        return double{(*add.values)[static_cast<std::size_t>(i * x_.c + c)]};
+      return at(n, c, 0, add.behind ? q : q - add.count);
+    });
+  }
+  void operator()(const AddImage& add) {
+    for (std::size_t i = 0; i < out_.size(); ++i) {
+      out_[i] = (*in_[0])[i] + (*add.values)[i % add.values->size()];
+    }
+  }
+  void operator()(const Attend& attend) {
+    const Pair image = x_.image;
+    const Pair side{attend.window.h == 0 ? image.h : attend.window.h,
+                    attend.window.w == 0 ? image.w : attend.window.w};
+    const Pair windows{image.h / side.h, image.w / side.w};
+    const auto pixel = [&](int64_t window, int64_t position) {
+      const int64_t a = window / windows.w, b = window % windows.w;
+      const int64_t i = position / side.w, j = position % side.w;
+      return attend.dilated ? (i * windows.h + a) * image.w + j * windows.w + b
+                            : (a * side.h + i) * image.w + b * side.w + j;
+    };
+    const auto channel = [&](std::size_t operand, int64_t n, int64_t c, int64_t place) {
+      const Size& size = sizes_[operand];
+      return (*in_[operand])[static_cast<std::size_t>((n * size.c + c) * size.pixels() + place)];
+    };
+    const int64_t count = windows.h * windows.w;
+    const int64_t queries = x_.pixels() / count, keys = sizes_[1].pixels() / count;
+    const int64_t depth = x_.c / attend.heads, values = y_.c / attend.heads;
+    for (int64_t n = 0; n < x_.n; ++n)
+      for (int64_t window = 0; window < count; ++window)
+        for (int64_t head = 0; head < attend.heads; ++head)
+          for (int64_t query = 0; query < queries; ++query) {
+            const int64_t place = pixel(window, query);
+            const auto place_of = [&](int64_t key) {
+              return count == 1 ? key : pixel(window, key);
+            };
+            std::vector<double> shares(static_cast<std::size_t>(keys));
+            double most = -std::numeric_limits<double>::infinity(), sum = 0;
+            for (int64_t key = 0; key < keys; ++key) {
+              double score = 0;
+              for (int64_t c = head * depth; c < (head + 1) * depth; ++c) {
+                score += channel(0, n, c, place) * channel(1, n, c, place_of(key));
+              }
+              score *= attend.scale;
+              if (attend.bias) {
+                const ScoreBias& bias = *attend.bias;
+                const int64_t w = bias.windows == 1 ? 0 : window, h = bias.heads == 1 ? 0 : head;
+                score += bias.values[static_cast<std::size_t>(
+                    ((w * bias.heads + h) * queries + query) * keys + key)];
+              }
+              shares[static_cast<std::size_t>(key)] = score;
+              most = std::max(most, score);
+            }
+            for (double& share : shares) sum += share = std::exp(share - most);
+            for (int64_t c = head * values; c < (head + 1) * values; ++c) {
+              double result = 0;
+              for (int64_t key = 0; key < keys; ++key) {
+                result +=
+                    shares[static_cast<std::size_t>(key)] / sum * channel(2, n, c, place_of(key));
+              }
+              out_[static_cast<std::size_t>((n * y_.c + c) * y_.pixels() + place)] = result;
+            }
+          }
+  }
 
  private:
   using How = convship::kernels::CombineTask::How;
@@ -421,7 +490,7 @@ class RandomNetwork {
     if (pick(0, size.matrix ? 3 : 19) == 0) return add(Softmax{pick(0, 1) == 0}, {x});
     if (size.matrix && pick(0, 3) == 0) return add(Unflatten{{pick(1, 4), pick(1, 4)}}, {x});
     if (size.matrix) return pick(0, 1) == 0 ? add(activate(), {x}) : add(linear(size), {x});
-    switch (pick(0, 19)) {
+    switch (pick(0, 24)) {
       case 0:
       case 1:
       case 2:
@@ -459,6 +528,15 @@ class RandomNetwork {
         return add(pad(), {x}) && add(convolution(size), {count() - 1});
       case 19:
         return size.c % 4 == 0 && add(PixelShuffle{2}, {x});
+      case 20:
+      case 21:
+        return attend(x);
+      case 22:
+        return add(AddImage{numbers(size.c * size.pixels()), size.image}, {x});
+      case 23:
+        return reshape_pixels(x);
+      case 24:
+        return add_pixels(x);
       default:
         return pick(0, 2) == 0 && add(Flatten{}, {x});
     }
@@ -556,6 +634,67 @@ class RandomNetwork {
     auto from = std::make_shared<std::vector<int64_t>>(static_cast<std::size_t>(pick(1, 40)));
     for (int64_t& channel : *from) channel = pick(0, all - 1);
     return add(Select{std::move(from)}, std::move(parts));
+  }
+
+  int64_t divisor(int64_t number) {
+    int64_t found = pick(1, number);
+    while (number % found != 0) --found;
+    return found;
+  }
+
+  bool reshape_pixels(Value x) {
+    const int64_t pixels = size_of(x).pixels(), height = divisor(pixels);
+    return add(ReshapePixels{{height}, {pixels / height}}, {x});
+  }
+  bool add_pixels(Value x) {
+    if (size_of(x).pixels() > 500) return false;
+    if (size_of(x).image.h > 1) {
+      if (!add(ReshapePixels{{1}, {size_of(x).pixels()}}, {x})) return false;
+      x = count() - 1;
+    }
+    const int64_t added = pick(1, 3);
+    return add(AddPixels{numbers(added * size_of(x).c), added, pick(0, 1) == 0}, {x});
+  }
+  // Of queries, keys and values from x, with other values than x's or x itself.
+  bool attend(Value x) {
+    const Size size = size_of(x);
+    if (size.pixels() > 300) return false;
+    const int64_t heads = divisor(pick(0, 1) == 0 ? pick(1, 4) : size.c);
+    const int64_t depth = pick(0, 1) == 0 ? 16 * pick(1, 2) : pick(1, 20);
+    const auto channels = [&](Value from, int64_t c) {
+      return add(convolution(size_of(from), c, 1, 0), {from}) ? count() - 1 : -1;
+    };
+    Value q = x, from = x;
+    Attend layer{heads, value() / 8};
+    if (pick(0, 2) == 0) {  // of other pixels
+      if (!add(AdaptivePool{{pick(1, 9), pick(1, 9)}}, {x})) return false;
+      from = count() - 1;
+    } else if (pick(0, 1) == 0) {
+      layer.window = {divisor(size.image.h), divisor(size.image.w)};
+      if (pick(0, 3) == 0) layer.window.w = 0;
+      layer.dilated = pick(0, 1) == 0;
+    }
+    Value k = from, v = from;
+    if (size.c % heads != 0 || pick(0, 1) == 0) {
+      q = channels(x, heads * depth);
+      k = channels(from, heads * depth);
+    }
+    if (size.c % heads != 0 || pick(0, 1) == 0) v = channels(from, heads * pick(1, 20));
+    // Sums of many large numbers would be compared where one tells all.
+    for (Value* operand : {&q, &k}) {
+      if (!add(Activate{Activation::tanh}, {*operand})) return false;
+      *operand = count() - 1;
+    }
+    const Pair side{layer.window.h == 0 ? size.image.h : layer.window.h,
+                    layer.window.w == 0 ? size.image.w : layer.window.w};
+    const int64_t windows = size.pixels() / (side.h * side.w);
+    if (pick(0, 1) == 0) {
+      const int64_t many = pick(0, 1) == 0 ? 1 : windows, each = pick(0, 1) == 0 ? 1 : heads;
+      const int64_t scores = side.h * side.w * size_of(k).pixels() / windows;
+      layer.bias =
+          std::make_shared<ScoreBias>(ScoreBias{many, each, *numbers(many * each * scores)});
+    }
+    return add(layer, {q, k, v});
   }
 
   Activate activate() {
@@ -1007,4 +1146,334 @@ TEST_CASE("a batch whose images leave the cache goes through the first layers in
   const auto [small, few] = network_of(8, weights);
   CHECK(choose_micro_batch(small, infer_sizes(small, few)).instructions == 0);
   CHECK(choose_micro_batch(large, infer_sizes(large, {{1, 32, {256, 256}}})).instructions == 0);
+}
+
+namespace {
+
+std::vector<float> random_values(std::size_t count, std::uint32_t seed) {
+  std::mt19937 random(seed);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  std::vector<float> made(count);
+  for (float& value : made) value = uniform(random);
+  return made;
+}
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+struct Attention {
+  Attend layer;
+  Size q, k, v;
+
+  Network network() const {
+    Network made;
+    const Value first = made.add_input(), second = made.add_input(), third = made.add_input();
+    made.set_outputs({made.add(layer, {first, second, third})});
+    return made;
+  }
+  std::vector<Size> sizes() const { return {q, k, v}; }
+  std::vector<std::vector<float>> inputs() const {
+    std::vector<std::vector<float>> made;
+    for (const Size& size : sizes()) {
+      made.push_back(
+          random_values(Reference::elements(size), static_cast<std::uint32_t>(made.size())));
+    }
+    return made;
+  }
+  std::vector<float> run(const std::vector<std::vector<float>>& in) const {
+    Call call(network(), sizes());
+    return call.run(in, convship::kernels::Serial())[0];
+  }
+  Values exact(const std::vector<std::vector<float>>& in) const {
+    std::vector<Values> wide;
+    for (const auto& each : in) wide.emplace_back(each.begin(), each.end());
+    return evaluate(network(), infer_sizes(network(), sizes()), wide).back();
+  }
+};
+
+std::shared_ptr<const ScoreBias> bias_of(int64_t windows, int64_t heads, int64_t scores) {
+  const auto count = static_cast<std::size_t>(windows * heads * scores);
+  return std::make_shared<const ScoreBias>(ScoreBias{windows, heads, random_values(count, 9)});
+}
+
+// Of each image's, and of those of one image by itself, the same bits with any threads.
+void check_attention(const Attention& attention) {
+  const auto in = attention.inputs();
+  const auto y = attention.run(in);
+  CHECK(compare(y, attention.exact(in)) == "");
+  Call call(attention.network(), attention.sizes());
+  CHECK(call.run(in, Pieces())[0] == y);
+  CHECK(call.fences_hold());
+  Attention one = attention;
+  for (Size* size : {&one.q, &one.k, &one.v}) size->n = 1;
+  const std::size_t each = y.size() / static_cast<std::size_t>(attention.q.n);
+  for (std::size_t n = 0; n < static_cast<std::size_t>(attention.q.n); ++n) {
+    std::vector<std::vector<float>> part;
+    for (const auto& all : in) {
+      const auto size = static_cast<std::ptrdiff_t>(all.size()) / attention.q.n;
+      const auto begin = all.begin() + static_cast<std::ptrdiff_t>(n) * size;
+      part.emplace_back(begin, begin + size);
+    }
+    const auto begin = y.begin() + static_cast<std::ptrdiff_t>(n * each);
+    const std::vector<float> expected(begin, begin + static_cast<std::ptrdiff_t>(each));
+    CHECK(one.run(part) == expected);
+    Call alone(one.network(), one.sizes());
+    CHECK(alone.run(part, Pieces())[0] == expected);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("attention is that of float64, in windows and between images of other sizes") {
+  const std::vector<Attention> cases = {
+      {{3, 0.125f}, {2, 48, {1, 197}}, {2, 48, {1, 197}}, {2, 48, {1, 197}}},
+      {{2, 0.5f}, {3, 20, {5, 7}}, {3, 20, {3, 3}}, {3, 14, {3, 3}}},  // depths of 10 and 7
+      {{1, 0.3f}, {2, 17, {3, 3}}, {2, 17, {11, 9}}, {2, 64, {11, 9}}},
+      {{4, 0.2f}, {1, 64, {1, 1}}, {1, 64, {7, 5}}, {1, 132, {7, 5}}},
+      {{2, 0.2f}, {1, 32, {4, 4}}, {1, 32, {1, 1}}, {1, 32, {1, 1}}},  // one key
+      {{3, 0.2f, {7, 7}}, {2, 96, {14, 21}}, {2, 96, {14, 21}}, {2, 96, {14, 21}}},
+      {{3, 0.2f, {7, 7}, true}, {2, 96, {14, 21}}, {2, 96, {14, 21}}, {2, 96, {14, 21}}},
+      {{2, 0.2f, {0, 2}}, {2, 12, {3, 8}}, {2, 12, {3, 8}}, {2, 12, {3, 8}}},
+      {{2, 0.2f, {2, 0}, true}, {2, 12, {6, 4}}, {2, 12, {6, 4}}, {2, 12, {6, 4}}},
+      {{1, 0.05f}, {1, 32, {1, 1100}}, {1, 32, {1, 1100}}, {1, 16, {1, 1100}}},
+      {{2, 0.2f, {3, 4}, false, bias_of(4, 2, 144)},
+       {2, 32, {6, 8}},
+       {2, 32, {6, 8}},
+       {2, 32, {6, 8}}},
+      {{2, 0.2f, {3, 4}, true, bias_of(4, 2, 144)},
+       {2, 32, {6, 8}},
+       {2, 32, {6, 8}},
+       {2, 32, {6, 8}}},
+      {{2, 0.2f, {3, 4}, false, bias_of(1, 2, 144)},
+       {2, 32, {6, 8}},
+       {2, 32, {6, 8}},
+       {2, 32, {6, 8}}},
+      {{2, 0.2f, {3, 4}, false, bias_of(4, 1, 144)},
+       {2, 32, {6, 8}},
+       {2, 32, {6, 8}},
+       {2, 32, {6, 8}}},
+      {{2, 0.2f, {0, 0}, false, bias_of(1, 1, 8 * 11)},
+       {2, 32, {2, 4}},
+       {2, 32, {1, 11}},
+       {2, 32, {1, 11}}},
+  };
+  for (const std::string& isa : convship::available_isas()) {
+    convship::set_isa(isa);
+    if (!has_loops()) continue;
+    for (std::size_t i = 0; i < cases.size(); ++i) {
+      CAPTURE(isa);
+      CAPTURE(i);
+      check_attention(cases[i]);
+    }
+  }
+  convship::set_isa(convship::available_isas().front());
+}
+
+TEST_CASE("attention sees nothing of what a mask hides, and is NaN where it hides all") {
+  constexpr int64_t kPositions = 21, kChannels = 32;
+  const Size size{1, kChannels, {1, kPositions}};
+  std::vector<float> mask(kPositions * kPositions, 0.0f);
+  for (int64_t query = 0; query < kPositions; ++query) {
+    for (int64_t key = query + 1; key < kPositions; ++key) {
+      mask[static_cast<std::size_t>(query * kPositions + key)] = -kInfinity;
+    }
+  }
+  const auto attention = [&](const std::vector<float>& values) {
+    const auto bias = std::make_shared<const ScoreBias>(ScoreBias{1, 1, values});
+    return Attention{{2, 0.3f, {0, 0}, false, bias}, size, size, size};
+  };
+  const auto at = [&](const std::vector<float>& y, int64_t c, int64_t position) {
+    return y[static_cast<std::size_t>(c * kPositions + position)];
+  };
+  for (const std::string& isa : convship::available_isas()) {
+    convship::set_isa(isa);
+    if (!has_loops()) continue;
+    CAPTURE(isa);
+    const Attention causal = attention(mask);
+    auto in = causal.inputs();
+    const auto y = causal.run(in);
+    CHECK(compare(y, causal.exact(in)) == "");
+    for (int64_t c = 0; c < kChannels; ++c) CHECK(at(y, c, 0) == at(in[2], c, 0));
+
+    std::vector<float> none = mask;
+    std::fill_n(none.begin() + 5 * kPositions, kPositions, -kInfinity);
+    const auto hidden = attention(none).run(in);
+    for (int64_t c = 0; c < kChannels; ++c) {
+      for (int64_t position = 0; position < kPositions; ++position) {
+        CHECK(std::isnan(at(hidden, c, position)) == (position == 5));
+        if (position != 5) CHECK(at(hidden, c, position) == at(y, c, position));
+      }
+    }
+
+    // NaN in a key of the second head, wherever it is: all that see it, and no others.
+    for (int64_t key = 0; key < kPositions; ++key) {
+      auto with_nan = in;
+      with_nan[1][static_cast<std::size_t>(17 * kPositions + key)] =
+          std::numeric_limits<float>::quiet_NaN();
+      const auto reached = attention(mask).run(with_nan);
+      for (int64_t position = 0; position < kPositions; ++position) {
+        // -inf + NaN is NaN: a mask hides no such score, as in torch.
+        CHECK(!std::isnan(at(reached, 0, position)));
+        CHECK(std::isnan(at(reached, 16, position)));
+      }
+    }
+    // NaN in a query.
+    in[0][3] = std::numeric_limits<float>::quiet_NaN();
+    const auto of_query = attention(mask).run(in);
+    for (int64_t position = 0; position < kPositions; ++position) {
+      CHECK(std::isnan(at(of_query, 0, position)) == (position == 3));
+      CHECK(!std::isnan(at(of_query, 16, position)));
+    }
+    // Scores that no exponential of float32 can hold.
+    for (float& value : in[0]) value = 100;
+    for (float& value : in[1]) value *= 100;
+    CHECK(compare(attention(mask).run(in), attention(mask).exact(in)) == "");
+  }
+  convship::set_isa(convship::available_isas().front());
+}
+
+// What pads the last block of channels must not be what memory held, which is NaN here.
+TEST_CASE("channels beyond those of attention and of added pixels stay finite") {
+  for (const std::string& isa : convship::available_isas()) {
+    convship::set_isa(isa);
+    if (!has_loops()) continue;
+    CAPTURE(isa);
+    const Size size{1, 10, {1, 30}};
+    Network network;
+    const Value x = network.add_input();
+    const auto values = std::make_shared<const std::vector<float>>(random_values(20, 3));
+    const Value longer = network.add(AddPixels{values, 2}, {x});
+    const Value seen = network.add(Attend{2, 0.5f}, {longer, longer, longer});
+    // Reads whole blocks of channels: of 16 inputs, 6 have weights of 0.
+    Convolve conv{};
+    const std::vector<float> weight = random_values(100, 4);
+    conv.shape = {10, 10, {1, 1}, 1};
+    conv.stride = conv.dilation = {1, 1};
+    conv.weight = weight.data();
+    conv.weights = std::make_shared<conv2d::Convolution<float>>(weight.data(), nullptr, conv.shape,
+                                                                conv2d::Accuracy::direct);
+    network.set_outputs({network.add(conv, {seen}), network.add(Softmax{}, {seen}),
+                         network.add(AcrossChannels{true}, {longer})});
+    const auto in = random_values(300, 5);
+    const auto exact =
+        evaluate(network, infer_sizes(network, {size}), {Values(in.begin(), in.end())});
+    Call call(network, {size});
+    const auto y = call.run({in}, convship::kernels::Serial());
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      CHECK(compare(y[i], exact[static_cast<std::size_t>(network.outputs()[i])]) == "");
+    }
+  }
+  convship::set_isa(convship::available_isas().front());
+}
+
+TEST_CASE("reshaped pixels lie where they were, also those of inputs and outputs") {
+  const Size size{3, 18, {4, 6}};
+  const auto in = random_values(Reference::elements(size), 1);
+  Network network;
+  const Value x = network.add_input();
+  const Value row = network.add(ReshapePixels{{1}, {24}}, {x});
+  const Value other = network.add(ReshapePixels{{8}, {3}}, {row});
+  const Value both =
+      network.add(Concatenate{}, {other, network.add(Activate{Activation::relu}, {other})});
+  const Value last = network.add(ReshapePixels{{2}, {12}}, {both});
+  network.set_outputs({last, row, x});
+  const auto exact =
+      evaluate(network, infer_sizes(network, {size}), {Values(in.begin(), in.end())});
+  for (const int images : {1, 2, 3}) {
+    Call call(network, {size}, MicroBatch{3, images});
+    const auto y = call.run({in}, convship::kernels::Serial());
+    CHECK(compare(y[0], exact[static_cast<std::size_t>(last)]) == "");
+    CHECK(y[1] == in);
+    CHECK(y[2] == in);
+    CHECK(call.fences_hold());
+  }
+}
+
+TEST_CASE("fusing leaves what follows attention to layers of their own") {
+  const Size size{2, 16, {4, 4}};
+  Network network;
+  const Value x = network.add_input();
+  const Value seen = network.add(Attend{1, 0.5f}, {x, x, x});
+  const Value sum = network.add(Add{}, {seen, x});
+  network.set_outputs({network.add(Activate{Activation::abs}, {sum})});
+  const auto in = random_values(Reference::elements(size), 2);
+  const auto exact =
+      evaluate(network, infer_sizes(network, {size}), {Values(in.begin(), in.end())});
+  network.fuse({size});
+  CHECK(layers_of(network) == "attention, add");
+  Call call(network, {size});
+  CHECK(compare(call.run({in}, convship::kernels::Serial())[0], exact.back()) == "");
+
+  Network alone;
+  const Value input = alone.add_input();
+  alone.set_outputs(
+      {alone.add(Activate{Activation::abs}, {alone.add(Attend{1, 0.5f}, {input, input, input})})});
+  alone.fuse({size});
+  CHECK(layers_of(alone) == "attention, activation");
+}
+
+TEST_CASE("attention and layers of pixels that cannot take their inputs are refused") {
+  const auto why = [](const Layer& layer, const std::vector<Size>& sizes) -> std::string {
+    Network network;
+    std::vector<Value> inputs;
+    for (std::size_t i = 0; i < sizes.size(); ++i) inputs.push_back(network.add_input());
+    network.add(layer, inputs);
+    try {
+      infer_sizes(network, sizes);
+    } catch (const std::invalid_argument& refusal) {
+      return refusal.what();
+    }
+    return "";
+  };
+  const Size x{2, 12, {4, 6}}, row{2, 12, {1, 6}}, matrix{2, 12, {1, 1}, true};
+  CHECK(why(Attend{3, 1}, {x, x, x}) == "");
+  CHECK(why(Attend{3, 1}, {row, x, x}) == "");
+  CHECK(why(Attend{3, 1, {2, 3}}, {x, x, x}) == "");
+  CHECK(why(Attend{3, 1}, {matrix, x, x}) == "attention: needs images, got a matrix");
+  CHECK(why(Attend{3, 1}, {x, matrix, matrix}) == "attention: needs images, got a matrix");
+  CHECK(why(Attend{5, 1}, {x, x, x}) ==
+        "attention: channels that are no whole number for each head");
+  CHECK(why(Attend{0, 1}, {x, x, x}) ==
+        "attention: channels that are no whole number for each head");
+  CHECK(why(Attend{2, 1}, {x, x, {2, 3, {4, 6}}}) ==
+        "attention: channels that are no whole number for each head");
+  CHECK(why(Attend{3, 1}, {x, {2, 6, {4, 6}}, x}) ==
+        "attention: queries and keys differ in channels");
+  CHECK(why(Attend{3, 1}, {x, {1, 12, {4, 6}}, x}) ==
+        "attention: operands differ in number of images");
+  CHECK(why(Attend{3, 1}, {x, x, row}) == "attention: keys and values differ in size");
+  CHECK(why(Attend{3, 1, {2, 0}}, {x, row, row}) ==
+        "attention: windows of queries and keys that differ in size");
+  for (const Pair window : {Pair{3, 2}, Pair{2, 4}, Pair{-2, 2}}) {
+    CHECK(why(Attend{3, 1, window}, {x, x, x}) ==
+          "attention: windows that do not divide the image");
+  }
+  const auto biased = [&](int64_t windows, int64_t heads, std::size_t count) {
+    const ScoreBias bias{windows, heads, std::vector<float>(count)};
+    const Attend layer{3, 1, {2, 3}, false, std::make_shared<const ScoreBias>(bias)};
+    return why(layer, {x, x, x});
+  };
+  CHECK(biased(4, 3, 4 * 3 * 36) == "");
+  CHECK(biased(1, 1, 36) == "");
+  for (const auto& [windows, heads, count] : {std::tuple{2, 3, 2 * 3 * 36},
+                                              {4, 2, 4 * 2 * 36},
+                                              {4, 3, 4 * 3 * 36 + 1},
+                                              {0, 1, 0},
+                                              {1, 1, 72}}) {
+    CHECK(biased(windows, heads, static_cast<std::size_t>(count)) ==
+          "attention: a bias of another size");
+  }
+  const auto values = std::make_shared<const std::vector<float>>(24);
+  CHECK(why(AddPixels{values, 2}, {row}) == "");
+  CHECK(why(AddPixels{values, 1}, {row}) == "add pixels: wrong channels");
+  CHECK(why(AddPixels{values, 2}, {x}) == "add pixels: needs images of one row");
+  CHECK(why(AddPixels{values, 2}, {matrix}) == "add pixels: needs images, got a matrix");
+  const auto image = std::make_shared<const std::vector<float>>(12 * 24);
+  CHECK(why(AddImage{image, {4, 6}}, {x}) == "");
+  CHECK(why(AddImage{image, {6, 4}}, {x}) == "add image: operands differ in size");
+  CHECK(why(AddImage{values, {4, 6}}, {x}) == "add image: operands differ in size");
+  CHECK(why(AddImage{std::make_shared<const std::vector<float>>(12), {1, 1}}, {matrix}) ==
+        "add image: needs images, got a matrix");
+  CHECK(why(ReshapePixels{{3}, {8}}, {x}) == "");
+  CHECK(why(ReshapePixels{{3}, {7}}, {x}) == "reshape pixels: not as many pixels as before");
+  CHECK(why(ReshapePixels{{1}, {1}}, {matrix}) == "reshape pixels: needs images, got a matrix");
 }

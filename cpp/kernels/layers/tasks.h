@@ -198,7 +198,8 @@ struct AttendTask {
   int64_t value_depth;  // of v and of y
   int64_t padding;      // channels of y behind this head's, of no head, which become 0
   float scale;
-  const float* bias;  // [queries][keys], or null
+  const float* bias;      // [queries][keys], or null
+  const float* bias_end;  // of what may be read
   // Room; columns to whole panels.
   float* packed_keys;     // [depth][keys]
   float* packed_values;   // [keys][value_depth]

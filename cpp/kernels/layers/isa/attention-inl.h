@@ -150,16 +150,18 @@ void multiply(RowsByPanel t, int64_t rows, int64_t columns) {
 
 // exp(score + bias), relative to the largest, in place of scores; returns 1 / their sum. One
 // NaN or +inf makes that NaN, and so does a row of -inf.
-HWY_INLINE float exponentials(float* scores, const float* bias, int64_t keys) {
+HWY_INLINE float exponentials(const AttendTask& t, float* scores, const float* bias) {
   const F d;
   const FV none = hn::Set(d, -infinity<float>()), lowest = hn::Set(d, -87.0f);
+  const int64_t keys = t.keys;
+  const float* const bias_end = t.bias_end;
   FV most = none;
   for (int64_t k = 0; k < keys; k += kF) {
-    const int64_t exist = keys - k;
     FV score = hn::LoadU(d, scores + k);
-    if (bias) score = hn::Add(score, load_some(d, bias + k, exist));
-    if (exist < kF) {
-      score = hn::IfThenElse(hn::FirstN(d, static_cast<size_t>(exist)), score, none);
+    // Into the next row, if there is one: parts of vectors are slow to load.
+    if (bias) score = hn::Add(score, load_some(d, bias + k, bias_end - (bias + k)));
+    if (keys - k < kF) {
+      score = hn::IfThenElse(hn::FirstN(d, static_cast<size_t>(keys - k)), score, none);
     }
     hn::StoreU(score, d, scores + k);
     most = hn::Max(most, score);
@@ -210,7 +212,7 @@ void attend_queries(const AttendTask& t, int64_t first, int64_t count) {
   const int64_t results = in_panels(t.value_depth);
   for (int64_t i = 0; i < count; ++i) {
     const float* const bias = t.bias ? t.bias + (first + i) * t.keys : nullptr;
-    factor[i] = exponentials(y[i], bias, t.keys);
+    factor[i] = exponentials(t, y[i], bias);
     a[i] = y[i];
     y[i] = to_place ? t.y.data + places[i] : t.results + i * results;
   }
