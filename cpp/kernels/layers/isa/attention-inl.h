@@ -5,6 +5,7 @@
 
 // Columns of a packed matrix that lie side by side, [columns / kPanel][terms][kPanel].
 constexpr int64_t kPanel = 2 * kF;
+static_assert(AttendTask::kMostPanel % kPanel == 0);
 // Rows of a tile: with a panel's two vectors, enough sums to hide a multiply-add's latency,
 // and few enough for the registers.
 constexpr int kTileRows = kRegisters >= 32 ? 8 : 6;
