@@ -1300,6 +1300,18 @@ TEST_CASE("attention sees nothing of what a mask hides, and is NaN where it hide
     CHECK(compare(y, causal.exact(in)) == "");
     for (int64_t c = 0; c < kChannels; ++c) CHECK(at(y, c, 0) == at(in[2], c, 0));
 
+    // Not even a share too small to tell elsewhere, of what only the last query sees.
+    auto large = in;
+    for (int64_t c = 0; c < kChannels; ++c) {
+      large[2][static_cast<std::size_t>((c + 1) * kPositions - 1)] = 1e38f;
+    }
+    const auto without = causal.run(large);
+    for (int64_t c = 0; c < kChannels; ++c) {
+      for (int64_t position = 0; position + 1 < kPositions; ++position) {
+        CHECK(at(without, c, position) == at(y, c, position));
+      }
+    }
+
     std::vector<float> none = mask;
     std::fill_n(none.begin() + 5 * kPositions, kPositions, -kInfinity);
     const auto hidden = attention(none).run(in);
