@@ -23,9 +23,7 @@ struct Grouping {
   Pair neighbour;  // pixels from a position to the next one below, and beside it
   Pair next;       // pixels from a window to the next one below, and beside it
 
-  Grouping(const Attend& layer, Pair image) : size(layer.window) {
-    if (size.h == 0) size.h = image.h;
-    if (size.w == 0) size.w = image.w;
+  Grouping(const Attend& layer, Pair image) : size(window_of(layer, image)) {
     windows = {image.h / size.h, image.w / size.w};
     const Pair apart = layer.dilated ? windows : Pair{1, 1};
     neighbour = {apart.h * image.w, apart.w};

@@ -225,9 +225,9 @@ struct ScoreBias {
 struct Attend {
   int64_t heads;
   float scale;
-  Pair window{0, 0};  // sides of the windows that pixels see each other in; 0: the whole side
-  // A window's pixels are as far apart as there are windows in a side (MaxViT's grid), else
-  // neighbours (Swin).
+  // Windows that pixels see each other in: neighbours in such sides (Swin), or, dilated, pixels
+  // that are so far apart (MaxViT's grid). 0: the whole side.
+  Pair window{0, 0};
   bool dilated = false;
   std::shared_ptr<const ScoreBias> bias = nullptr;
 };
@@ -323,6 +323,9 @@ class Network {
   std::vector<Measure> requirements_;
   std::vector<Value> outputs_;
 };
+
+// The sides of a window in such an image; 0 where they do not divide it.
+Pair window_of(const Attend& layer, Pair image);
 
 // What a convolution makes of an image, before any pooling; 0 where the image
 // is smaller than the kernel.

@@ -164,12 +164,9 @@ class Infer {
     if (!whole && (q.image.h != k.image.h || q.image.w != k.image.w)) {
       refuse(layer_, "windows of queries and keys that differ in size");
     }
-    const auto windows = [&](int64_t side, int64_t size) -> int64_t {
-      if (size == 0) return 1;
-      if (size < 0 || side % size != 0) refuse(layer_, "windows that do not divide the image");
-      return side / size;
-    };
-    const int64_t count = windows(q.image.h, window.h) * windows(q.image.w, window.w);
+    const Pair side = window_of(attend, q.image);
+    if (side.h < 1 || side.w < 1) refuse(layer_, "windows that do not divide the image");
+    const int64_t count = q.pixels() / (side.h * side.w);
     if (attend.bias) check_bias(attend, count, q.pixels() / count, k.pixels() / count);
     Size y = q;
     y.c = v.c;
@@ -253,6 +250,15 @@ class Infer {
 };
 
 }  // namespace
+
+Pair window_of(const Attend& layer, Pair image) {
+  const auto side = [&](int64_t all, int64_t given) -> int64_t {
+    if (given == 0) return all;
+    if (given < 0 || all % given != 0) return 0;
+    return layer.dilated ? all / given : given;
+  };
+  return {side(image.h, layer.window.h), side(image.w, layer.window.w)};
+}
 
 Pair convolved(const Convolve& layer, Pair image) {
   const auto side = [](int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t more,

@@ -321,8 +321,11 @@ class Reference {
   }
   void operator()(const Attend& attend) {
     const Pair image = x_.image;
-    const Pair side{attend.window.h == 0 ? image.h : attend.window.h,
-                    attend.window.w == 0 ? image.w : attend.window.w};
+    const auto sides = [&](int64_t all, int64_t given) {
+      if (given == 0) return all;
+      return attend.dilated ? all / given : given;
+    };
+    const Pair side{sides(image.h, attend.window.h), sides(image.w, attend.window.w)};
     const Pair windows{image.h / side.h, image.w / side.w};
     const auto pixel = [&](int64_t window, int64_t position) {
       const int64_t a = window / windows.w, b = window % windows.w;
@@ -685,8 +688,7 @@ class RandomNetwork {
       if (!add(Activate{Activation::tanh}, {*operand})) return false;
       *operand = count() - 1;
     }
-    const Pair side{layer.window.h == 0 ? size.image.h : layer.window.h,
-                    layer.window.w == 0 ? size.image.w : layer.window.w};
+    const Pair side = window_of(layer, size.image);
     const int64_t windows = size.pixels() / (side.h * side.w);
     if (pick(0, 1) == 0) {
       const int64_t many = pick(0, 1) == 0 ? 1 : windows, each = pick(0, 1) == 0 ? 1 : heads;
@@ -1237,15 +1239,15 @@ TEST_CASE("attention is that of float64, in windows and between images of other 
       {{4, 0.2f}, {1, 64, {1, 1}}, {1, 64, {7, 5}}, {1, 132, {7, 5}}},
       {{2, 0.2f}, {1, 32, {4, 4}}, {1, 32, {1, 1}}, {1, 32, {1, 1}}},  // one key
       {{3, 0.2f, {7, 7}}, {2, 96, {14, 21}}, {2, 96, {14, 21}}, {2, 96, {14, 21}}},
-      {{3, 0.2f, {7, 7}, true}, {2, 96, {14, 21}}, {2, 96, {14, 21}}, {2, 96, {14, 21}}},
+      {{3, 0.2f, {2, 3}, true}, {2, 96, {14, 21}}, {2, 96, {14, 21}}, {2, 96, {14, 21}}},
       {{2, 0.2f, {0, 2}}, {2, 12, {3, 8}}, {2, 12, {3, 8}}, {2, 12, {3, 8}}},
-      {{2, 0.2f, {2, 0}, true}, {2, 12, {6, 4}}, {2, 12, {6, 4}}, {2, 12, {6, 4}}},
+      {{2, 0.2f, {3, 0}, true}, {2, 12, {6, 4}}, {2, 12, {6, 4}}, {2, 12, {6, 4}}},
       {{1, 0.05f}, {1, 32, {1, 1100}}, {1, 32, {1, 1100}}, {1, 16, {1, 1100}}},
       {{2, 0.2f, {3, 4}, false, bias_of(4, 2, 144)},
        {2, 32, {6, 8}},
        {2, 32, {6, 8}},
        {2, 32, {6, 8}}},
-      {{2, 0.2f, {3, 4}, true, bias_of(4, 2, 144)},
+      {{2, 0.2f, {2, 2}, true, bias_of(4, 2, 144)},
        {2, 32, {6, 8}},
        {2, 32, {6, 8}},
        {2, 32, {6, 8}}},

@@ -73,141 +73,68 @@ plan::Value Part::select(plan::Value value, std::vector<int64_t> from) {
       channel = first[k] + there;
     }
   }
-  const int64_t dimensions = dimensions_.at(value);
-  const plan::Value result =
-      push(plan::Select{std::make_shared<const std::vector<int64_t>>(std::move(from))},
-           std::move(inputs));
-  dimensions_[result] = dimensions;
-  return result;
-}
-
-// As [N, groups, C / groups, H, W].
-bool Part::group(Node* node, const Numbers& shape) {
-  if (!inside(node->input(0))) return false;
-  const plan::Value x = tensors_.at(node->input(0));
-  const auto count = channels(x);
-  const auto groups = shape[1].integer(), each = shape[2].integer();
-  if (!count || !groups || !each || *groups < 1 || *count % *groups != 0 ||
-      (*each != -1 && *each != *count / *groups) || !is_batch_and_image(shape, x)) {
-    return false;
-  }
-  known_[node->output()] = Grouped{x, *groups, false};
-  shown_.insert(x);
-  return true;
-}
-
-// Back to [N, C, H, W]; or a matrix as images.
-bool Part::ungroup(Node* node, const Numbers& shape) {
-  const Value* from = node->input(0);
-  if (inside(from) && dimensions_.at(tensors_.at(from)) != 4) {
-    plan::Value x = tensors_.at(from);
-    if (dimensions_.at(x) == 3) x = matrix_of(x);
-    const bool rest = shape[0].integer() == -1;
-    const Numbers sizes(shape.begin() + 1, shape.end());
-    const bool two = rest && std::any_of(sizes.begin(), sizes.end(),
-                                         [](const Formula& n) { return n.integer() == -1; });
-    return !two && (rest || is_batch(shape[0], x)) && to_images(node, x, sizes);
-  }
-  const auto* grouped = known<Grouped>(node->input(0));
-  if (!grouped) return false;
-  const plan::Value x = grouped->value;
-  const int64_t count = *channels(x);
-  const auto together = shape[1].integer();
-  if (!together || (*together != -1 && *together != count) || !is_batch_and_image(shape, x)) {
-    return false;
-  }
-  if (!grouped->swapped) {
-    bind(node->output(), x, 4);
-  } else if (grouped->groups == 1 || grouped->groups == count) {
-    return false;  // torch's result is a view then
-  } else {
-    bind(node->output(), select(x, shuffled(count, grouped->groups)), 4);
-  }
-  return true;
-}
-
-bool Part::is_batch_and_image(const Numbers& shape, plan::Value x) const {
-  const auto is_side = [&](const Formula& n, int64_t dimension) {
-    const Extent* side = n.extent();
-    return side && side->value == x && side->dimension == dimension;
-  };
-  const std::size_t d = shape.size();
-  return is_batch(shape[0], x) && is_side(shape[d - 2], 2) && is_side(shape[d - 1], 3);
-}
-
-// Of groups and the channels in them.
-bool Part::transpose(Node* node) {
-  const auto* grouped = known<Grouped>(node->input(0));
-  const auto a = constant_int(node->input(1)), b = constant_int(node->input(2));
-  if (!a || !b) return false;
-  if (!grouped) {
-    const auto of_three = [](int64_t d) { return d < 0 ? d + 3 : d; };
-    return std::min(of_three(*a), of_three(*b)) == 1 && std::max(of_three(*a), of_three(*b)) == 2 &&
-           transpose_column(node);
-  }
-  const int64_t first = *a < 0 ? *a + 5 : *a, second = *b < 0 ? *b + 5 : *b;
-  if (std::min(first, second) != 1 || std::max(first, second) != 2 || grouped->swapped)
-    return false;
-  known_[node->output()] = Grouped{grouped->value, grouped->groups, true};
-  return true;
-}
-
-bool Part::contiguous(Node* node) {
-  if (known<Grouped>(node->input(0))) return pass_on(node);
-  const auto format = constant_int(node->input(1));
-  if (format != static_cast<int64_t>(at::MemoryFormat::Contiguous) || !identity(node, 0)) {
-    return false;
-  }
-  // The same tensor or a copy, as the call's layout will have it: neither is written to.
-  if (inside(node->input(0))) shown_.insert(tensors_.at(node->input(0)));
-  return true;
+  return push_like(value,
+                   plan::Select{std::make_shared<const std::vector<int64_t>>(std::move(from))},
+                   std::move(inputs));
 }
 
 bool Part::channel_shuffle(Node* node) {
   const auto groups = constant_int(node->input(1));
-  if (!inside(node->input(0)) || !groups || *groups < 1) return false;
-  const plan::Value x = tensors_.at(node->input(0));
-  const auto count = channels(x);
-  if (!count || *count % *groups != 0 || dimensions_.at(x) != 4) return false;
-  bind(node->output(), select(x, shuffled(*count, *groups)), 4);
+  const auto x = inner(node->input(0), 4);
+  if (!x || !groups || *groups < 1) return false;
+  const auto count = channels(*x);
+  if (!count || *count % *groups != 0) return false;
+  bind(node->output(), select(*x, shuffled(*count, *groups)), 4);
   return true;
 }
 
+// A dimension that counts through all channels, and nothing else.
+struct Part::Cut {
+  Arrangement tensor;
+  std::size_t dimension;
+  int64_t count;
+};
+
+std::optional<Part::Cut> Part::to_cut(const Node* node, std::size_t dimension) const {
+  auto x = arranged(node->input(0));
+  const auto over = constant_int(node->input(dimension));
+  if (!x || !over) return {};
+  const auto rank = static_cast<int64_t>(x->rank());
+  const int64_t d = *over < 0 ? *over + rank : *over;
+  const auto count = channels(x->value);
+  if (d < 0 || d >= rank || !count || !shows_channels(x->dimensions[d], x->value)) return {};
+  return Cut{*std::move(x), static_cast<std::size_t>(d), *count};
+}
+
 // The input's channels up to each of `ends`, as a list of views.
-bool Part::cut(Node* node, const std::vector<int64_t>& ends) {
-  const plan::Value x = tensors_.at(node->input(0));
+bool Part::cut(Node* node, const Cut& what, const std::vector<int64_t>& ends) {
   Pieces pieces;
   int64_t begin = 0;
   for (const int64_t end : ends) {
-    pieces.push_back(select(x, range(begin, end)));
-    base_[pieces.back()] = x;
+    Arrangement piece = what.tensor;
+    piece.value = select(piece.value, range(begin, end));
+    base_[piece.value] = what.tensor.value;
+    piece.dimensions[what.dimension] = standard(piece.value).dimensions[1];
+    pieces.push_back(std::move(piece));
     begin = end;
   }
   known_[node->output()] = std::move(pieces);
   return true;
 }
 
-std::optional<int64_t> Part::channels_to_cut(const Node* node, std::size_t dimension) const {
-  const auto over = constant_int(node->input(dimension));
-  if (!inside(node->input(0)) || !over) return {};
-  const plan::Value x = tensors_.at(node->input(0));
-  if (dimensions_.at(x) != 4 || (*over != 1 && *over != -3)) return {};
-  return channels(x);
-}
-
 bool Part::chunk(Node* node) {
-  const auto count = channels_to_cut(node, 2);
+  const auto what = to_cut(node, 2);
   const auto chunks = constant_int(node->input(1));
-  if (!count || !chunks || *chunks < 1) return false;
-  return cut(node, ends_every((*count + *chunks - 1) / *chunks, *count));
+  if (!what || !chunks || *chunks < 1) return false;
+  return cut(node, *what, ends_every((what->count + *chunks - 1) / *chunks, what->count));
 }
 
 bool Part::split(Node* node) {
-  const auto count = channels_to_cut(node, 2);
+  const auto what = to_cut(node, 2);
   const auto sizes = constant_ints(node->input(1));
-  if (!count || !sizes || sizes->empty()) return false;
+  if (!what || !sizes || sizes->empty()) return false;
   if (const auto size = constant_int(node->input(1))) {
-    return *size > 0 && cut(node, ends_every(*size, *count));
+    return *size > 0 && cut(node, *what, ends_every(*size, what->count));
   }
   std::vector<int64_t> ends;
   int64_t end = 0;
@@ -215,55 +142,155 @@ bool Part::split(Node* node) {
     if (size < 1) return false;
     ends.push_back(end += size);
   }
-  return end == *count && cut(node, ends);
+  return end == what->count && cut(node, *what, ends);
+}
+
+// Of a dimension that counts through some of the channels.
+bool Part::unbind(Node* node) {
+  const auto x = arranged(node->input(0));
+  const auto over = constant_int(node->input(1));
+  if (!x || !over) return false;
+  const auto rank = static_cast<int64_t>(x->rank());
+  const int64_t d = *over < 0 ? *over + rank : *over;
+  if (d < 0 || d >= rank) return false;
+  const Axes& axes = x->dimensions[d];
+  const auto among = count(axes);
+  if (!among || !std::all_of(axes.begin(), axes.end(), is_channel)) {
+    return false;
+  }
+  Pieces pieces;
+  for (int64_t i = 0; i < *among; ++i) {
+    auto piece = one_of_channels(*x, static_cast<std::size_t>(d), i);
+    if (!piece) return false;
+    pieces.push_back(*std::move(piece));
+  }
+  known_[node->output()] = std::move(pieces);
+  return true;
 }
 
 // input, dimension, begin, end, step
 bool Part::slice(Node* node) {
   constexpr std::size_t kOfTensor = 5, kOfList = 4;  // inputs
   if (node->inputs().size() == kOfList) return slice_list(node);
-  if (node->inputs().size() != kOfTensor || constant_int(node->input(4)) != 1) return false;
+  if (node->inputs().size() != kOfTensor) return false;
+  const auto x = arranged(node->input(0));
+  const auto over = constant_int(node->input(1));
+  if (!x || !over) return false;
+  const auto rank = static_cast<int64_t>(x->rank());
+  const int64_t d = *over < 0 ? *over + rank : *over;
+  if (d < 0 || d >= rank) return false;
   const bool from_first = is_none(node->input(2)) || constant_int(node->input(2)) == 0;
   const bool to_last = is_none(node->input(3)) ||
                        constant_int(node->input(3)) == std::numeric_limits<int64_t>::max();
-  if (from_first && to_last) {
-    const auto over = constant_int(node->input(1));
-    const auto value = elements(node->input(0));
-    const int64_t dimensions = value ? dimensions_.at(*value) : 0;
-    return over && *over >= -dimensions && *over < dimensions && identity(node, 0);
+  const auto step = constant_int(node->input(4));
+  if (from_first && to_last && step == 1) return identity(node, 0);
+  const auto what = to_cut(node, 1);
+  if (!what) return slice_pixels(node, *x, static_cast<std::size_t>(d));
+  const auto kept = slice_of(node, 2, what->count);
+  if (!kept || kept->begin >= kept->end || !step || *step < 1) return false;
+  std::vector<int64_t> from;
+  for (int64_t c = kept->begin; c < kept->end; c += *step) from.push_back(c);
+  Arrangement piece = what->tensor;
+  piece.value = select(piece.value, std::move(from));
+  base_[piece.value] = what->tensor.value;
+  piece.dimensions[what->dimension] = standard(piece.value).dimensions[1];
+  return show_again(node, std::move(piece));
+}
+
+// Of rows or columns: what is left out is padding of less than nothing, and every so many are
+// the maxima of windows of one pixel.
+bool Part::slice_pixels(Node* node, Arrangement x, std::size_t dimension) {
+  using Side = Axis::Side;
+  x = in_a_row(std::move(x));
+  const Axes axes = x.dimensions[dimension];
+  const auto begin = is_none(node->input(2)) ? 0 : number(node->input(2));
+  const auto end = is_none(node->input(3))
+                       ? std::optional(Formula(c10::IValue(std::numeric_limits<int64_t>::max())))
+                       : formula(node->input(3));
+  const auto step = constant_int(node->input(4));
+  if (axes.size() != 1 || axes[0].step != 1 || !begin || !end || !step || *step < 1) return false;
+  const Side side = axes[0].side;
+  const Dimensions whole = standard(x.value).dimensions;
+  if ((side != Side::h && side != Side::w) ||
+      axes != whole[side == Side::h ? 2 : whole.size() - 1]) {
+    return false;
   }
-  const auto count = channels_to_cut(node, 1);
-  if (!count) return false;
-  const auto kept = slice_of(node, 2, *count);
-  if (!kept || kept->begin >= kept->end) return false;
-  const plan::Value x = tensors_.at(node->input(0));
-  bind(node->output(), select(x, range(kept->begin, kept->end)), 4);
-  base_[tensors_.at(node->output())] = x;
-  return true;
+  const plan::Measure all = measure(Formula(Extent{x.value, axes})), last = measure(*end);
+  const plan::Measure before{0, [all, begin = *begin](const std::vector<plan::Size>& sizes) {
+                               const int64_t count = all(sizes);
+                               return -std::clamp<int64_t>(begin < 0 ? begin + count : begin, 0,
+                                                           count);
+                             }};
+  const plan::Measure behind{0, [all, last](const std::vector<plan::Size>& sizes) {
+                               const int64_t count = all(sizes), to = last(sizes);
+                               return std::clamp<int64_t>(to < 0 ? to + count : to, 0, count) -
+                                      count;
+                             }};
+  plan::Pad pad{};
+  pad.kind = plan::Pad::Kind::constant;
+  if (side == Side::h) {
+    pad.top = before;
+    pad.bottom = behind;
+  } else {
+    pad.left = before;
+    pad.right = behind;
+  }
+  const plan::Value whole_value = x.value;
+  x.value = push(std::move(pad), {whole_value});
+  dimensions_[x.value] = dimensions_.at(whole_value);
+  if (*step > 1) {
+    const plan::Pair stride = side == Side::h ? plan::Pair{*step, 1} : plan::Pair{1, *step};
+    const plan::Value kept = x.value;
+    x.value = push(plan::MaxPool{{{1, 1}, stride, {0, 0}, false}}, {kept});
+    dimensions_[x.value] = dimensions_.at(kept);
+  }
+  base_[x.value] = whole_value;
+  const Dimensions left = standard(x.value).dimensions;
+  x.dimensions[dimension] = left[side == Side::h ? 2 : left.size() - 1];
+  return show_again(node, std::move(x));
 }
 
 bool Part::concatenate(Node* node) {
-  if (constant_int(node->input(1)) != 1) return false;
-  if (const auto* pieces = known<Pieces>(node->input(0))) {
-    const int64_t dimensions = dimensions_.at(pieces->front());
-    const bool alike = std::all_of(pieces->begin(), pieces->end(), [&](plan::Value piece) {
-      return dimensions_.at(piece) == dimensions;
-    });
-    if (alike) finish(node, plan::Concatenate{}, *pieces, dimensions);
-    return alike;
-  }
+  if (const auto* pieces = known<Pieces>(node->input(0))) return concatenate(node, *pieces);
   const auto* list = known<Tensors>(node->input(0));
   if (!list || list->empty()) return false;
-  const auto first = std::find_if(list->begin(), list->end(), [&](Value* v) { return inside(v); });
+  const auto first =
+      std::find_if(list->begin(), list->end(), [&](Value* v) { return arranged(v).has_value(); });
   if (first == list->end()) return false;
-  const int64_t dimensions = dimensions_.at(tensors_.at(*first));
-  std::vector<plan::Value> inputs;
+  const int64_t rank = static_cast<int64_t>(arranged(*first)->rank());
+  std::vector<Arrangement> tensors;
   for (Value* value : *list) {
-    const auto x = tensor(value, dimensions);
-    if (!x) return false;
-    inputs.push_back(*x);
+    if (known<Repeated>(value)) return add_pixels(node, *list);
+    if (!arranged(value) && !tensor(value, rank)) return false;
+    tensors.push_back(*arranged(value));
   }
-  finish(node, plan::Concatenate{}, std::move(inputs), dimensions);
+  return concatenate(node, tensors);
+}
+
+bool Part::concatenate(Node* node, const std::vector<Arrangement>& tensors) {
+  const auto over = constant_int(node->input(1));
+  if (!over || tensors.empty()) return false;
+  Arrangement whole = tensors.front();
+  const auto rank = static_cast<int64_t>(whole.rank());
+  const int64_t d = *over < 0 ? *over + rank : *over;
+  if (d < 0 || d >= rank) return false;
+  std::vector<plan::Value> inputs;
+  for (const Arrangement& tensor : tensors) {
+    if (tensor.rank() != whole.rank() || !shows_channels(tensor.dimensions[d], tensor.value) ||
+        dimensions_.at(tensor.value) != dimensions_.at(whole.value)) {
+      return false;
+    }
+    for (std::size_t other = 0; other < whole.rank(); ++other) {
+      if (other != static_cast<std::size_t>(d) &&
+          !broadcasts(tensor.dimensions[other], whole.dimensions[other])) {
+        return false;
+      }
+    }
+    inputs.push_back(tensor.value);
+  }
+  whole.value = push_like(whole.value, plan::Concatenate{}, std::move(inputs));
+  whole.dimensions[d] = standard(whole.value).dimensions[1];
+  show(node->output(), std::move(whole));
   return true;
 }
 

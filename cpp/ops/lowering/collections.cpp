@@ -15,10 +15,16 @@ bool Part::unpack(Node* node) {
   const auto outputs = node->outputs();
   if (const auto* pieces = known<Pieces>(node->input())) {
     if (pieces->size() != outputs.size()) return false;
-    for (std::size_t i = 0; i < outputs.size(); ++i) {
-      bind(outputs[i], (*pieces)[i], dimensions_.at((*pieces)[i]));
-    }
+    const Pieces all = *pieces;
+    for (std::size_t i = 0; i < outputs.size(); ++i) show(outputs[i], all[i]);
     return true;
+  }
+  if (const auto* tensors = known<Tensors>(node->input())) {
+    const Tensors all = *tensors;
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      if (i >= all.size() || !arranged(all[i]) || !alias(outputs[i], all[i])) return false;
+    }
+    return all.size() == outputs.size();
   }
   const auto list = numbers(node->input());
   if (!known_.count(node->input()) || !list || list->size() != outputs.size()) return false;
@@ -41,13 +47,12 @@ bool Part::item(Node* node) {
   if (const auto* pieces = known<Pieces>(node->input(0))) {
     const auto at = place(pieces->size());
     if (!at) return false;
-    const plan::Value piece = (*pieces)[*at];
-    bind(node->output(), piece, dimensions_.at(piece));
+    show(node->output(), Arrangement((*pieces)[*at]));
     return true;
   }
   if (const auto* tensors = known<Tensors>(node->input(0))) {
     const auto at = place(tensors->size());
-    return at && inside((*tensors)[*at]) && alias(node->output(), (*tensors)[*at]);
+    return at && arranged((*tensors)[*at]) && alias(node->output(), (*tensors)[*at]);
   }
   const auto list = numbers(node->input(0));
   const auto at = list ? place(list->size()) : std::nullopt;
@@ -57,8 +62,8 @@ bool Part::item(Node* node) {
 bool Part::list(Node* node) {
   if (node->output()->type()->isSubtypeOf(*c10::ListType::ofTensors())) {
     const auto inputs = node->inputs();
-    if (!inputs.empty() && (in_loop(node) || std::none_of(inputs.begin(), inputs.end(),
-                                                          [&](Value* v) { return inside(v); }))) {
+    const auto is_mine = [&](Value* v) { return arranged(v) || known<Scores>(v); };
+    if (!inputs.empty() && (in_loop(node) || std::none_of(inputs.begin(), inputs.end(), is_mine))) {
       return false;
     }
     known_[node->output()] = Tensors(inputs.begin(), inputs.end());
@@ -100,7 +105,7 @@ bool Part::set_item(Node* node) {
 
 // One list, or two.
 bool Part::join_lists(Node* node) {
-  if (inside(node->input(0))) return false;
+  if (arranged(node->input(0))) return false;
   if (const auto* pieces = known<Pieces>(node->input(0)); pieces && node->inputs().size() == 1) {
     const Pieces same = *pieces;
     known_[node->output()] = same;
@@ -113,6 +118,36 @@ bool Part::join_lists(Node* node) {
     all.insert(all.end(), list->begin(), list->end());
   }
   known_[node->output()] = std::move(all);
+  return true;
+}
+
+// Made, or taken apart.
+bool Part::tuple(Node* node) {
+  if (node->kind() == c10::prim::TupleConstruct) {
+    const auto inputs = node->inputs();
+    known_[node->output()] = Tuple{{inputs.begin(), inputs.end()}};
+    return std::any_of(inputs.begin(), inputs.end(),
+                       [&](const Value* input) { return arranged(input).has_value(); });
+  }
+  if (const auto given = constant(node->input(0)); given && given->isTuple()) {
+    const auto& elements = given->toTupleRef().elements();
+    const auto outputs = node->outputs();
+    if (outputs.size() != elements.size()) return false;
+    for (std::size_t i = 0; i < outputs.size(); ++i) learn(outputs[i], Formula(elements[i]));
+    return true;
+  }
+  const auto* made = known<Tuple>(node->input(0));
+  if (node->kind() == c10::prim::TupleIndex) {
+    const auto at = number(node->input(1));
+    if (!made || !at || *at < 0 || *at >= static_cast<int64_t>(made->elements.size())) return false;
+    return alias(node->output(), made->elements[*at]);
+  }
+  const auto outputs = node->outputs();
+  if (!made || made->elements.size() != outputs.size()) return false;
+  const Tuple all = *made;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (!alias(outputs[i], all.elements[i])) return false;
+  }
   return true;
 }
 
@@ -150,11 +185,12 @@ bool Part::append(Node* node) {
     if (number) numbers->push_back(*number);
     return number.has_value();
   }
-  if (!inside(node->input(1))) return false;
+  const auto tensor = arranged(node->input(1));
+  if (!tensor) return false;
   if (auto* pieces = std::get_if<Pieces>(&found->second)) {
     // By what it is now: nothing may be written over it.
-    pieces->push_back(tensors_.at(node->input(1)));
-    shown_.insert(pieces->back());
+    pieces->push_back(*tensor);
+    shown_.insert(tensor->value);
     return true;
   }
   auto* list = std::get_if<Tensors>(&found->second);

@@ -31,7 +31,9 @@ bool Part::branch(Node* node) {
     taken = *holds != 0 ? 0 : 1;
   } else if (!condition->constant() && raises(blocks[0]) != raises(blocks[1])) {
     taken = raises(blocks[0]) ? 1 : 0;
-    requirements_.push_back({*condition, taken == 0});
+    require([condition = measure(*condition), holds = taken == 0](const auto& sizes) {
+      return (condition(sizes) != 0) == holds;
+    });
   } else {
     return false;
   }

@@ -40,6 +40,10 @@ std::optional<Line> line_of(Part::How how, double c, bool reversed) {
 bool Part::combine(Node* node, How how, bool in_place) {
   Value *a = node->input(0), *b = node->input(1);
   if (known<Formula>(a) || known<Formula>(b)) return compute(node);
+  if (const auto* scores = known<Scores>(a)) {
+    const Scores before = *scores;
+    return change_scores(node, before, how);
+  }
   const bool sums = how == How::add || how == How::subtract;
   const auto factor = sums && node->inputs().size() == 3 ? constant_number(node->input(2)) : 1.0;
   if (!factor || node->inputs().size() != (sums ? 3 : 2)) return compute(node);
@@ -52,14 +56,41 @@ bool Part::combine(Node* node, How how, bool in_place) {
   if (in_place && !may_overwrite(a)) return false;
   const plan::Layer layer = how == How::add ? plan::Layer(plan::Add{.into_first = in_place})
                                             : plan::Combine{how, in_place};
-  if (known<ChannelsLast>(a) && known<ChannelsLast>(b)) {
-    finish_like(node, a, layer, {*elements(a), *elements(b)});
-    return true;
+  const auto shown = arranged(a), other = arranged(b);
+  const bool as_images = inside(a) && inside(b) && shown->rank() == other->rank();
+  if (shown && other && !as_images) {
+    if (in_place) return false;
+    if (combine(node, layer, *shown, *other)) return true;
+    const auto rank = static_cast<int64_t>(shown->rank());
+    if (!inner(a, rank) || !inner(b, rank)) return false;
   }
   if (!inside(a) && !inside(b)) return false;
   const int64_t dimensions = dimensions_.at(tensors_.at(inside(a) ? a : b));
   if (!tensor(inside(a) ? b : a, dimensions)) return false;
   finish(node, layer, {tensors_.at(a), tensors_.at(b)}, dimensions, in_place);
+  return true;
+}
+
+// Of tensors in other dimensions than images have. The places of the smaller one meet those of
+// the larger one.
+bool Part::combine(Node* node, plan::Layer layer, Arrangement a, Arrangement b) {
+  while (a.rank() < b.rank()) a.dimensions.emplace(a.dimensions.begin());
+  while (b.rank() < a.rank()) b.dimensions.emplace(b.dimensions.begin());
+  Dimensions both;
+  for (std::size_t d = 0; d < a.rank(); ++d) {
+    if (!broadcasts(a.dimensions[d], b.dimensions[d])) return false;
+    both.push_back(a.dimensions[d].empty() ? b.dimensions[d] : a.dimensions[d]);
+  }
+  const bool matrices = dimensions_.at(a.value) == 2 && dimensions_.at(b.value) == 2;
+  for (Arrangement* x : {&a, &b}) {
+    if (!matrices) x->value = as_image(x->value);
+  }
+  // Of two, the one that no other is spread over.
+  const bool of_b =
+      count(joined(a.dimensions)) == 1 || dimensions_.at(a.value) < dimensions_.at(b.value);
+  const plan::Value made =
+      push_like(of_b ? b.value : a.value, std::move(layer), {a.value, b.value});
+  show(node->output(), {made, std::move(both)});
   return true;
 }
 
@@ -78,13 +109,22 @@ bool Part::combine_with(
   if (!value || !given || !given->isTensor()) return false;
   const auto by = constant_weight(constants, given->toTensor().dim());
   if (!by) return false;
-  const int64_t dimensions = dimensions_.at(*value), dims = by->dim();
-  if (by->numel() == 1 && dims <= dimensions) {
+  const Dimensions shown = arranged(x)->dimensions;
+  const auto rank = static_cast<int64_t>(shown.size()), dims = by->dim();
+  if (dims > rank) return false;
+  if (by->numel() == 1) {
     return combine_with(node, x, how, by->item<float>(), reversed, in_place);
   }
   // From the last dimension on, as broadcasting counts.
-  const int64_t channel = known<ChannelsLast>(x) ? 1 : dimensions - 1;
-  if (dims < channel || dims > dimensions || by->size(dims - channel) != by->numel()) return false;
+  bool by_channel = false;
+  for (int64_t d = 0; d < dims; ++d) {
+    by_channel = by_channel ||
+                 (by->size(d) == by->numel() && shows_channels(shown[rank - dims + d], *value));
+  }
+  if (!by_channel) {
+    const bool sums = how == How::add || (how == How::subtract && !reversed);
+    return sums && !in_place && add_image(node, x, *by, how == How::add ? 1 : -1);
+  }
   if (channels(*value) != by->numel()) return false;
   auto scale = std::make_shared<std::vector<float>>();
   auto shift = std::make_shared<std::vector<float>>();

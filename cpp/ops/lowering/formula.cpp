@@ -15,6 +15,7 @@ struct Formula::Content {
     mutable torch::jit::Operation operation;  // its call is not const
     std::vector<bool> takes_tensor;
     std::vector<Formula> operands;
+    bool is_product;  // of its operands; or the one that it has
   };
   std::variant<c10::IValue, Extent, Applied> is;
 };
@@ -22,7 +23,8 @@ struct Formula::Content {
 Formula::Formula(c10::IValue constant)
     : content_(std::make_shared<const Content>(Content{std::move(constant)})) {}
 
-Formula::Formula(Extent extent) : content_(std::make_shared<const Content>(Content{extent})) {}
+Formula::Formula(Extent extent)
+    : content_(std::make_shared<const Content>(Content{std::move(extent)})) {}
 
 std::optional<Formula> Formula::apply(torch::jit::Node* node, std::vector<Formula> operands) {
   const c10::FunctionSchema* schema = node->maybeSchema();
@@ -31,7 +33,10 @@ std::optional<Formula> Formula::apply(torch::jit::Node* node, std::vector<Formul
       schema->arguments().size() != operands.size()) {
     return {};
   }
-  Content::Applied applied{node->getOperation(), {}, {}};
+  Content::Applied applied{node->getOperation(),
+                           {},
+                           {},
+                           node->kind() == c10::aten::mul || node->kind() == c10::aten::Int};
   for (const c10::Argument& argument : schema->arguments()) {
     applied.takes_tensor.push_back(argument.type()->isSubtypeOf(*c10::TensorType::get()));
   }
@@ -63,6 +68,15 @@ std::optional<double> Formula::real() const {
 }
 
 const Extent* Formula::extent() const { return std::get_if<Extent>(&content_->is); }
+
+int64_t Formula::factors() const {
+  if (constant()) return 0;
+  const auto* applied = std::get_if<Content::Applied>(&content_->is);
+  if (!applied || !applied->is_product) return 1;
+  int64_t all = 0;
+  for (const Formula& operand : applied->operands) all += operand.factors();
+  return all;
+}
 
 // Each formula once, however many others read it.
 class Formula::Evaluation {

@@ -10,14 +10,14 @@
 #include <optional>
 #include <vector>
 
-#include "plan/network.h"
+#include "ops/lowering/arrangement.h"
 
 namespace convship::ops::lowering {
 
-// One dimension of a tensor.
+// How many places axes of a value count through: the size of a tensor's dimension.
 struct Extent {
   plan::Value value;
-  int64_t dimension;
+  Axes axes;
 };
 
 // A constant, an extent, or what an operator of LibTorch makes of formulas. Cheap to copy.
@@ -35,6 +35,8 @@ class Formula {
   std::optional<int64_t> integer() const;  // of a constant; true is 1
   std::optional<double> real() const;      // of a constant that is a number
   const Extent* extent() const;
+  // How many numbers that only sizes tell it is a product of.
+  int64_t factors() const;
 
   // Throws what the operators throw.
   c10::IValue evaluate(const std::function<int64_t(const Extent&)>& extent_of) const;

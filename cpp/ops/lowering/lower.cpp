@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "ops/lowering/constants.h"
+#include "ops/lowering/folding.h"
 #include "ops/lowering/overtaking.h"
 #include "ops/lowering/part.h"
 
@@ -64,6 +65,7 @@ class Lowering {
         effects_(graph_) {}
 
   Lowered run() {
+    lowering::fold_constants(module_);
     begin_with_results();
     for (Node* node = *graph_->nodes().begin(); node != graph_->return_node();) {
       node = lower_from(node);

@@ -121,10 +121,9 @@ plan::Network Part::network(const std::vector<Value*>& outputs) const {
     network.add(i.layer, std::move(operands));
   }
   *input_count_ = static_cast<plan::Value>(inputs_.size());
-  for (const Requirement& required : requirements_) {
-    network.require({0, [holds = required.holds, condition = measure(required.condition)](
-                            const std::vector<plan::Size>& sizes) {
-                       return static_cast<int64_t>((condition(sizes) != 0) == holds);
+  for (const auto& holds : requirements_) {
+    network.require({0, [holds](const std::vector<plan::Size>& sizes) {
+                       return static_cast<int64_t>(holds(sizes));
                      }});
   }
   std::vector<plan::Value> results;
@@ -134,11 +133,7 @@ plan::Network Part::network(const std::vector<Value*>& outputs) const {
 }
 
 std::optional<plan::Value> Part::tensor(Value* value, int64_t dimensions) {
-  const auto found = tensors_.find(value);
-  if (found != tensors_.end()) {
-    if (dimensions_.at(found->second) != dimensions) return {};
-    return found->second;
-  }
+  if (arranged(value)) return inner(value, dimensions);
   if (!value->type()->isSubtypeOf(*c10::TensorType::get()) || constant(value)) return {};
   if (known_.count(value)) return {};  // made here, and no plan has it
   // Of what LibTorch computes nothing is known; of the caller's tensors the
@@ -150,6 +145,17 @@ std::optional<plan::Value> Part::tensor(Value* value, int64_t dimensions) {
   return input;
 }
 
+std::optional<plan::Value> Part::inner(const Value* value, int64_t dimensions) {
+  const auto found = arranged(value);
+  if (!found || found->rank() != static_cast<std::size_t>(dimensions)) return {};
+  const auto x = settle(*found, true);
+  if (x && !inside(value)) {
+    bind(value, *x, dimensions);
+    shown_.insert(found->value);
+  }
+  return x;
+}
+
 void Part::bind(const Value* value, plan::Value to, int64_t dimensions) {
   known_.erase(value);
   tensors_[value] = made_as_[value] = to;
@@ -159,6 +165,13 @@ void Part::bind(const Value* value, plan::Value to, int64_t dimensions) {
 plan::Value Part::push(plan::Layer layer, std::vector<plan::Value> inputs) {
   const auto made = static_cast<plan::Value>(layers_.size());
   layers_.push_back({std::move(layer), std::move(inputs), made});
+  return made;
+}
+
+plan::Value Part::push_like(plan::Value like, plan::Layer layer, std::vector<plan::Value> inputs) {
+  const plan::Value made = push(std::move(layer), std::move(inputs));
+  dimensions_[made] = dimensions_.at(like);
+  sides_[made] = sides(like);
   return made;
 }
 

@@ -4,16 +4,19 @@
 
 #include <torch/csrc/jit/ir/ir.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "ops/lowering/arrangement.h"
 #include "ops/lowering/formula.h"
 #include "ops/planned.h"
 #include "plan/network.h"
@@ -56,22 +59,28 @@ class Part {
   using Node = torch::jit::Node;
   // What is known about a value that is no tensor.
   struct SizesOf {
-    plan::Value value;
+    Arrangement tensor;
   };
   using Numbers = std::vector<Formula>;  // a list of them
   using Tensors = std::vector<Value*>;
   using Dictionary = std::map<std::string, Value*>;  // of tensors by names
-  using Pieces = std::vector<plan::Value>;           // a list of tensors that one node made
-  struct Grouped {                                   // images as [N, groups, C / groups, H, W]
-    plan::Value value;
-    int64_t groups;
-    bool swapped;  // [N, C / groups, groups, H, W]
+  using Pieces = std::vector<Arrangement>;           // a list of tensors that one node made
+  struct Tuple {
+    std::vector<const Value*> elements;
   };
-  struct ChannelsLast {  // images as [N, H, W, C]
-    plan::Value value;
+  struct Repeated {  // a constant [1, ...], once for each image
+    at::Tensor constant;
+    Formula times;
   };
-  struct Column {  // a matrix as [N, F, 1]
-    plan::Value value;
+  struct Message {};  // that nobody reads unless sizes are wrong
+  struct Scores {     // of attention: scale * q k^T + bias, [..., queries, keys]
+    Arrangement q, k;
+    double scale = 1;
+    std::shared_ptr<const plan::ScoreBias> bias = nullptr;
+    bool normal = false;  // their softmax
+    bool turned = false;  // [..., keys, queries]
+
+    int64_t rank() const { return static_cast<int64_t>(q.rank()); }
   };
   struct Narrowed {  // a tensor as bfloat16
     plan::Value value;
@@ -83,9 +92,11 @@ class Part {
                              Tensors,
                              Dictionary,
                              Pieces,
-                             Grouped,
-                             ChannelsLast,
-                             Column,
+                             Tuple,
+                             Repeated,
+                             Message,
+                             Scores,
+                             Arrangement,  // of what is no image, sequence or matrix as it is
                              Narrowed>;
 
   bool translate(Node* node);
@@ -97,7 +108,10 @@ class Part {
                               std::size_t dilation);
   bool conv_pool2d(Node* node);
   bool linear(Node* node);
-  bool pointwise(Node* node, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
+  // What a linear layer makes of a tensor's last dimension, all channels of an image.
+  Arrangement pointwise(const Arrangement& x,
+                        const at::Tensor& weight,
+                        const std::optional<at::Tensor>& bias);
   bool activation(Node* node, kernels::conv2d::Activation activation, bool in_place);
   bool gelu(Node* node);
   bool elu(Node* node, bool in_place);
@@ -115,34 +129,44 @@ class Part {
   bool reduce(Node* node, bool average);
   bool flatten(Node* node);
   bool view(Node* node);
-  bool group(Node* node, const Numbers& shape);
   bool unsqueeze(Node* node);
   bool unflatten(Node* node);
-  bool unflatten(Node* node, plan::Value matrix, plan::Pair image, int64_t dimensions);
   bool squeeze(Node* node);
-  bool transpose_column(Node* node);
-  bool show_column(const Value* value, plan::Value matrix);
-  plan::Value matrix_of(plan::Value images);
-  bool to_images(Node* node, plan::Value matrix, const Numbers& sizes);
   bool expand(Node* node);
+  bool expand_as(Node* node);
   bool transpose(Node* node);
   bool permute(Node* node);
   bool contiguous(Node* node);
-  bool ungroup(Node* node, const Numbers& shape);
+  bool select_one(Node* node);
   bool channel_shuffle(Node* node);
   bool chunk(Node* node);
   bool split(Node* node);
+  bool unbind(Node* node);
   bool slice(Node* node);
-  bool cut(Node* node, const std::vector<int64_t>& ends);
+  bool slice_pixels(Node* node, Arrangement x, std::size_t dimension);
+  struct Cut;
+  bool cut(Node* node, const Cut& what, const std::vector<int64_t>& ends);
+  bool matmul(Node* node);
+  bool einsum(Node* node);
+  bool score(Node* node, Arrangement q, Arrangement k);
+  bool turn_scores(Node* node, const Scores& scores, std::vector<int64_t> order);
+  bool change_scores(Node* node, const Scores& scores, How how);
+  std::optional<Arrangement> attention(const Scores& scores, const Arrangement& values);
+  bool scaled_dot_product_attention(Node* node);
+  bool native_multi_head_attention(Node* node);
   bool combine(Node* node, How how, bool in_place);
+  bool combine(Node* node, plan::Layer layer, Arrangement a, Arrangement b);
   bool combine_with(
       Node* node, const Value* x, How how, const Value* constants, bool reversed, bool in_place);
   bool combine_with(
       Node* node, const Value* x, How how, double number, bool reversed, bool in_place);
+  bool add_image(Node* node, const Value* x, const at::Tensor& constants, double factor);
   bool subtract_from(Node* node);
   bool power(Node* node);
   bool square(Node* node);
   bool concatenate(Node* node);
+  bool concatenate(Node* node, const std::vector<Arrangement>& tensors);
+  bool add_pixels(Node* node, const Tensors& tensors);
   bool append(Node* node);
   bool batch_norm(Node* node);
   bool layer_norm(Node* node);
@@ -162,9 +186,12 @@ class Part {
   bool unpack(Node* node);
   bool item(Node* node);
   bool pass_on(Node* node);
-  bool is_nothing(Node* node, bool negated);
+  bool is(Node* node, bool negated);
+  bool message(Node* node);
+  bool property(Node* node, std::string_view kind);
   bool list(Node* node);
   bool join_lists(Node* node);
+  bool tuple(Node* node);
   bool slice_list(Node* node);
   bool dictionary(Node* node);
   bool set_item(Node* node);
@@ -182,7 +209,31 @@ class Part {
   // A tensor of the part, or one that becomes an input; nothing where it cannot
   // have that many dimensions.
   std::optional<plan::Value> tensor(Value* value, int64_t dimensions);
-  // Whose elements these are, whichever dimension has the channels.
+  // The same of what is in the part already.
+  std::optional<plan::Value> inner(const Value* value, int64_t dimensions);
+  // As whose dimensions the part knows a tensor.
+  std::optional<Arrangement> arranged(const Value* value) const;
+  Arrangement standard(plan::Value x) const;
+  // Whether its first dimension counts through images, and nothing else does.
+  bool is_one_for_each_image(const Arrangement& tensor) const;
+  // Whether they count through all of its channels and nothing else.
+  bool shows_channels(const Axes& axes, plan::Value x) const;
+  std::optional<plan::Value> settle(const Arrangement& what, bool may_move);
+  Arrangement in_a_row(Arrangement what);
+  plan::Value as_image(plan::Value x);  // of one pixel, if it is a matrix
+  void show(const Value* output, Arrangement what);
+  bool show_again(const Node* node, Arrangement what);
+  std::optional<Dimensions> reshaped(const Arrangement& x,
+                                     const Dimensions& from,
+                                     const Numbers& shape);
+  void learn_side(plan::Value x, const Axes& axes, int64_t number);
+  std::optional<Arrangement> one_of_channels(const Arrangement& x,
+                                             std::size_t dimension,
+                                             int64_t index);
+  plan::Value crop(plan::Value x,
+                   int64_t begin,
+                   std::function<int64_t(const std::vector<plan::Size>&)> end);
+  // Whose elements these are.
   std::optional<plan::Value> elements(const Value* value) const;
   // Makes sure that the part has a value to round, with as many dimensions as what is
   // behind it wants.
@@ -202,7 +253,8 @@ class Part {
   bool inside(const Value* value) const { return tensors_.count(value) > 0; }
   // The size of images that have it whatever the input's.
   std::optional<plan::Pair> image(plan::Value value) const;
-  bool has_one_pixel(plan::Value value) const;
+  plan::Pair sides(plan::Value value) const;  // 0: not known
+  Arrangement with_known_sides(Arrangement what) const;
   // Of a tensor of the part, where weights tell.
   std::optional<int64_t> channels(plan::Value value) const;
   template <typename Kind>
@@ -213,13 +265,16 @@ class Part {
   // A constant of the graph, or what the part knows of a value that is no tensor.
   std::optional<Formula> formula(const Value* value) const;
   std::optional<int64_t> number(const Value* value) const;
+  bool is_nothing(const Value* value) const;
   std::optional<Numbers> numbers(const Value* value) const;
   // What inputs `first` and the next of a slice's node leave of so many.
   std::optional<kernels::conv2d::Range> slice_of(const Node* node,
                                                  std::size_t first,
                                                  int64_t count) const;
-  // Of one of the value's dimensions.
-  std::optional<Formula> extent(plan::Value value, int64_t dimension) const;
+  // Of a constant list, too.
+  std::optional<Formula> operand(const Value* value) const;
+  // Of one of the tensor's dimensions.
+  std::optional<Formula> extent(const Arrangement& tensor, int64_t dimension) const;
   bool learn(const Value* value, const std::optional<Formula>& known);
   plan::Measure measure(const Formula& formula) const;
   // Of the tensor: layers keep their first input's.
@@ -229,14 +284,19 @@ class Part {
       return value;
     };
     const Extent* e = number.extent();
-    return e && e->dimension == 0 && input_of(e->value) == input_of(x);
+    return e && e->axes == Axes{{Axis::Side::n}} && input_of(e->value) == input_of(x);
   }
-  bool is_batch_and_image(const Numbers& shape, plan::Value x) const;
-  std::optional<int64_t> channels_to_cut(const Node* node, std::size_t dimension) const;
+  // Sizes that the plan takes.
+  void require(std::function<bool(const std::vector<plan::Size>&)> holds) {
+    requirements_.push_back(std::move(holds));
+  }
+  std::optional<Cut> to_cut(const Node* node, std::size_t dimension) const;
   // Where a channel comes from that was concatenated or selected, perhaps often.
   std::pair<plan::Value, int64_t> origin(plan::Value value, int64_t channel) const;
   void bind(const Value* value, plan::Value to, int64_t dimensions);
   plan::Value push(plan::Layer layer, std::vector<plan::Value> inputs);
+  // Of an image as large as another value's.
+  plan::Value push_like(plan::Value like, plan::Layer layer, std::vector<plan::Value> inputs);
   // The node's result, written over its first input where in_place.
   void finish(Node* node,
               plan::Layer layer,
@@ -251,7 +311,6 @@ class Part {
                    std::vector<plan::Value> inputs);
   // The same for layers that every element has by itself, over x where in_place.
   bool finish_each(Node* node, const Value* x, plan::Layer layer, bool in_place);
-  void show_channels_last(const Value* value, plan::Value of);
   // Channels of a value in a new order, read from where they were made.
   plan::Value select(plan::Value value, std::vector<int64_t> from);
   bool may_overwrite(const Value* value) const;
@@ -264,14 +323,11 @@ class Part {
   std::unordered_map<const Value*, plan::Value> tensors_;
   std::unordered_map<const Value*, plan::Value> made_as_;  // before any was written over
   std::unordered_map<const Value*, Known> known_;
+  std::unordered_map<plan::Value, plan::Pair> sides_;  // known though no layer tells
   std::unordered_map<plan::Value, plan::Value> base_;  // of a view: whose memory it shows
   std::unordered_set<plan::Value> shown_;              // by views with other dimensions
   std::unordered_set<const Value*> aliased_;           // lists of more than one name
-  struct Requirement {
-    Formula condition;
-    bool holds;
-  };
-  std::vector<Requirement> requirements_;  // of sizes that the plan takes
+  std::vector<std::function<bool(const std::vector<plan::Size>&)>> requirements_;
   // Inputs of the whole part, which come before its layers' values in a network.
   std::shared_ptr<plan::Value> input_count_ = std::make_shared<plan::Value>(0);
   std::vector<Node*> nodes_;

@@ -14,9 +14,10 @@ using torch::jit::Value;
 bool Part::upsample(Node* node, bool bilinear) {
   using Way = plan::Upsample::Way;
   const std::size_t after = bilinear ? 3 : 2;
-  if (node->inputs().size() <= after || !inside(node->input(0))) return false;
-  const plan::Value x = tensors_.at(node->input(0));
-  if (dimensions_.at(x) != 4) return false;
+  if (node->inputs().size() <= after) return false;
+  const auto given = inner(node->input(0), 4);
+  if (!given) return false;
+  const plan::Value x = *given;
   plan::Upsample layer{};
   layer.way = Way::nearest;
   if (bilinear) {
@@ -53,7 +54,7 @@ bool Part::upsample(Node* node, bool bilinear) {
 }
 
 plan::Measure Part::scaled(plan::Value x, int64_t dimension, double scale) const {
-  const auto rule = [extent = measure(*extent(x, dimension)),
+  const auto rule = [extent = measure(*extent(standard(x), dimension)),
                      scale](const std::vector<plan::Size>& sizes) {
     const double size = static_cast<double>(extent(sizes)) * scale;
     // Others are refused.
@@ -101,10 +102,11 @@ bool Part::pad(Node* node) {
 
 bool Part::pixel_shuffle(Node* node) {
   const auto factor = number(node->input(1));
-  if (!factor || *factor < 1 || !inside(node->input(0))) return false;
-  const plan::Value x = tensors_.at(node->input(0));
+  const auto given = inner(node->input(0), 4);
+  if (!factor || *factor < 1 || !given) return false;
+  const plan::Value x = *given;
   const auto count = channels(x);
-  if (dimensions_.at(x) != 4 || !count || *factor > *count || *count % (*factor * *factor) != 0) {
+  if (!count || *factor > *count || *count % (*factor * *factor) != 0) {
     return false;
   }
   finish(node, plan::PixelShuffle{*factor}, {x}, 4);
@@ -120,18 +122,20 @@ bool Part::group_norm(Node* node) {
 // input, weight, bias, running mean and variance, whether the input's are used, momentum,
 // epsilon, cudnn
 bool Part::instance_norm(Node* node) {
-  if (!inside(node->input(0)) || constant_int(node->input(5)) != 1) return false;
-  const auto count = channels(tensors_.at(node->input(0)));
+  const auto x = inner(node->input(0), 4);
+  if (!x || constant_int(node->input(5)) != 1) return false;
+  const auto count = channels(*x);
   return count && normalize_groups(node, *count, node->input(1), node->input(2), node->input(7));
 }
 
 bool Part::normalize_groups(
     Node* node, int64_t groups, const Value* weight, const Value* bias, const Value* epsilon) {
-  if (!inside(node->input(0))) return false;
-  const plan::Value x = tensors_.at(node->input(0));
+  const auto given = inner(node->input(0), 4);
+  if (!given) return false;
+  const plan::Value x = *given;
   const auto count = channels(x);
   const auto small = constant_number(epsilon);
-  if (dimensions_.at(x) != 4 || !count || !small || groups < 1 || *count % groups != 0) {
+  if (!count || !small || groups < 1 || *count % groups != 0) {
     return false;
   }
   auto scale = channel_numbers(weight, *count, 1), shift = channel_numbers(bias, *count, 0);

@@ -27,12 +27,17 @@ std::optional<int64_t> Part::number(const Value* value) const {
   return constant_int(value);
 }
 
+bool Part::is_nothing(const Value* value) const {
+  const auto found = formula(value);
+  return found && found->constant() && found->constant()->isNone();
+}
+
 std::optional<Part::Numbers> Part::numbers(const Value* value) const {
   if (const auto* list = known<Numbers>(value)) return *list;
   if (const auto* sizes = known<SizesOf>(value)) {
     Numbers all;
-    for (int64_t d = 0; d < dimensions_.at(sizes->value); ++d) {
-      all.push_back(*extent(sizes->value, d));
+    for (std::size_t d = 0; d < sizes->tensor.rank(); ++d) {
+      all.push_back(*extent(sizes->tensor, static_cast<int64_t>(d)));
     }
     return all;
   }
@@ -79,6 +84,7 @@ std::optional<int64_t> Part::channels(plan::Value value) const {
     const auto size = image(i.inputs[0]);
     return count && size ? std::optional(*count * size->h * size->w) : std::nullopt;
   }
+  if (std::holds_alternative<plan::Attend>(i.layer)) return channels(i.inputs[2]);
   if (!std::holds_alternative<plan::Concatenate>(i.layer)) return channels(i.inputs[0]);
   int64_t sum = 0;
   for (const plan::Value input : i.inputs) {
@@ -89,14 +95,55 @@ std::optional<int64_t> Part::channels(plan::Value value) const {
   return sum;
 }
 
-std::optional<Formula> Part::extent(plan::Value value, int64_t dimension) const {
-  const int64_t dimensions = dimensions_.at(value);
-  if (dimension < 0) dimension += dimensions;
-  if (dimension < 0 || dimension >= dimensions) return {};
-  if (dimensions == 3 && dimension == 2) return Formula(Extent{value, 3});  // of one row
-  const auto count = dimension == 1 ? channels(value) : std::nullopt;
-  if (count) return Formula(c10::IValue(*count));
-  return Formula(Extent{value, dimension});
+std::optional<plan::Pair> Part::image(plan::Value value) const {
+  const plan::Pair known = sides(value);
+  return known.h > 0 && known.w > 0 ? std::optional(known) : std::nullopt;
+}
+
+plan::Pair Part::sides(plan::Value value) const {
+  plan::Pair known{0, 0};
+  const auto learn = [&](plan::Pair more) {
+    if (known.h == 0) known.h = more.h;
+    if (known.w == 0) known.w = more.w;
+    return known;
+  };
+  for (;; value = layers_[value].inputs[0]) {
+    if (const auto found = sides_.find(value); found != sides_.end()) learn(found->second);
+    if (value < 0) return known;
+    const plan::Layer& layer = layers_[value].layer;
+    if (const auto* pool = std::get_if<plan::AdaptivePool>(&layer)) return learn(pool->size);
+    if (const auto* unflatten = std::get_if<plan::Unflatten>(&layer)) {
+      return learn(unflatten->image);
+    }
+    if (const auto* add = std::get_if<plan::AddImage>(&layer)) return learn(add->image);
+    if (const auto* reshape = std::get_if<plan::ReshapePixels>(&layer)) {
+      const auto constant = [](const plan::Measure& m) { return m.rule ? 0 : m.constant; };
+      return learn({constant(reshape->height), constant(reshape->width)});
+    }
+    const auto* conv = std::get_if<plan::Convolve>(&layer);
+    const auto keeps = [](int64_t kernel, int64_t stride, int64_t dilation, int64_t padding) {
+      return stride == 1 && padding == dilation * (kernel - 1);
+    };
+    const bool same = conv && !conv->pooled &&
+                      keeps(conv->shape.kernel.h, conv->stride.h, conv->dilation.h,
+                            2 * conv->padding.h + conv->more_padding.h) &&
+                      keeps(conv->shape.kernel.w, conv->stride.w, conv->dilation.w,
+                            2 * conv->padding.w + conv->more_padding.w);
+    const bool by_pixel = std::holds_alternative<plan::Activate>(layer) ||
+                          std::holds_alternative<plan::Affine>(layer) ||
+                          std::holds_alternative<plan::Normalize>(layer) ||
+                          std::holds_alternative<plan::Attend>(layer);
+    if (!same && !by_pixel) return known;
+  }
+}
+
+std::optional<Formula> Part::extent(const Arrangement& tensor, int64_t dimension) const {
+  const auto rank = static_cast<int64_t>(tensor.rank());
+  if (dimension < 0) dimension += rank;
+  if (dimension < 0 || dimension >= rank) return {};
+  const Axes& axes = tensor.dimensions[dimension];
+  if (const auto number = count(axes)) return Formula(c10::IValue(*number));
+  return Formula(Extent{tensor.value, axes});
 }
 
 bool Part::learn(const Value* value, const std::optional<Formula>& known) {
@@ -108,19 +155,12 @@ bool Part::learn(const Value* value, const std::optional<Formula>& known) {
 
 plan::Measure Part::measure(const Formula& formula) const {
   if (const auto number = formula.integer()) return {*number};
+  const Extent* const extent = formula.extent();
+  const auto fixed = extent ? lowering::count(extent->axes) : std::nullopt;
+  if (fixed) return {*fixed};
   return {0, [formula, count = input_count_](const std::vector<plan::Size>& sizes) {
             const auto extent_of = [&](const Extent& e) {
-              const plan::Size& size = sizes[e.value < 0 ? -1 - e.value : e.value + *count];
-              switch (e.dimension) {
-                case 0:
-                  return size.n;
-                case 1:
-                  return size.c;
-                case 2:
-                  return size.image.h;
-                default:
-                  return size.image.w;
-              }
+              return lowering::count(e.axes, sizes[e.value < 0 ? -1 - e.value : e.value + *count]);
             };
             try {
               return formula.evaluate(extent_of).toScalar().toLong();
@@ -132,28 +172,28 @@ plan::Measure Part::measure(const Formula& formula) const {
 
 // Of all dimensions or of one.
 bool Part::size(Node* node) {
-  Value* tensor = node->input(0);
+  Value* const given = node->input(0);
   // The caller's images are often asked for their size first.
-  if (!inside(tensor) && (tensor->node()->kind() != c10::prim::Param || !this->tensor(tensor, 4))) {
-    return false;
-  }
-  const plan::Value x = tensors_.at(tensor);
+  if (!arranged(given) && given->node()->kind() == c10::prim::Param) tensor(given, 4);
+  auto x = arranged(given);
+  if (!x) return false;
   if (node->inputs().size() == 1) {
-    known_[node->output()] = SizesOf{x};
+    known_[node->output()] = SizesOf{*std::move(x)};
     return true;
   }
   const auto dimension = number(node->input(1));
-  return dimension && learn(node->output(), extent(x, *dimension));
+  return dimension && learn(node->output(), extent(*x, *dimension));
 }
 
 // Of a tensor, its dimensions; of a list.
 bool Part::length(Node* node) {
   const Value* input = node->input(0);
-  if (inside(input)) {
-    return learn(node->output(), Formula(c10::IValue(dimensions_.at(tensors_.at(input)))));
+  if (const auto x = arranged(input)) {
+    return learn(node->output(), Formula(c10::IValue(static_cast<int64_t>(x->rank()))));
   }
   const auto list = numbers(input);
-  return list && learn(node->output(), Formula(c10::IValue(static_cast<int64_t>(list->size()))));
+  if (!list) return compute(node);  // of a text
+  return learn(node->output(), Formula(c10::IValue(static_cast<int64_t>(list->size()))));
 }
 
 // What is known of the input is known of the output: tracing writes a number as a
@@ -179,12 +219,42 @@ bool Part::alias(const Value* to, const Value* from) {
   return true;
 }
 
-// `is None` of a tensor of the part.
-bool Part::is_nothing(Node* node, bool negated) {
-  if (inside(node->input(0)) && is_none(node->input(1))) {
-    return learn(node->output(), Formula(c10::IValue(negated)));
+// Of a tensor of the part and None, or two of its tensors.
+bool Part::is(Node* node, bool negated) {
+  const auto a = arranged(node->input(0)), b = arranged(node->input(1));
+  if (a && is_none(node->input(1))) return learn(node->output(), Formula(c10::IValue(negated)));
+  if (!a || !b) return compute(node);
+  const bool same = a->value == b->value && a->dimensions == b->dimensions;
+  return learn(node->output(), Formula(c10::IValue(same != negated)));
+}
+
+bool Part::message(Node* node) {
+  known_[node->output()] = Message{};
+  return true;
+}
+
+// Of what plans take: others are answered by LibTorch.
+bool Part::property(Node* node, std::string_view kind) {
+  if (!arranged(node->input())) return compute(node);
+  if (kind == "prim::dtype") {
+    return learn(node->output(), Formula(c10::IValue(static_cast<int64_t>(at::kFloat))));
   }
-  return compute(node);
+  if (kind == "prim::device")
+    return learn(node->output(), Formula(c10::IValue(at::Device(at::kCPU))));
+  return learn(node->output(), Formula(c10::IValue(false)));
+}
+
+std::optional<Formula> Part::operand(const Value* value) const {
+  if (const auto found = formula(value)) return found;
+  const auto* list = known<Numbers>(value);
+  const auto type = list ? value->type()->cast<c10::ListType>() : nullptr;
+  if (!type) return {};
+  c10::impl::GenericList elements(type->getElementType());
+  for (const Formula& element : *list) {
+    if (!element.constant()) return {};
+    elements.push_back(*element.constant());
+  }
+  return Formula(c10::IValue(std::move(elements)));
 }
 
 // Of numbers that are known, or will be once sizes are. What has nothing to do with the
@@ -194,10 +264,10 @@ bool Part::compute(Node* node) {
   std::vector<Formula> operands;
   bool mine = false;
   for (const Value* input : node->inputs()) {
-    const auto operand = formula(input);
-    if (!operand) return false;
+    const auto found = operand(input);
+    if (!found) return false;
     mine = mine || known_.count(input);
-    operands.push_back(*operand);
+    operands.push_back(*found);
   }
   // Tracing writes a number as a tensor, and back.
   if (node->kind() == c10::aten::Int && operands.size() == 1) {

@@ -86,9 +86,12 @@ bool Part::translate(Node* node) {
   if (kind == "aten::mean") return mean(node);
   if (kind == "aten::amax" || kind == "aten::max") return maximum(node);
   if (kind == "aten::flatten") return flatten(node);
+  if (kind == "aten::select") return select_one(node);
+  if (kind == "aten::unbind") return unbind(node);
+  if (kind == "aten::expand") return expand(node);
   if (kind == "aten::unsqueeze") return unsqueeze(node);
   if (kind == "aten::squeeze") return squeeze(node);
-  if (kind == "aten::expand_as") return expand(node);
+  if (kind == "aten::expand_as") return expand_as(node);
   if (kind == "aten::unflatten") return unflatten(node);
   if (kind == "aten::view" || kind == "aten::reshape") return view(node);
   if (kind == "aten::upsample_nearest2d") return upsample(node, false);
@@ -142,8 +145,23 @@ bool Part::translate(Node* node) {
   if (kind == "aten::dict") return dictionary(node);
   if (kind == "aten::_set_item") return set_item(node);
   if (kind == "aten::list") return join_lists(node);
-  if (kind == "aten::__is__") return is_nothing(node, false);
-  if (kind == "aten::__isnot__") return is_nothing(node, true);
+  if (kind == "aten::__is__") return is(node, false);
+  if (kind == "aten::__isnot__") return is(node, true);
+  if (kind == "prim::TupleConstruct" || kind == "prim::TupleUnpack" || kind == "prim::TupleIndex") {
+    return tuple(node);
+  }
+  if (kind == "aten::matmul" || kind == "aten::bmm") return matmul(node);
+  if (kind == "aten::einsum") return einsum(node);
+  if (kind == "aten::scaled_dot_product_attention") return scaled_dot_product_attention(node);
+  if (kind == "aten::_native_multi_head_attention") return native_multi_head_attention(node);
+  if (kind == "aten::format") return message(node);
+  if (kind == "aten::is_autocast_enabled" || kind == "aten::is_grad_enabled") {
+    return learn(node->output(), Formula(c10::IValue(false)));
+  }
+  if (kind == "prim::dtype" || kind == "prim::device" || kind == "prim::requires_grad" ||
+      kind == "prim::is_nested") {
+    return property(node, kind);
+  }
   if (kind == "prim::If") return branch(node);
   if (kind == "prim::Loop") return loop(node);
   if (kind == "prim::unchecked_cast") return alias(node->output(), node->input(0));
@@ -243,7 +261,14 @@ bool Part::linear(Node* node) {
   const auto weight = constant_weight(node->input(1), 2);
   const auto bias = constant_weight(node->input(2), 1);
   if (!weight || (!bias && !is_none(node->input(2)))) return false;
-  if (known<ChannelsLast>(node->input(0))) return pointwise(node, *weight, bias);
+  const auto shown = arranged(node->input(0));
+  const bool rows = shown && shown->rank() == 2 && is_one_for_each_image(*shown);
+  if (shown && !rows) {
+    if (shown->rank() < 2 || !shows_channels(shown->dimensions.back(), shown->value)) return false;
+    if (channels(shown->value) != weight->size(1)) return false;
+    show(node->output(), pointwise(*shown, *weight, bias));
+    return true;
+  }
   const auto x = tensor(node->input(0), 2);
   if (!x) return false;
   plan::Linear layer{};
@@ -320,8 +345,8 @@ bool Part::prelu(Node* node) {
   }
   const Value* x = node->input(0);
   if (!inside(x)) return false;
-  finish_like(node, x, plan::Slope{channel_numbers(node->input(1), slope->numel(), 0)},
-              {tensors_.at(x)});
+  finish(node, plan::Slope{channel_numbers(node->input(1), slope->numel(), 0)}, {tensors_.at(x)},
+         dimensions_.at(tensors_.at(x)));
   return true;
 }
 
@@ -373,7 +398,7 @@ bool needs_second(const Node* node) {
 
 bool Part::adaptive_pool(Node* node, bool average, bool row) {
   const auto size = constant_pair(node->input(1), row, 1);
-  if (!size || size->h < 1 || size->w < 1 || !inside(node->input(0)) || needs_second(node)) {
+  if (!size || size->h < 1 || size->w < 1 || !arranged(node->input(0)) || needs_second(node)) {
     return false;
   }
   const auto x = tensor(node->input(0), row ? 3 : 4);
@@ -394,54 +419,30 @@ bool Part::maximum(Node* node) {
 
 // Over both sides of the image, or the sequence's one, or over channels.
 bool Part::reduce(Node* node, bool average) {
-  auto over = constant_ints(node->input(1));
+  const auto over = constant_ints(node->input(1));
   const auto keep = constant_int(node->input(2));
-  if (!over || !keep || !inside(node->input(0))) return false;
-  const plan::Value x = tensors_.at(node->input(0));
-  const int64_t dimensions = dimensions_.at(x);
-  if (dimensions == 2) return false;
-  for (int64_t& d : *over) d += d < 0 ? dimensions : 0;
-  std::sort(over->begin(), over->end());
-  if (*over == std::vector<int64_t>{1} && *keep != 0) {
-    finish(node, plan::AcrossChannels{average}, {x}, dimensions);
-    return true;
+  auto x = arranged(node->input(0));
+  if (!over || !keep || !x || dimensions_.at(x->value) == 2) return false;
+  const auto rank = static_cast<int64_t>(x->rank());
+  std::vector<bool> reduced(x->rank(), false);
+  for (const int64_t d : *over) {
+    if (d < -rank || d >= rank) return false;
+    reduced[d < 0 ? d + rank : d] = true;
   }
-  const std::vector<int64_t> sides{2, 3};
-  if (*over != std::vector<int64_t>(sides.begin(), sides.begin() + dimensions - 2)) return false;
-  finish(node, plan::AdaptivePool{{1, 1}, average}, {x}, dimensions);
-  if (*keep == 0) finish(node, plan::Flatten{}, {tensors_.at(node->output(0))}, 2);
-  return true;
-}
-
-bool Part::flatten(Node* node) {
-  const auto from = constant_int(node->input(1)), to = constant_int(node->input(2));
-  if (from != 1 || !to) return false;
-  const Value* given = node->input(0);
-  const int64_t dimensions = inside(given) ? dimensions_.at(tensors_.at(given)) : 4;
-  if (*to != -1 && *to != dimensions - 1) return false;
-  if (dimensions == 2) return identity(node, 0);
-  const auto x = tensor(node->input(0), dimensions);
-  if (!x) return false;
-  finish(node, plan::Flatten{}, {*x}, 2);
-  base_[tensors_.at(node->output())] = *x;
-  return true;
-}
-
-// To [batch, -1], [batch, features] or [-1, features]; or groups of channels.
-bool Part::view(Node* node) {
-  const auto shape = numbers(node->input(1));
-  if (!shape) return false;
-  if (shape->size() == 5) return group(node, *shape);
-  if (shape->size() == 4) return ungroup(node, *shape);
-  if (shape->size() != 2) return false;
-  const auto features = (*shape)[1].integer(), rows = (*shape)[0].integer();
-  if (!inside(node->input(0))) return false;
-  const plan::Value x = tensors_.at(node->input(0));
-  if (dimensions_.at(x) == 2) return false;
-  const bool batch = is_batch((*shape)[0], x) || rows == -1;
-  if (!features || !batch || (rows && *features < 1)) return false;
-  finish(node, plan::Flatten{*features}, {x}, 2);
-  base_[tensors_.at(node->output())] = x;
+  Dimensions gone, left;
+  for (std::size_t d = 0; d < x->rank(); ++d) {
+    if (reduced[d]) gone.push_back(x->dimensions[d]);
+    if (!reduced[d]) left.push_back(x->dimensions[d]);
+    if (reduced[d] && *keep != 0) left.emplace_back();
+  }
+  const Dimensions whole = standard(x->value).dimensions;
+  const bool over_channels = gone.size() == 1 && gone[0] == whole[1];
+  if (!over_channels && joined(gone) != joined(whole, 2)) return false;
+  const plan::Layer layer = over_channels ? plan::Layer(plan::AcrossChannels{average})
+                                          : plan::AdaptivePool{{1, 1}, average};
+  const plan::Value made = push(layer, {x->value});
+  dimensions_[made] = dimensions_.at(x->value);
+  show(node->output(0), {made, std::move(left)});
   return true;
 }
 
@@ -452,10 +453,13 @@ bool Part::batch_norm(Node* node) {
   const auto training = constant_int(node->input(5));
   const auto eps = constant_number(node->input(7));
   if (!mean || !var || (!weight && !is_none(node->input(1))) ||
-      (!bias && !is_none(node->input(2))) || training != 0 || !eps || !inside(node->input(0))) {
+      (!bias && !is_none(node->input(2))) || training != 0 || !eps || !arranged(node->input(0))) {
     return false;
   }
-  const plan::Value x = tensors_.at(node->input(0));
+  const auto rank = static_cast<int64_t>(arranged(node->input(0))->rank());
+  const auto given = inner(node->input(0), rank);
+  if (!given) return false;
+  const plan::Value x = *given;
   const auto channels = static_cast<std::size_t>(mean->numel());
   auto scale = std::make_shared<std::vector<float>>(channels);
   auto shift = std::make_shared<std::vector<float>>(channels);
@@ -475,18 +479,26 @@ bool Part::softmax(Node* node, bool logarithm) {
   const auto over = constant_int(node->input(1));
   const auto dtype = constant_int(node->input(2));
   const bool single = is_none(node->input(2)) || dtype == static_cast<int64_t>(at::kFloat);
-  if (!single || !over || !inside(node->input(0))) return false;
-  const plan::Value x = tensors_.at(node->input(0));
-  const int64_t dimensions = dimensions_.at(x);
-  if (*over != 1 && *over != 1 - dimensions) return false;
-  finish(node, plan::Softmax{logarithm}, {x}, dimensions);
+  if (!single || !over) return false;
+  if (const auto* scores = known<Scores>(node->input(0))) {
+    if (logarithm || scores->normal || (*over != -1 && *over != scores->rank() - 1)) return false;
+    Scores normal = *scores;
+    normal.normal = true;
+    known_[node->output()] = std::move(normal);
+    return true;
+  }
+  const auto x = arranged(node->input(0));
+  const int64_t rank = x ? static_cast<int64_t>(x->rank()) : 0;
+  const int64_t d = *over < 0 ? *over + rank : *over;
+  if (d < 0 || d >= rank || !shows_channels(x->dimensions[d], x->value)) return false;
+  finish_like(node, node->input(0), plan::Softmax{logarithm}, {x->value});
   return true;
 }
 
 // training: the input that must be false, 0 where there is none.
 bool Part::identity(Node* node, std::size_t training) {
   if (training > 0 && constant_int(node->input(training)) != 0) return false;
-  if (known<ChannelsLast>(node->input(0))) return pass_on(node);
+  if (known<Arrangement>(node->input(0)) || known<Scores>(node->input(0))) return pass_on(node);
   if (!inside(node->input(0))) return false;
   const plan::Value x = tensors_.at(node->input(0));
   bind(node->output(), x, dimensions_.at(x));

@@ -1,0 +1,228 @@
+#include "ops/lowering/arrangement.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace convship::ops::lowering {
+
+namespace {
+
+using Side = Axis::Side;
+
+int64_t extent(Side side, const plan::Size& size) {
+  switch (side) {
+    case Side::n:
+      return size.n;
+    case Side::c:
+      return size.c;
+    case Side::h:
+      return size.image.h;
+    default:
+      return size.image.w;
+  }
+}
+
+bool is_batch(const Axes& axes) {
+  return axes.size() == 1 && axes[0].side == Side::n && axes[0].step == 1;
+}
+
+// Puts an axis inside of others, and makes one axis of what adjoins.
+void append(Axes& axes, const Axis& inner) {
+  if (inner.count == 1) return;
+  if (!axes.empty() && inner.count && axes.back().side == inner.side &&
+      axes.back().step == inner.step * *inner.count) {
+    Axis& outer = axes.back();
+    outer.step = inner.step;
+    if (outer.count) *outer.count *= *inner.count;
+    return;
+  }
+  axes.push_back(inner);
+}
+
+// Takes places from one end of what is left, for one target after the other. splits: a number
+// is a part of an axis whose own sizes tell, and not all of it.
+class Taking {
+ public:
+  Taking(Axes left, bool splits) : left_(std::move(left)), splits_(splits) {}
+
+  std::optional<Axes> inner(const Target& target) {
+    if (target.batch) return batch(left_.empty() ? Axes{} : Axes{left_.back()}, true);
+    if (!target.number) return some(target.factors, true);
+    Axes taken;
+    for (int64_t need = *target.number; need > 1;) {
+      if (left_.empty()) return {};
+      Axis& last = left_.back();
+      if (last.count && need % *last.count == 0) {
+        need /= *last.count;
+        take_last(taken);
+        continue;
+      }
+      if (last.count && *last.count % need != 0) return {};
+      if (!last.count && take_channels_and_pixels(need, taken)) return taken;
+      if (!last.count && last.side == Side::n) return {};
+      if (!last.count && !splits_) {
+        take_last(taken);
+      } else {
+        taken.insert(taken.begin(), {last.side, last.step, need});
+        last.step *= need;
+        if (last.count) *last.count /= need;
+      }
+      need = 1;
+    }
+    return taken;
+  }
+
+  std::optional<Axes> outer(const Target& target) {
+    if (target.batch) return batch(left_.empty() ? Axes{} : Axes{left_.front()}, false);
+    if (!target.number) return some(target.factors, false);
+    Axes taken;
+    for (int64_t need = *target.number; need > 1;) {
+      if (left_.empty() || !left_.front().count) return {};
+      Axis& first = left_.front();
+      const int64_t have = *first.count;
+      if (need % have == 0) {
+        need /= have;
+        taken.push_back(first);
+        left_.erase(left_.begin());
+      } else if (have % need == 0) {
+        *first.count /= need;
+        taken.push_back({first.side, first.step * *first.count, need});
+        need = 1;
+      } else {
+        return {};
+      }
+    }
+    return taken;
+  }
+
+  Axes rest() { return std::exchange(left_, {}); }
+
+ private:
+  void take_last(Axes& taken) {
+    taken.insert(taken.begin(), left_.back());
+    left_.pop_back();
+  }
+
+  std::optional<Axes> batch(const Axes& end, bool last) {
+    if (!is_batch(end)) return {};
+    left_.erase(last ? left_.end() - 1 : left_.begin());
+    return end;
+  }
+
+  // Up to so many whose number sizes tell, as the target's.
+  std::optional<Axes> some(int64_t unknown, bool last) {
+    Axes taken;
+    while (unknown > 0) {
+      if (left_.empty()) return {};
+      const auto at = last ? left_.end() - 1 : left_.begin();
+      if (!at->count) --unknown;
+      taken.insert(last ? taken.begin() : taken.end(), *at);
+      left_.erase(at);
+    }
+    return taken;
+  }
+
+  // Features of a matrix are more often all pixels of all channels than a part of a side.
+  bool take_channels_and_pixels(int64_t need, Axes& taken) {
+    const auto channels = std::find_if(left_.rbegin(), left_.rend(),
+                                       [](const Axis& axis) { return axis.count.has_value(); });
+    if (channels == left_.rend() || channels->side != Side::c || need % *channels->count != 0) {
+      return false;
+    }
+    while (!left_.back().count) take_last(taken);
+    take_last(taken);
+    return true;
+  }
+
+  Axes left_;
+  bool splits_;
+};
+
+// With the target that gets what all others leave.
+std::optional<Dimensions> reshape(const Axes& from,
+                                  const std::vector<Target>& targets,
+                                  std::size_t of_the_rest,
+                                  bool splits) {
+  Dimensions to(targets.size());
+  Taking taking(from, splits);
+  for (std::size_t i = 0; i < of_the_rest; ++i) {
+    auto axes = taking.outer(targets[i]);
+    if (!axes) return {};
+    to[i] = *std::move(axes);
+  }
+  for (std::size_t i = targets.size(); --i > of_the_rest;) {
+    auto axes = taking.inner(targets[i]);
+    if (!axes) return {};
+    to[i] = *std::move(axes);
+  }
+  to[of_the_rest] = taking.rest();
+  const Target& rest = targets[of_the_rest];
+  const auto number = count(to[of_the_rest]);
+  if (rest.batch && !is_batch(to[of_the_rest])) return {};
+  if (rest.number && *rest.number >= 0 && number && *number != *rest.number) return {};
+  return to;
+}
+
+}  // namespace
+
+int64_t count(const Axes& axes, const plan::Size& size) {
+  int64_t product = 1;
+  for (const Axis& axis : axes) {
+    product *= axis.count ? *axis.count : extent(axis.side, size) / axis.step;
+  }
+  return product;
+}
+
+std::optional<int64_t> count(const Axes& axes) {
+  int64_t product = 1;
+  for (const Axis& axis : axes) {
+    if (!axis.count) return {};
+    product *= *axis.count;
+  }
+  return product;
+}
+
+Axes joined(const Dimensions& dimensions, std::size_t first) {
+  Axes all;
+  for (std::size_t d = first; d < dimensions.size(); ++d) {
+    for (const Axis& axis : dimensions[d]) append(all, axis);
+  }
+  return all;
+}
+
+bool broadcasts(const Axes& a, const Axes& b) {
+  const auto same = [](const Axis& x, const Axis& y) {
+    return x.side == y.side && x.step == y.step && (!x.count || !y.count || x.count == y.count);
+  };
+  return a.empty() || b.empty() || std::equal(a.begin(), a.end(), b.begin(), b.end(), same);
+}
+
+std::optional<Dimensions> reshape(const Dimensions& dimensions,
+                                  const std::vector<Target>& targets) {
+  const Axes from = joined(dimensions);
+  std::vector<std::size_t> candidates;  // for what the others leave
+  const auto asked =
+      std::find_if(targets.begin(), targets.end(), [](const Target& t) { return t.number == -1; });
+  const auto is_open = [](const Target& t) { return !t.number && !t.batch; };
+  if (asked != targets.end()) {
+    candidates = {static_cast<std::size_t>(asked - targets.begin())};
+  } else if (std::count_if(targets.begin(), targets.end(), is_open) == 1) {
+    const auto open = std::find_if(targets.begin(), targets.end(), is_open);
+    candidates = {static_cast<std::size_t>(open - targets.begin())};
+  } else {
+    for (std::size_t i = 0; i < targets.size(); ++i) candidates.push_back(i);
+  }
+  // A product may be of sides that are one by now.
+  std::vector<Target> single = targets;
+  for (Target& target : single) target.factors = 1;
+  for (const std::vector<Target>& each : {targets, single}) {
+    for (const bool splits : {false, true}) {
+      for (const std::size_t candidate : candidates) {
+        if (auto to = reshape(from, each, candidate, splits)) return to;
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace convship::ops::lowering

@@ -1,0 +1,364 @@
+// Attention (Vaswani et al., Attention Is All You Need, 2017), as one operator or as products,
+// a scale, a bias and a softmax.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "ops/lowering/constants.h"
+#include "ops/lowering/part.h"
+
+namespace convship::ops::lowering {
+
+using torch::jit::Node;
+using torch::jit::Value;
+using Side = Axis::Side;
+
+namespace {
+
+// What the dimensions [..., positions, depth] of queries, keys or values count through.
+struct Heads {
+  int64_t heads = 1;
+  int64_t depth = 1;
+  plan::Pair window{0, 0};
+  bool dilated = false;
+  Dimensions others;  // of the ones before the positions, what are no channels
+};
+
+// Of positions that are a part of the pixels: windows of neighbours, or of pixels as far
+// apart as others tell.
+bool find_window(const Axes& positions, const Axes& before, Heads& found) {
+  if (positions.size() != 2 || positions[0].side != Side::h || positions[1].side != Side::w) {
+    return false;
+  }
+  Axes others;
+  std::copy_if(before.begin(), before.end(), std::back_inserter(others),
+               [](const Axis& axis) { return axis.side == Side::h || axis.side == Side::w; });
+  if (others.size() != 2) return false;
+  if (others[0].side == Side::w) std::swap(others[0], others[1]);
+  if (others[0].side != Side::h || others[1].side != Side::w) return false;
+  const bool near = positions[0].step == 1 && positions[1].step == 1;
+  const Axes& inner = near ? positions : others;
+  const Axes& outer = near ? others : positions;
+  for (int i = 0; i < 2; ++i) {
+    if (inner[i].step != 1 || inner[i].count != outer[i].step) return false;
+  }
+  found.window = {outer[0].step, outer[1].step};
+  found.dilated = !near;
+  return true;
+}
+
+// whole: the standard dimensions of the value.
+std::optional<Heads> heads_of(const Arrangement& x, const Dimensions& whole) {
+  if (x.rank() < 3) return {};
+  Heads found;
+  const Axes& depth = x.dimensions.back();
+  if (depth.size() > 1 || (depth.size() == 1 && (!is_channel(depth[0]) || depth[0].step != 1))) {
+    return {};
+  }
+  found.depth = depth.empty() ? 1 : depth[0].count.value_or(0);
+  Axes before;
+  for (std::size_t d = 0; d + 2 < x.rank(); ++d) {
+    Axes others;
+    for (const Axis& axis : x.dimensions[d]) {
+      before.push_back(axis);
+      if (!is_channel(axis)) {
+        others.push_back(axis);
+      } else if (found.heads > 1 || axis.step != found.depth || !axis.count) {
+        return {};
+      } else {
+        found.heads = *axis.count;
+      }
+    }
+    found.others.push_back(std::move(others));
+  }
+  if (count(whole[1]) != found.heads * found.depth) return {};
+  const Axes& positions = x.dimensions[x.rank() - 2];
+  if (positions != joined(whole, 2) && !find_window(positions, before, found)) return {};
+  return found;
+}
+
+}  // namespace
+
+std::optional<Arrangement> Part::attention(const Scores& scores, const Arrangement& values) {
+  if (!scores.normal) return {};
+  const Arrangement* each[] = {&scores.q, &scores.k, &values};
+  std::vector<Heads> heads;
+  std::vector<plan::Value> inputs;
+  for (const Arrangement* x : each) {
+    auto found = heads_of(*x, standard(x->value).dimensions);
+    if (!found) return {};
+    heads.push_back(*std::move(found));
+  }
+  for (const Heads& other : heads) {
+    if (other.heads != heads[0].heads || other.others != heads[0].others ||
+        other.window.h != heads[0].window.h || other.window.w != heads[0].window.w ||
+        other.dilated != heads[0].dilated) {
+      return {};
+    }
+  }
+  if (heads[0].depth != heads[1].depth) return {};
+  for (const Arrangement* x : each) inputs.push_back(as_image(x->value));
+  const plan::Attend layer{heads[0].heads, static_cast<float>(scores.scale), heads[0].window,
+                           heads[0].dilated, scores.bias};
+  Arrangement y = scores.q;
+  y.value = push_like(inputs[0], layer, inputs);
+  const int64_t depth = heads[2].depth;
+  for (std::size_t d = 0; d + 2 < y.rank(); ++d) {
+    for (Axis& axis : y.dimensions[d]) {
+      if (is_channel(axis)) axis.step = depth;
+    }
+  }
+  y.dimensions.back() = depth == 1 ? Axes{} : Axes{{Side::c, 1, depth}};
+  return y;
+}
+
+// Of queries and keys, of scores and values, or of a tensor and constants.
+bool Part::matmul(Node* node) {
+  const auto a = arranged(node->input(0)), b = arranged(node->input(1));
+  if (const auto* found = known<Scores>(node->input(0))) {
+    const Scores normal = *found;
+    auto y = b && !normal.turned ? attention(normal, *b) : std::nullopt;
+    if (y) show(node->output(), *std::move(y));
+    return y.has_value();
+  }
+  if (const auto* found = known<Scores>(node->input(1))) {
+    // The same with rows for columns.
+    const Scores normal = *found;
+    if (!a || !normal.turned || a->rank() != normal.q.rank()) return false;
+    Arrangement values = *a;
+    std::swap(values.dimensions[values.rank() - 1], values.dimensions[values.rank() - 2]);
+    auto y = attention(normal, values);
+    if (!y) return false;
+    std::swap(y->dimensions[y->rank() - 1], y->dimensions[y->rank() - 2]);
+    show(node->output(), *std::move(y));
+    return true;
+  }
+  if (a && b && a->rank() >= 3) {
+    Arrangement k = *b;
+    if (k.rank() != a->rank()) return false;
+    std::swap(k.dimensions[k.rank() - 1], k.dimensions[k.rank() - 2]);
+    return score(node, *a, std::move(k));
+  }
+  const auto weight = constant_weight(node->input(1), 2);
+  if (!a || !weight || a->rank() < 3 || !shows_channels(a->dimensions.back(), a->value) ||
+      channels(a->value) != weight->size(0)) {
+    return false;
+  }
+  show(node->output(), pointwise(*a, weight->t().contiguous(), {}));
+  return true;
+}
+
+namespace {
+
+struct Equation {
+  std::string a, b, result;
+};
+
+// Of two operands, a letter for each dimension.
+std::optional<Equation> equation_of(const Value* value) {
+  auto text = constant_string(value);
+  if (!text) return {};
+  std::erase(*text, ' ');
+  const auto comma = text->find(','), arrow = text->find("->");
+  if (comma == std::string::npos || arrow == std::string::npos || comma > arrow ||
+      text->find('.') != std::string::npos || text->find(',', comma + 1) != std::string::npos) {
+    return {};
+  }
+  return Equation{text->substr(0, comma), text->substr(comma + 1, arrow - comma - 1),
+                  text->substr(arrow + 2)};
+}
+
+// The dimensions that the letters name, in the order of others.
+std::optional<Arrangement> in_order(const Arrangement& x,
+                                    const std::string& letters,
+                                    const std::string& order) {
+  if (letters.size() != x.rank() || order.size() != letters.size()) return {};
+  Arrangement ordered{x.value, {}};
+  for (const char letter : order) {
+    const auto at = letters.find(letter);
+    if (at == std::string::npos || letters.find(letter, at + 1) != std::string::npos) return {};
+    ordered.dimensions.push_back(x.dimensions[at]);
+  }
+  return ordered;
+}
+
+}  // namespace
+
+// Products as matmul's, whatever the order of dimensions.
+bool Part::einsum(Node* node) {
+  const auto equation = equation_of(node->input(0));
+  const auto* list = known<Tensors>(node->input(1));
+  if (!equation || !list || list->size() != 2 || equation->result.size() < 3) return false;
+  const auto& [a, b, result] = *equation;
+  const std::string before = result.substr(0, result.size() - 2);
+  const char row = result[result.size() - 2], column = result.back();
+  const auto x = arranged((*list)[0]), y = arranged((*list)[1]);
+  if (const auto* found = known<Scores>((*list)[0])) {
+    // Rows of scores, and what is summed over.
+    const Scores normal = *found;
+    if (!y || normal.turned || a.size() != result.size() ||
+        a.substr(0, a.size() - 1) != before + row) {
+      return false;
+    }
+    const auto values = in_order(*y, b, before + a.back() + column);
+    auto made = values ? attention(normal, *values) : std::nullopt;
+    if (made) show(node->output(), *std::move(made));
+    return made.has_value();
+  }
+  if (!x || !y) return false;
+  const auto summed = std::find_if(a.begin(), a.end(), [&](char letter) {
+    return result.find(letter) == std::string::npos && b.find(letter) != std::string::npos;
+  });
+  if (summed == a.end()) return false;
+  auto q = in_order(*x, a, before + row + *summed), k = in_order(*y, b, before + column + *summed);
+  return q && k && score(node, *std::move(q), *std::move(k));
+}
+
+bool Part::score(Node* node, Arrangement q, Arrangement k) {
+  const auto queries = heads_of(q, standard(q.value).dimensions);
+  const auto keys = heads_of(k, standard(k.value).dimensions);
+  if (!queries || !keys || queries->heads != keys->heads || queries->depth != keys->depth) {
+    return false;
+  }
+  known_[node->output()] = Scores{std::move(q), std::move(k)};
+  return true;
+}
+
+namespace {
+
+// Of [..., queries, keys], of which a dimension before may be the heads.
+std::shared_ptr<const plan::ScoreBias> bias_of(at::Tensor constant, const Dimensions& queries) {
+  while (constant.dim() < static_cast<int64_t>(queries.size())) constant = constant.unsqueeze(0);
+  if (constant.dim() != static_cast<int64_t>(queries.size())) return nullptr;
+  int64_t heads = 1;
+  for (std::size_t d = 0; d + 2 < queries.size(); ++d) {
+    const int64_t size = constant.size(static_cast<int64_t>(d));
+    if (size == 1) continue;
+    const Axes& axes = queries[d];
+    if (axes.size() != 1 || !is_channel(axes[0]) || axes[0].count != size) return nullptr;
+    heads = size;
+  }
+  const at::Tensor dense = constant.contiguous();
+  const float* const from = dense.const_data_ptr<float>();
+  return std::make_shared<const plan::ScoreBias>(
+      plan::ScoreBias{1, heads, {from, from + dense.numel()}});
+}
+
+}  // namespace
+
+// Rows for columns, or as they are.
+bool Part::turn_scores(Node* node, const Scores& scores, std::vector<int64_t> order) {
+  const int64_t rank = scores.rank();
+  if (static_cast<int64_t>(order.size()) != rank) return false;
+  for (int64_t& d : order) d += d < 0 ? rank : 0;
+  std::swap(order[rank - 1], order[rank - 2]);
+  if (!std::is_sorted(order.begin(), order.end()) || order[0] != 0) return false;
+  Scores turned = scores;
+  if (scores.normal) {
+    turned.turned = !scores.turned;
+  } else if (scores.bias) {
+    return false;
+  } else {
+    std::swap(turned.q, turned.k);
+  }
+  known_[node->output()] = std::move(turned);
+  return true;
+}
+
+// By a number; or with a bias added.
+bool Part::change_scores(Node* node, const Scores& scores, How how) {
+  Scores changed = scores;
+  const auto number = constant_number(node->input(1));
+  const bool product = how == How::multiply || how == How::divide;
+  if (scores.normal || scores.bias) return false;
+  if (product && number && *number != 0) {
+    changed.scale = how == How::multiply ? scores.scale * *number : scores.scale / *number;
+  } else if (how == How::add && constant_number(node->input(2)) == 1.0) {
+    const auto given = constant(node->input(1));
+    if (!given || !given->isTensor()) return false;
+    const auto weight = constant_weight(node->input(1), given->toTensor().dim());
+    changed.bias = weight ? bias_of(*weight, scores.q.dimensions) : nullptr;
+    if (!changed.bias) return false;
+  } else {
+    return false;
+  }
+  known_[node->output()] = std::move(changed);
+  return true;
+}
+
+// query, key, value, mask, dropout, whether it is causal, scale, whether heads share keys
+bool Part::scaled_dot_product_attention(Node* node) {
+  const auto q = arranged(node->input(0)), k = arranged(node->input(1)),
+             v = arranged(node->input(2));
+  const auto scale = constant_number(node->input(6));
+  if (!q || !k || !v || q->rank() < 3 || constant_number(node->input(4)) != 0.0 ||
+      constant_int(node->input(5)) != 0 || (!scale && !is_none(node->input(6))) ||
+      constant_int(node->input(7)) != 0) {
+    return false;
+  }
+  Scores scores{*q, *k};
+  const auto depth = count(q->dimensions.back());
+  if (!depth) return false;
+  scores.normal = true;
+  scores.scale = scale ? *scale : 1 / std::sqrt(static_cast<double>(*depth));
+  if (!is_nothing(node->input(3))) {
+    const auto given = constant(node->input(3));
+    if (!given || !given->isTensor()) return false;
+    at::Tensor mask = given->toTensor();
+    if (mask.scalar_type() == at::kBool) {
+      mask = at::zeros(mask.sizes())
+                 .masked_fill(mask.logical_not(), -std::numeric_limits<float>::infinity());
+    }
+    if (mask.scalar_type() != at::kFloat || !mask.device().is_cpu()) return false;
+    scores.bias = bias_of(mask, q->dimensions);
+    if (!scores.bias) return false;
+  }
+  auto y = attention(scores, *v);
+  if (y) show(node->output(), *std::move(y));
+  return y.has_value();
+}
+
+// query, key, value, channels, heads, weight and bias of all three, weight and bias of the
+// result, mask, ...: of torch's MultiheadAttention, each input the same [N, positions, C].
+bool Part::native_multi_head_attention(Node* node) {
+  const auto x = arranged(node->input(0));
+  const auto heads = constant_int(node->input(4));
+  const auto weight = constant_weight(node->input(5), 2), bias = constant_weight(node->input(6), 1);
+  const auto last = constant_weight(node->input(7), 2),
+             last_bias = constant_weight(node->input(8), 1);
+  if (!x || x->rank() != 3 || !heads || *heads < 1 || !weight || !bias || !last || !last_bias ||
+      !is_nothing(node->input(9)) || !is_one_for_each_image(*x) ||
+      !shows_channels(x->dimensions[2], x->value)) {
+    return false;
+  }
+  for (std::size_t other : {1, 2}) {
+    const auto same = arranged(node->input(other));
+    if (!same || same->value != x->value || same->dimensions != x->dimensions) return false;
+  }
+  const auto count = channels(x->value);
+  if (!count || *count % *heads != 0 || weight->size(0) != 3 * *count ||
+      weight->size(1) != *count || last->size(0) != *count || last->size(1) != *count) {
+    return false;
+  }
+  const plan::Value all = pointwise(*x, *weight, bias).value;
+  const int64_t depth = *count / *heads;
+  const auto axes = [](int64_t step, int64_t number) {
+    return number == 1 ? Axes{} : Axes{{Side::c, step, number}};
+  };
+  const auto part = [&](int64_t number) {
+    std::vector<int64_t> from;
+    for (int64_t c = 0; c < *count; ++c) from.push_back(number * *count + c);
+    return Arrangement{select(all, std::move(from)),
+                       {x->dimensions[0], axes(depth, *heads), x->dimensions[1], axes(1, depth)}};
+  };
+  Scores scores{part(0), part(1), 1 / std::sqrt(static_cast<double>(depth))};
+  scores.normal = true;
+  const auto y = attention(scores, part(2));
+  if (!y) return false;
+  show(node->output(0), pointwise({y->value, x->dimensions}, *last, last_bias));
+  return node->output(1)->uses().empty() || learn(node->output(1), Formula());
+}
+
+}  // namespace convship::ops::lowering

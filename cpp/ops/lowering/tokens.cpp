@@ -1,0 +1,150 @@
+// Tensors whose last dimension counts through channels: what transformers, and ConvNeXt
+// between its convolutions, do to every position by itself, and with constant positions.
+#include <algorithm>
+#include <utility>
+
+#include "ops/lowering/constants.h"
+#include "ops/lowering/part.h"
+
+namespace convship::ops::lowering {
+
+using torch::jit::Node;
+using torch::jit::Value;
+
+// A convolution of one pixel.
+Arrangement Part::pointwise(const Arrangement& x,
+                            const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias) {
+  const at::Tensor kernel = weight.view({weight.size(0), weight.size(1), 1, 1});
+  const Multiplied what = multiplied(as_image(x.value), kernel);
+  Arrangement y = x;
+  y.value = push_like(what.input, convolve(kernel, bias, 1, what.rounding), {what.input});
+  y.dimensions.back() = standard(y.value).dimensions[1];
+  return y;
+}
+
+// input, normalized shape, weight, bias, eps
+bool Part::layer_norm(Node* node) {
+  const auto x = arranged(node->input(0));
+  const auto over = constant_ints(node->input(1));
+  const auto epsilon = constant_number(node->input(4));
+  if (!x || x->rank() < 2 || !shows_channels(x->dimensions.back(), x->value) || !over ||
+      over->size() != 1 || !epsilon) {
+    return false;
+  }
+  auto scale = channel_numbers(node->input(2), over->front(), 1);
+  auto shift = channel_numbers(node->input(3), over->front(), 0);
+  if (!scale || !shift) return false;
+  finish_like(node, node->input(0),
+              plan::Normalize{std::move(scale), std::move(shift), static_cast<float>(*epsilon)},
+              {x->value});
+  return true;
+}
+
+namespace {
+
+// A constant's elements in the order of a value's sides. Where `axes` of the value's standard
+// dimensions stand among those of a tensor, the constant has as many or one.
+std::optional<at::Tensor> in_standard_order(at::Tensor constant,
+                                            const Dimensions& shown,
+                                            const Dimensions& standard) {
+  while (constant.dim() < static_cast<int64_t>(shown.size())) constant = constant.unsqueeze(0);
+  if (constant.dim() != static_cast<int64_t>(shown.size())) return {};
+  std::vector<int64_t> order;
+  for (const Axes& side : standard) {
+    const auto at = std::find(shown.begin(), shown.end(), side);
+    if (side.empty() || at == shown.end()) return {};
+    order.push_back(at - shown.begin());
+  }
+  for (std::size_t d = 0; d < shown.size(); ++d) {
+    const auto place = static_cast<int64_t>(d);
+    if (std::find(order.begin(), order.end(), place) != order.end()) continue;
+    if (constant.size(place) != 1) return {};
+    order.push_back(place);
+  }
+  std::vector<int64_t> sizes;
+  const at::Tensor ordered = constant.permute(order);
+  for (std::size_t d = 0; d < standard.size(); ++d) {
+    sizes.push_back(ordered.size(static_cast<int64_t>(d)));
+  }
+  return sizes[0] == 1 ? std::optional(ordered.reshape(sizes)) : std::nullopt;
+}
+
+std::shared_ptr<const std::vector<float>> numbers_of(const at::Tensor& tensor, double factor = 1) {
+  const at::Tensor dense = tensor.mul(factor).contiguous();
+  const float* const from = dense.const_data_ptr<float>();
+  return std::make_shared<const std::vector<float>>(from, from + dense.numel());
+}
+
+}  // namespace
+
+// x + factor * constants, of which there is one for each pixel, or each pixel's channel.
+bool Part::add_image(Node* node, const Value* x, const at::Tensor& constants, double factor) {
+  Arrangement shown = in_a_row(*arranged(x));
+  const Dimensions whole = standard(shown.value).dimensions;
+  const auto count = channels(shown.value);
+  const auto ordered = in_standard_order(constants, shown.dimensions, whole);
+  if (!ordered || !count || whole.size() < 3) return false;
+  const auto all = ordered->dim() == 3 ? ordered->unsqueeze(2) : *ordered;
+  const plan::Pair image{all.size(2), all.size(3)};
+  shown.value = push_like(
+      shown.value,
+      plan::AddImage{numbers_of(all[0].expand({*count, image.h, image.w}), factor), image},
+      {shown.value});
+  show(node->output(), std::move(shown));
+  return true;
+}
+
+// A constant, once for each image.
+bool Part::expand(Node* node) {
+  const auto given = constant(node->input(0));
+  const auto sizes = numbers(node->input(1));
+  if (!given || !given->isTensor() || !sizes) return false;
+  const auto weight = constant_weight(node->input(0), given->toTensor().dim());
+  if (!weight || weight->dim() < 2 || weight->size(0) != 1 ||
+      sizes->size() != static_cast<std::size_t>(weight->dim()) || !(*sizes)[0].extent()) {
+    return false;
+  }
+  for (int64_t d = 1; d < weight->dim(); ++d) {
+    const auto size = (*sizes)[d].integer();
+    if (size != -1 && size != weight->size(d)) return false;
+  }
+  known_[node->output()] = Repeated{*weight, (*sizes)[0]};
+  return true;
+}
+
+// Constant positions before a tensor's, or behind them.
+bool Part::add_pixels(Node* node, const Tensors& tensors) {
+  const auto over = constant_int(node->input(1));
+  const auto at = std::find_if(tensors.begin(), tensors.end(),
+                               [&](const Value* v) { return arranged(v).has_value(); });
+  if (!over || at == tensors.end()) return false;
+  Arrangement x = in_a_row(*arranged(*at));
+  const auto rank = static_cast<int64_t>(x.rank());
+  const int64_t d = *over < 0 ? *over + rank : *over;
+  const Dimensions whole = standard(x.value).dimensions;
+  if (d < 0 || d >= rank || whole.size() != 3 || x.dimensions[d] != whole[2]) return false;
+  std::vector<at::Tensor> before, behind;
+  for (auto each = tensors.begin(); each != tensors.end(); ++each) {
+    if (each == at) continue;
+    const auto* repeated = known<Repeated>(*each);
+    if (!repeated || !is_batch(repeated->times, x.value)) return false;
+    const auto ordered = in_standard_order(repeated->constant, x.dimensions, whole);
+    if (!ordered || ordered->size(1) != channels(x.value)) return false;
+    (each < at ? before : behind).push_back(ordered->squeeze(0).t());
+  }
+  const auto add = [&](const std::vector<at::Tensor>& pixels, bool last) {
+    if (pixels.empty()) return;
+    const at::Tensor all = at::cat(pixels);
+    const int64_t dimensions = dimensions_.at(x.value);
+    x.value = push(plan::AddPixels{numbers_of(all), all.size(0), last}, {x.value});
+    dimensions_[x.value] = dimensions;
+  };
+  add(before, false);
+  add(behind, true);
+  x.dimensions[d] = standard(x.value).dimensions[2];
+  show(node->output(), std::move(x));
+  return true;
+}
+
+}  // namespace convship::ops::lowering

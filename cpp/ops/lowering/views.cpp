@@ -1,0 +1,450 @@
+// Tensors that show a value of the plan in other dimensions: permuted, split and joined,
+// until a layer needs images again.
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "ops/lowering/constants.h"
+#include "ops/lowering/part.h"
+
+namespace convship::ops::lowering {
+
+using torch::jit::Node;
+using torch::jit::Value;
+using Side = Axis::Side;
+
+namespace {
+
+std::optional<std::size_t> place_of(int64_t dimension, std::size_t rank) {
+  const auto count = static_cast<int64_t>(rank);
+  if (dimension < -count || dimension >= count) return {};
+  return static_cast<std::size_t>(dimension < 0 ? dimension + count : dimension);
+}
+
+// The places that axes of known numbers count through, in their order.
+std::vector<int64_t> places_of(const Axes& axes) {
+  std::vector<int64_t> places{0};
+  for (const Axis& axis : axes) {
+    std::vector<int64_t> finer;
+    for (const int64_t place : places) {
+      for (int64_t i = 0; i < *axis.count; ++i) finer.push_back(place + i * axis.step);
+    }
+    places = std::move(finer);
+  }
+  return places;
+}
+
+}  // namespace
+
+Arrangement Part::standard(plan::Value x) const {
+  const plan::Pair known = sides(x);
+  const auto whole = [](Side side, std::optional<int64_t> count) {
+    return count == 1 ? Axes{} : Axes{{side, 1, count}};
+  };
+  const auto if_known = [](int64_t side) { return side > 0 ? std::optional(side) : std::nullopt; };
+  const int64_t rank = dimensions_.at(x);
+  Arrangement all{x, {whole(Side::n, {}), whole(Side::c, channels(x))}};
+  if (rank == 4) all.dimensions.push_back(whole(Side::h, if_known(known.h)));
+  if (rank >= 3) all.dimensions.push_back(whole(Side::w, if_known(known.w)));
+  return all;
+}
+
+std::optional<Arrangement> Part::arranged(const Value* value) const {
+  if (const auto* found = known<Arrangement>(value)) return with_known_sides(*found);
+  if (inside(value)) return standard(tensors_.at(value));
+  return {};
+}
+
+Arrangement Part::with_known_sides(Arrangement what) const {
+  const plan::Pair known = sides(what.value);
+  for (Axes& axes : what.dimensions) {
+    for (Axis& axis : axes) {
+      const int64_t side = axis.side == Side::h ? known.h : axis.side == Side::w ? known.w : 0;
+      if (side > 0 && !axis.count) axis.count = side / axis.step;
+    }
+    axes = joined({axes});
+  }
+  return what;
+}
+
+bool Part::is_one_for_each_image(const Arrangement& tensor) const {
+  return tensor.rank() > 0 && tensor.dimensions[0] == Axes{{Side::n}};
+}
+
+bool Part::shows_channels(const Axes& axes, plan::Value x) const {
+  return axes == standard(x).dimensions[1];
+}
+
+void Part::show(const Value* output, Arrangement what) {
+  what = with_known_sides(std::move(what));
+  if (const auto x = settle(what, false)) {
+    bind(output, *x, static_cast<int64_t>(what.rank()));
+    return;
+  }
+  tensors_.erase(output);
+  known_[output] = std::move(what);
+}
+
+// Writing through any of the two would change both.
+bool Part::show_again(const Node* node, Arrangement what) {
+  const plan::Value of = what.value;
+  show(node->output(), std::move(what));
+  shown_.insert(of);
+  return true;
+}
+
+// As it is where nothing has to move, else by layers; `may_move`: an image's values, too, and
+// not only a matrix's.
+std::optional<plan::Value> Part::settle(const Arrangement& what, bool may_move) {
+  plan::Value x = what.value;
+  const Dimensions whole = standard(x).dimensions;
+  const Dimensions& shown = what.dimensions;
+  const std::size_t rank = what.rank();
+  if (shown == whole) return x;
+  if (rank < 2 || rank > 4 || shown[0] != whole[0]) return {};
+  const Axes order = joined(shown, 1);
+  const auto pixels = std::find_if_not(order.begin(), order.end(), is_channel);
+  if (Axes(pixels, order.end()) != joined(whole, 2)) return {};
+  const Axes of_channels(order.begin(), pixels);
+  const bool by_channel = rank == 2 || shown[1] == of_channels;
+  const auto height = rank == 4 ? count(shown[2]) : 1, width = count(shown.back());
+  if (!by_channel && (!may_move || !height || !width)) return {};
+  if (of_channels != whole[1]) {
+    if (!channels(x)) return {};
+    x = select(x, places_of(of_channels));
+  }
+  const bool is_matrix = dimensions_.at(x) == 2;
+  const bool as_before = rank == whole.size() && by_channel &&
+                         std::equal(shown.begin() + 2, shown.end(), whole.begin() + 2);
+  if (as_before) return x;
+  const auto view_of_it = [&](plan::Layer layer, std::size_t dimensions) {
+    const plan::Value view = push(std::move(layer), {x});
+    dimensions_[view] = static_cast<int64_t>(dimensions);
+    base_[view] = x;
+    x = view;
+  };
+  if (by_channel && rank > 2 && !is_matrix) {
+    const Axes one_row;
+    const auto side = [&](const Axes& axes) { return measure(Formula(Extent{what.value, axes})); };
+    view_of_it(plan::ReshapePixels{side(rank == 4 ? shown[2] : one_row), side(shown.back())}, rank);
+    return x;
+  }
+  if (!is_matrix) view_of_it(plan::Flatten{}, 2);
+  if (rank > 2) view_of_it(plan::Unflatten{{*height, *width}}, rank);
+  return x;
+}
+
+// With all pixels in a row, where one dimension counts through them.
+Arrangement Part::in_a_row(Arrangement what) {
+  if (dimensions_.at(what.value) != 4) return what;
+  const Axes pixels = joined(standard(what.value).dimensions, 2);
+  const auto all = std::find(what.dimensions.begin(), what.dimensions.end(), pixels);
+  if (pixels.empty() || all == what.dimensions.end()) return what;
+  const auto side = [&](const Axes& axes) { return measure(Formula(Extent{what.value, axes})); };
+  const plan::Value row = push(plan::ReshapePixels{side({}), side(pixels)}, {what.value});
+  dimensions_[row] = 3;
+  base_[row] = what.value;
+  what.value = row;
+  *all = standard(row).dimensions[2];
+  return what;
+}
+
+plan::Value Part::as_image(plan::Value x) {
+  if (dimensions_.at(x) != 2) return x;
+  const plan::Value made = push(plan::Unflatten{{1, 1}}, {x});
+  dimensions_[made] = 4;
+  base_[made] = x;
+  return made;
+}
+
+std::optional<plan::Value> Part::elements(const Value* value) const {
+  const auto found = arranged(value);
+  return found ? std::optional(found->value) : std::nullopt;
+}
+
+void Part::finish_like(Node* node,
+                       const Value* like,
+                       plan::Layer layer,
+                       std::vector<plan::Value> inputs) {
+  const Arrangement as = *arranged(like);
+  const plan::Value made = push_like(as.value, std::move(layer), std::move(inputs));
+  show(node->output(0), {made, as.dimensions});
+}
+
+bool Part::finish_each(Node* node, const Value* x, plan::Layer layer, bool in_place) {
+  const auto value = elements(x);
+  if (!value || (in_place && !may_overwrite(x))) return false;
+  if (in_place) {
+    finish(node, std::move(layer), {*value}, dimensions_.at(*value), true);
+  } else {
+    finish_like(node, x, std::move(layer), {*value});
+  }
+  return true;
+}
+
+bool Part::permute(Node* node) {
+  const auto order = constant_ints(node->input(1));
+  if (const auto* scores = order ? known<Scores>(node->input(0)) : nullptr) {
+    const Scores before = *scores;
+    return turn_scores(node, before, *order);
+  }
+  auto x = arranged(node->input(0));
+  if (!x || !order || order->size() != x->rank()) return false;
+  Dimensions permuted;
+  for (const int64_t d : *order) {
+    const auto at = place_of(d, x->rank());
+    if (!at) return false;
+    permuted.push_back(x->dimensions[*at]);
+  }
+  return show_again(node, {x->value, std::move(permuted)});
+}
+
+bool Part::transpose(Node* node) {
+  auto x = arranged(node->input(0));
+  const auto a = constant_int(node->input(1)), b = constant_int(node->input(2));
+  if (const auto* scores = a && b ? known<Scores>(node->input(0)) : nullptr) {
+    const Scores before = *scores;
+    const auto one = place_of(*a, before.q.rank()), other = place_of(*b, before.q.rank());
+    std::vector<int64_t> order(before.q.rank());
+    std::iota(order.begin(), order.end(), 0);
+    if (one && other) std::swap(order[*one], order[*other]);
+    return turn_scores(node, before, std::move(order));
+  }
+  if (!x || !a || !b) return false;
+  const auto first = place_of(*a, x->rank()), second = place_of(*b, x->rank());
+  if (!first || !second) return false;
+  std::swap(x->dimensions[*first], x->dimensions[*second]);
+  return show_again(node, *std::move(x));
+}
+
+bool Part::unsqueeze(Node* node) {
+  auto x = arranged(node->input(0));
+  const auto d = number(node->input(1));
+  const auto at = x && d ? place_of(*d, x->rank() + 1) : std::nullopt;
+  if (!at) return false;
+  x->dimensions.emplace(x->dimensions.begin() + static_cast<std::ptrdiff_t>(*at));
+  return show_again(node, *std::move(x));
+}
+
+bool Part::squeeze(Node* node) {
+  auto x = arranged(node->input(0));
+  const auto over = node->inputs().size() == 2 ? constant_ints(node->input(1)) : std::nullopt;
+  if (!x || !over) return false;
+  std::vector<bool> dropped(x->rank(), false);
+  for (const int64_t d : *over) {
+    const auto at = place_of(d, x->rank());
+    // Of another number it stays.
+    if (!at || !x->dimensions[*at].empty()) return false;
+    dropped[*at] = true;
+  }
+  Dimensions left;
+  for (std::size_t d = 0; d < x->rank(); ++d) {
+    if (!dropped[d]) left.push_back(x->dimensions[d]);
+  }
+  return show_again(node, {x->value, std::move(left)});
+}
+
+// input, first and last dimension
+bool Part::flatten(Node* node) {
+  const auto from = constant_int(node->input(1)), to = constant_int(node->input(2));
+  Value* const given = node->input(0);
+  // The caller's images.
+  if (!arranged(given) && from == 1 && to == -1) tensor(given, 4);
+  const auto x = arranged(given);
+  if (!x || !from || !to) return false;
+  const auto first = place_of(*from, x->rank()), last = place_of(*to, x->rank());
+  if (!first || !last || *first > *last) return false;
+  Dimensions joint(x->dimensions.begin(),
+                   x->dimensions.begin() + static_cast<std::ptrdiff_t>(*first));
+  joint.emplace_back();
+  for (std::size_t d = *first; d <= *last; ++d) {
+    joint.back().insert(joint.back().end(), x->dimensions[d].begin(), x->dimensions[d].end());
+  }
+  joint.insert(joint.end(), x->dimensions.begin() + static_cast<std::ptrdiff_t>(*last) + 1,
+               x->dimensions.end());
+  return show_again(node, {x->value, std::move(joint)});
+}
+
+bool Part::view(Node* node) {
+  const auto shape = numbers(node->input(1));
+  const auto x = arranged(node->input(0));
+  auto dimensions = x && shape ? reshaped(*x, x->dimensions, *shape) : std::nullopt;
+  return dimensions && show_again(node, {x->value, *std::move(dimensions)});
+}
+
+// input, dimension, sizes
+bool Part::unflatten(Node* node) {
+  const auto d = number(node->input(1));
+  const auto sizes = numbers(node->input(2));
+  const auto x = arranged(node->input(0));
+  const auto at = x && d ? place_of(*d, x->rank()) : std::nullopt;
+  if (!at || !sizes) return false;
+  const auto parts = reshaped(*x, {x->dimensions[*at]}, *sizes);
+  if (!parts) return false;
+  Dimensions all(x->dimensions.begin(), x->dimensions.begin() + static_cast<std::ptrdiff_t>(*at));
+  all.insert(all.end(), parts->begin(), parts->end());
+  all.insert(all.end(), x->dimensions.begin() + static_cast<std::ptrdiff_t>(*at) + 1,
+             x->dimensions.end());
+  return show_again(node, {x->value, std::move(all)});
+}
+
+// Some of a tensor's dimensions as others. What is a guess becomes a requirement.
+std::optional<Dimensions> Part::reshaped(const Arrangement& x,
+                                         const Dimensions& from,
+                                         const Numbers& shape) {
+  std::vector<Target> targets;
+  for (const Formula& number : shape) {
+    if (!number.integer() && number.constant()) return {};
+    targets.push_back({number.integer(), is_batch(number, x.value), number.factors()});
+  }
+  auto to = reshape(from, targets);
+  if (!to) return {};
+  for (std::size_t d = 0; d < to->size(); ++d) {
+    for (const Axis& axis : (*to)[d]) {
+      if (axis.count || axis.step == 1) continue;
+      const Extent side{x.value, {{axis.side}}};
+      require([side = measure(Formula(side)), step = axis.step](const auto& sizes) {
+        return side(sizes) % step == 0;
+      });
+    }
+    if (targets[d].number == -1 || targets[d].batch) continue;
+    const auto number = count((*to)[d]);
+    if (number && number == targets[d].number) continue;
+    if (targets[d].number) learn_side(x.value, (*to)[d], *targets[d].number);
+    require([asked = measure(shape[d]), got = measure(Formula(Extent{x.value, (*to)[d]}))](
+                const auto& sizes) { return asked(sizes) == got(sizes); });
+  }
+  return with_known_sides({x.value, *std::move(to)}).dimensions;
+}
+
+// Of which a graph says that axes count so many.
+void Part::learn_side(plan::Value x, const Axes& axes, int64_t number) {
+  int64_t unknown = 0, others = 1;
+  for (const Axis& axis : axes) {
+    unknown += axis.count ? 0 : 1;
+    others *= axis.count.value_or(1);
+  }
+  if ((unknown > 1 && number > 1) || number % others != 0) return;
+  plan::Pair& known = sides_.try_emplace(x, plan::Pair{0, 0}).first->second;
+  for (const Axis& axis : axes) {
+    if (axis.count) continue;
+    if (axis.side == Side::h) known.h = number / others * axis.step;
+    if (axis.side == Side::w) known.w = number / others * axis.step;
+  }
+}
+
+// A number for each channel, which elementwise layers spread over the image by themselves.
+bool Part::expand_as(Node* node) {
+  if (!inside(node->input(1)) ||
+      !inner(node->input(0), dimensions_.at(tensors_.at(node->input(1))))) {
+    return false;
+  }
+  // The other operand must be the image that it is spread over: then both give the same.
+  const plan::Value x = tensors_.at(node->input(0)), like = tensors_.at(node->input(1));
+  const auto& uses = node->output()->uses();
+  const bool same = std::all_of(uses.begin(), uses.end(), [&](const torch::jit::Use& use) {
+    if (use.user->kind() != c10::aten::mul && use.user->kind() != c10::aten::add) return false;
+    const Value* other = use.user->input(1 - use.offset);
+    return use.offset < 2 && inside(other) && tensors_.at(other) == like;
+  });
+  const auto count = channels(x);
+  const auto size = image(x);
+  return size && size->h == 1 && size->w == 1 && count && count == channels(like) && same &&
+         identity(node, 0);
+}
+
+bool Part::contiguous(Node* node) {
+  const auto format = constant_int(node->input(1));
+  if (format != static_cast<int64_t>(at::MemoryFormat::Contiguous) || !identity(node, 0)) {
+    return false;
+  }
+  // The same tensor or a copy, as the call's layout will have it: neither is written to.
+  shown_.insert(*elements(node->input(0)));
+  return true;
+}
+
+// Of one that counts through some channels, or through the pixels of a row.
+bool Part::select_one(Node* node) {
+  auto x = arranged(node->input(0));
+  const auto d = constant_int(node->input(1)), index = constant_int(node->input(2));
+  const auto at = x && d ? place_of(*d, x->rank()) : std::nullopt;
+  if (!at || !index) return false;
+  const Axes axes = x->dimensions[*at];
+  const auto among = count(axes);
+  if (among && std::all_of(axes.begin(), axes.end(), is_channel)) {
+    const int64_t one = *index < 0 ? *index + *among : *index;
+    if (one < 0 || one >= *among) return false;
+    auto chosen = one_of_channels(*x, *at, one);
+    return chosen && show_again(node, *std::move(chosen));
+  }
+  *x = in_a_row(*std::move(x));
+  if (dimensions_.at(x->value) != 3 || x->dimensions[*at] != standard(x->value).dimensions[2]) {
+    return false;
+  }
+  const plan::Measure width = measure(Formula(Extent{x->value, x->dimensions[*at]}));
+  const plan::Value one = crop(x->value, *index, [width, index = *index](const auto& sizes) {
+    return (index < 0 ? index + width(sizes) : index) + 1;
+  });
+  sides_[one] = {1, 1};
+  x->value = one;
+  x->dimensions.erase(x->dimensions.begin() + static_cast<std::ptrdiff_t>(*at));
+  return show_again(node, *std::move(x));
+}
+
+// Columns from `begin` (from behind, where negative) up to the end.
+plan::Value Part::crop(plan::Value x,
+                       int64_t begin,
+                       std::function<int64_t(const std::vector<plan::Size>&)> end) {
+  const plan::Measure width = measure(Formula(Extent{x, {{Side::w}}}));
+  const plan::Measure before{0, [width, begin](const std::vector<plan::Size>& sizes) {
+                               return begin >= 0 ? -begin
+                                                 : -std::max<int64_t>(0, width(sizes) + begin);
+                             }};
+  const plan::Measure behind{0,
+                             [width, end = std::move(end)](const std::vector<plan::Size>& sizes) {
+                               const int64_t all = width(sizes);
+                               return std::clamp<int64_t>(end(sizes), 0, all) - all;
+                             }};
+  plan::Pad pad{};
+  pad.kind = plan::Pad::Kind::constant;
+  pad.left = before;
+  pad.right = behind;
+  const plan::Value made = push(std::move(pad), {x});
+  dimensions_[made] = dimensions_.at(x);
+  base_[made] = x;
+  return made;
+}
+
+// Channels of which the axes of one dimension are at a place.
+std::optional<Arrangement> Part::one_of_channels(const Arrangement& x,
+                                                 std::size_t dimension,
+                                                 int64_t index) {
+  const int64_t first = places_of(x.dimensions[dimension])[index];
+  Arrangement left = x;
+  left.dimensions.erase(left.dimensions.begin() + static_cast<std::ptrdiff_t>(dimension));
+  std::vector<Axis*> axes;  // of channels
+  for (Axes& each : left.dimensions) {
+    for (Axis& axis : each) {
+      if (is_channel(axis)) axes.push_back(&axis);
+    }
+  }
+  std::sort(axes.begin(), axes.end(),
+            [](const Axis* a, const Axis* b) { return a->step > b->step; });
+  Axes order;
+  for (const Axis* axis : axes) {
+    if (!axis->count) return {};
+    order.push_back(*axis);
+  }
+  std::vector<int64_t> from = places_of(order);
+  for (int64_t& channel : from) channel += first;
+  int64_t step = 1;
+  for (auto axis = axes.rbegin(); axis != axes.rend(); ++axis) {
+    (*axis)->step = step;
+    step *= *(*axis)->count;
+  }
+  left.value = select(x.value, std::move(from));
+  base_[left.value] = x.value;
+  return left;
+}
+
+}  // namespace convship::ops::lowering

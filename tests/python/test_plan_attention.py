@@ -1,0 +1,297 @@
+"""Attention as people write it, and tensors in other dimensions than images have: whole in a
+plan where layers say the same, and as eager in any case."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from test_plan import check, needs_loops
+from test_plan_layers import check_whole, load
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convship._torchvision import torchvision
+
+pytestmark = needs_loops
+
+
+class Attention(nn.Module):
+    """Over the pixels of an image, between two convolutions; ``way`` is how it is written."""
+
+    def __init__(self, way: str, channels: int = 32, heads: int = 2) -> None:
+        super().__init__()
+        self.way = way
+        self.heads = heads
+        self.first = nn.Conv2d(3, channels, 3, padding=1)
+        self.norm = nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+        self.last = nn.Conv2d(channels, 5, 1)
+        self.register_buffer("bias", torch.randn(heads, 30, 30))
+        self.register_buffer("mask", torch.ones(30, 30, dtype=torch.bool).tril())
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.way == "sdpa":
+            return F.scaled_dot_product_attention(q, k, v)
+        if self.way == "sdpa_mask":
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        if self.way == "sdpa_bias":
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias, scale=0.3)
+        if self.way == "einsum":
+            scores = torch.einsum("bhid,bhjd->bhij", [q, k]) * 0.25
+            return torch.einsum("bhij,bhjd->bhid", [scores.softmax(-1), v])
+        if self.way == "turned":
+            scores = (k @ q.transpose(-2, -1)).transpose(-2, -1) / 4
+            return (v.transpose(2, 3) @ scores.softmax(3).transpose(2, 3)).transpose(2, 3)
+        scores = (q * 0.25) @ k.transpose(-2, -1)
+        if self.way == "bias":
+            scores = scores + self.bias
+        return scores.softmax(dim=-1) @ v
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        b, c, h, w = x.shape
+        tokens = x.flatten(2).transpose(1, 2)
+        n = tokens.shape[1]
+        qkv = self.qkv(self.norm(tokens)).reshape(b, n, 3, self.heads, c // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        y = self.attend(q, k, v).transpose(1, 2).reshape(b, n, c)
+        tokens = tokens + self.out(y)
+        return self.last(tokens.transpose(1, 2).reshape(b, c, h, w))
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+@pytest.mark.parametrize(
+    "way", ["sdpa", "sdpa_mask", "sdpa_bias", "einsum", "matmul", "bias", "turned"]
+)
+def test_attention_runs_whole(way: str, how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    check_whole(Attention(way), torch.randn(2, 3, 5, 6), tmp_path, how)
+
+
+class SelfAttention(nn.Module):
+    """Of images, as in SAGAN (Zhang et al., 2018) and diffusion's networks: products of
+    [N, C, H * W] from either side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 24, 3, padding=1)
+        self.q, self.k = nn.Conv2d(24, 8, 1), nn.Conv2d(24, 8, 1)
+        self.v = nn.Conv2d(24, 24, 1)
+        self.last = nn.Conv2d(24, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        b, c, h, w = x.shape
+        q = self.q(x).reshape(b, -1, h * w).permute(0, 2, 1)
+        k = self.k(x).reshape(b, -1, h * w)
+        scores = F.softmax(torch.bmm(q, k) * 0.35, dim=2)
+        y = torch.bmm(self.v(x).reshape(b, c, h * w), scores.permute(0, 2, 1))
+        return self.last(x + y.reshape(b, c, h, w))
+
+
+class Pooled(nn.Module):
+    """Keys and values of fewer positions, as in PVT (Wang et al., 2021); each a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 32, 3, padding=1)
+        self.fewer = nn.Conv2d(32, 32, 2, stride=2)
+        self.q, self.k = nn.Linear(32, 32), nn.Linear(32, 32)
+        self.v = nn.Linear(32, 48)
+        self.last = nn.Conv2d(48, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        b, h, w = x.shape[0], x.shape[2], x.shape[3]
+        tokens = x.flatten(2).transpose(1, 2)
+        few = self.fewer(x).flatten(2).transpose(1, 2)
+        q = self.q(tokens).view(b, -1, 4, 8).transpose(1, 2)
+        k = self.k(few).view(b, -1, 4, 8).transpose(1, 2)
+        v = self.v(few).view(b, -1, 4, 12).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v)
+        y = y.transpose(1, 2).flatten(2).transpose(1, 2)
+        return self.last(y.reshape(b, 48, h, w))
+
+
+class MultiHead(nn.Module):
+    """torch's module, with a class token and positions; ``head`` is what follows."""
+
+    def __init__(self, head: str) -> None:
+        super().__init__()
+        self.head = head
+        self.patch = nn.Conv2d(3, 32, 4, stride=4)
+        self.token = nn.Parameter(torch.randn(1, 1, 32))
+        self.positions = nn.Parameter(torch.randn(1, 7, 32))
+        self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.norm = nn.LayerNorm(32)
+        self.last = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1) + self.positions
+        x = self.norm(x + self.attention(x, x, x, need_weights=False)[0])
+        if self.head == "token":
+            return self.last(x[:, 0])
+        if self.head == "last":
+            return self.last(x[:, -1])
+        if self.head == "mean":
+            return self.last(x.mean(1))
+        if self.head == "others":
+            return self.last(x[:, 1:].mean(dim=1))
+        if self.head == "every second":
+            return self.last(x[:, 1:-1:2]).mean(dim=1)
+        return self.last(x)[:, 1:].transpose(1, 2).reshape(x.shape[0], 5, 2, 3)
+
+
+class Windows(nn.Module):
+    """Of neighbours (Swin, Liu et al., 2021), or of pixels far apart (MaxViT, Tu et al., 2022),
+    with a bias for each head."""
+
+    def __init__(self, far: bool) -> None:
+        super().__init__()
+        self.far = far
+        self.first = nn.Conv2d(3, 32, 3, padding=1)
+        self.qkv = nn.Linear(32, 96)
+        self.bias = nn.Parameter(torch.randn(2, 12, 12))
+        self.last = nn.Conv2d(32, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        b, c, h, w = x.shape
+        x = x.permute(0, 2, 3, 1)
+        if self.far:  # 3 by 4 pixels that are 2 and 2 apart
+            parts = x.view(b, 3, h // 3, 4, w // 4, c).permute(0, 2, 4, 1, 3, 5)
+        else:
+            parts = x.view(b, h // 3, 3, w // 4, 4, c).permute(0, 1, 3, 2, 4, 5)
+        qkv = self.qkv(parts.reshape(-1, 12, c)).reshape(-1, 12, 3, 2, 16).permute(2, 0, 3, 1, 4)
+        scores = (qkv[0] * 0.25) @ qkv[1].transpose(-2, -1) + self.bias
+        y = (scores.softmax(-1) @ qkv[2]).transpose(1, 2).reshape(-1, 12, c)
+        if self.far:
+            y = y.view(b, h // 3, w // 4, 3, 4, c).permute(0, 3, 1, 4, 2, 5)
+        else:
+            y = y.view(b, h // 3, w // 4, 3, 4, c).permute(0, 1, 3, 2, 4, 5)
+        return self.last(y.reshape(b, h, w, c).permute(0, 3, 1, 2))
+
+
+BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
+    "images": (SelfAttention, (5, 6)),
+    "pooled": (Pooled, (6, 8)),
+    "token": (lambda: MultiHead("token"), (8, 12)),
+    "last": (lambda: MultiHead("last"), (8, 12)),
+    "mean": (lambda: MultiHead("mean"), (8, 12)),
+    "others": (lambda: MultiHead("others"), (8, 12)),
+    "every second": (lambda: MultiHead("every second"), (8, 12)),
+    "image": (lambda: MultiHead("image"), (8, 12)),
+    "windows": (lambda: Windows(False), (6, 8)),
+}
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_with_attention_run_whole(name: str, how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    make, (height, width) = BLOCKS[name]
+    check_whole(make(), torch.randn(2, 3, height, width), tmp_path, how)
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+def test_transformers_of_torchvision_run_whole(how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    transformer = torchvision.models.VisionTransformer(32, 8, 2, 4, 64, 96, num_classes=10)
+    nn.init.normal_(transformer.heads[0].weight)
+    mixed = torchvision.models.MaxVit(
+        (64, 64), 16, 4, [16, 32], [2, 1], 8, stochastic_depth_prob=0.2, num_classes=10
+    )
+    for network, side in ((transformer, 32), (mixed, 64)):
+        check_whole(network, torch.randn(2, 3, side, side), tmp_path, how)
+
+
+def test_another_size_than_a_transformer_has_positions_for_is_refused_as_eager_does(
+    tmp_path: Path,
+) -> None:
+    network = torchvision.models.VisionTransformer(32, 8, 1, 2, 32, 32).eval()
+    model = load(network, torch.randn(1, 3, 32, 32), "script", tmp_path)
+    with pytest.raises(Exception, match="Wrong image height"):
+        model.run(torch.randn(1, 3, 40, 32))
+
+
+class Reshaped(nn.Module):
+    """Between two convolutions, what ``code`` makes of an image ``x``."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 12, 3, padding=1)
+        self.last = nn.Conv2d(12, 5, 1)
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.change(F.relu(self.first(x))))
+
+
+def random_change(generator: random.Random) -> tuple[str, Callable[[Tensor], Tensor]]:
+    """Views and permutations of [N, 12, 6, 8], and what is needed to have images again."""
+    shape, text, steps = [2, 12, 6, 8], "", []
+
+    def add(name: str, *arguments: object) -> None:
+        nonlocal text
+        text += f".{name}{arguments}"
+        steps.append((name, arguments))
+
+    for _ in range(generator.randint(1, 5)):
+        rank = len(shape)
+        kind = generator.choice(["permute", "split", "join", "unsqueeze", "act", "image"])
+        if kind == "permute":
+            order = list(range(rank))
+            generator.shuffle(order)
+            add("permute", *order)
+            shape = [shape[d] for d in order]
+        elif kind == "split" and rank < 6:
+            d = generator.randrange(rank)
+            part = generator.choice([p for p in range(1, shape[d] + 1) if shape[d] % p == 0])
+            shape = [*shape[:d], shape[d] // part, part, *shape[d + 1 :]]
+            add("reshape", *(-1 if k == d and part < 4 else size for k, size in enumerate(shape)))
+        elif kind == "join" and rank > 1:
+            d = generator.randrange(rank - 1)
+            add("flatten", d, d + 1)
+            shape = [*shape[:d], shape[d] * shape[d + 1], *shape[d + 2 :]]
+        elif kind == "unsqueeze" and rank < 6:
+            d = generator.randint(0, rank)
+            add("unsqueeze", d)
+            shape.insert(d, 1)
+        elif kind == "act":
+            add("sigmoid")
+        elif kind == "image" and math.prod(shape) == 2 * 12 * 48:
+            add("reshape", 2, 12, 6, 8)
+            shape = [2, 12, 6, 8]
+    add("reshape", 2, 12, 8, 6)
+
+    def change(x: Tensor) -> Tensor:
+        for name, arguments in steps:
+            x = getattr(x, name)(*arguments)
+        return x
+
+    return text, change
+
+
+def test_any_views_are_those_of_eager(tmp_path: Path) -> None:
+    """Traced, with numbers for sizes; images or not, in a plan or with LibTorch."""
+    generator = random.Random(0)
+    planned = 0
+    for _ in range(60):
+        torch.manual_seed(0)
+        text, change = random_change(generator)
+        network = Reshaped(change).eval()
+        x = torch.randn(2, 3, 6, 8)
+        model = load(network, x, "trace", tmp_path)
+        try:
+            check(network, model, x)
+        except AssertionError as error:
+            raise AssertionError(f"x{text}") from error
+        planned += bool(model.plan(x)["whole"])
+    assert planned >= 5
