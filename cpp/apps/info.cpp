@@ -47,6 +47,10 @@ json plan_of(const Model& model, const PlanArguments& arguments) {
 }
 
 void print_plan(const json& plan) {
+  if (plan["steps"].empty()) {
+    std::cout << "plan      no step: LibTorch answers inputs of this size\n";
+    return;
+  }
   double total = 0;
   for (const json& step : plan["steps"]) total += step["ms"].get<double>();
   std::cout << "plan      " << plan["steps"].size() << " steps, "

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <iterator>
+#include <numeric>
 #include <utility>
+
+#include "plan/places.h"
 
 namespace convship::plan {
 
@@ -172,9 +175,23 @@ void Network::drop_unread() {
                        std::make_move_iterator(kept.rend()));
 }
 
+// Networks whose sides may be odd have it between layers that one kernel does.
+void Network::drop_empty_padding(const std::vector<Size>& sizes) {
+  std::vector<Value> same(values_);
+  std::iota(same.begin(), same.end(), 0);
+  for (Instruction& i : instructions_) {
+    for (Value& v : i.inputs) v = same[v];
+    const bool leaves = std::count(outputs_.begin(), outputs_.end(), i.output) > 0;
+    if (std::holds_alternative<Pad>(i.layer) && !leaves && alias_channel(i, sizes) == 0) {
+      same[i.output] = i.inputs[0];
+    }
+  }
+}
+
 void Network::fuse(const std::vector<Size>& inputs) {
   const std::vector<Size> sizes = infer_sizes(*this, inputs);
   unfused_ = instructions_;
+  drop_empty_padding(sizes);
   drop_unread();
   for (bool changed = true; changed;) {
     changed = false;

@@ -315,6 +315,7 @@ class Network {
 
  private:
   void drop_unread();
+  void drop_empty_padding(const std::vector<Size>& sizes);
 
   int inputs_ = 0;  // the first values
   int values_ = 0;

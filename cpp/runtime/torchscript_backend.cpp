@@ -70,6 +70,15 @@ torch::jit::Module freeze_network(const torch::jit::Module& module) {
   return frozen;
 }
 
+// Of the images that the manifest tells of; else those of most classifiers.
+plan::Pair expected_sides(const Manifest* manifest) {
+  constexpr plan::Pair kUsual{224, 224};
+  if (!manifest || manifest->inputs.empty() || !manifest->inputs[0].shape) return kUsual;
+  const std::vector<int64_t>& shape = *manifest->inputs[0].shape;
+  if (shape.size() != 4 || shape[2] < 1 || shape[3] < 1) return kUsual;
+  return {shape[2], shape[3]};
+}
+
 class TorchScriptBackend final : public NetworkBackend {
  public:
   struct Calls {
@@ -131,6 +140,8 @@ class TorchScriptBackend final : public NetworkBackend {
       std::nth_element(times[k].begin(), times[k].begin() + kCalls / 2, times[k].end());
       report.steps[k].milliseconds = times[k][kCalls / 2];
     }
+    // Sizes that a plan does not take are LibTorch's.
+    report.whole = report.whole && !report.steps.empty();
     return report;
   }
 
@@ -175,7 +186,7 @@ std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
   ops::Lowered lowered;
   if (backend == Backend::convship) {
     const bool bfloat16 = manifest != nullptr && manifest->precision == "bfloat16";
-    lowered = ops::lower(frozen, bfloat16);
+    lowered = ops::lower(frozen, bfloat16, expected_sides(manifest));
     module = std::move(frozen);
     times.mark("plan");
   }

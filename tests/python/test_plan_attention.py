@@ -3,7 +3,6 @@ plan where layers say the same, and as eager in any case."""
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from test_plan_layers import check_whole, load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import convship
 from convship._torchvision import torchvision
 
 pytestmark = needs_loops
@@ -221,6 +221,123 @@ def test_another_size_than_a_transformer_has_positions_for_is_refused_as_eager_d
         model.run(torch.randn(1, 3, 40, 32))
 
 
+class Swin(nn.Module):
+    """torchvision's: whether windows are shifted, and their masks, depend on the image's sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = torchvision.models.SwinTransformer(
+            [4, 4], 16, [2, 2], [2, 4], [7, 7], num_classes=10
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+def test_shifted_windows_run_whole_on_images_of_the_usual_size(how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Swin().eval()
+    x = torch.randn(2, 3, 224, 224)
+    model = load(network, x, how, tmp_path)
+    plan = model.plan(x)
+    assert plan["whole"], plan["left_to_libtorch"]
+    check(network, model, x)
+    # Other tables: LibTorch's. A trace holds those of its own size.
+    other = torch.randn(1, 3, 96, 120)
+    if how == "script":
+        assert not model.plan(other)["whole"]
+        check(network, model, other)
+    check(network, model, x[:1])
+
+
+def test_shifted_windows_run_whole_on_images_of_the_size_that_the_file_tells(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    network = Swin().eval()
+    x = torch.randn(1, 3, 96, 120)
+    path = tmp_path / "m.pt"
+    convship.export_model(network, path, samples=[x])
+    model = convship.load(path)
+    assert model.plan(x)["whole"]
+    check(network, model, x)
+
+
+class Branch(nn.Module):
+    """By sizes: which layer, and whether a list changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.large, self.small = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+        self.last = nn.Conv2d(16, 4, 1)
+        self.shift = [3, 2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.first(x))
+        shift = self.shift.copy()
+        if y.shape[2] <= 100:
+            shift[0] = 0
+        if sum(shift) > 2:
+            y = torch.roll(self.large(y), shifts=(shift[0], -shift[1]), dims=(2, 3))
+        else:
+            y = torch.roll(self.small(y), shifts=(-shift[0], shift[1]), dims=(2, 3))
+        return self.last(y)
+
+
+def test_branches_by_size_follow_the_expected_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Branch().eval()
+    model = load(network, torch.randn(1, 3, 8, 8), "script", tmp_path)
+    for height, whole in ((224, True), (120, True), (101, True), (100, False), (9, False)):
+        x = torch.randn(2, 3, height, 24)
+        assert model.plan(x)["whole"] == whole
+        check(network, model, x)
+
+
+class Tables(nn.Module):
+    """A mask, written in steps and read in between; returned, too, or not."""
+
+    def __init__(self, returned: bool) -> None:
+        super().__init__()
+        self.returned = returned
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.last = nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        y = F.relu(self.first(x))
+        table = y.new_zeros([x.shape[2], x.shape[3]])
+        table[1:3] = 1.0
+        before = table.flatten().unsqueeze(0) * 2
+        table[:, 2:] = 3.0
+        q = y.flatten(2).transpose(1, 2).unsqueeze(1)
+        side = table.flatten()
+        bias = (side.unsqueeze(0) - side.unsqueeze(1)).masked_fill(side.unsqueeze(0) == 3, -9.0)
+        bias = bias + before
+        table.add_(1)
+        y = F.scaled_dot_product_attention(q, q, q, attn_mask=bias)
+        y = y.squeeze(1).transpose(1, 2).reshape(x.shape[0], 16, x.shape[2], x.shape[3])
+        return [self.last(y), before, table] if self.returned else [self.last(y)]
+
+
+@pytest.mark.parametrize("returned", [False, True])
+def test_tables_of_sizes_are_as_they_are_when_they_are_read(returned: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Tables(returned).eval()
+    path = tmp_path / "m.pt"
+    convship.export_model(network, path, samples=[torch.randn(1, 3, 14, 16)])
+    model = convship.load(path)
+    x = torch.randn(1, 3, 14, 16)
+    assert bool(model.plan(x)["steps"]) == (not returned)
+    for width in (16, 13):
+        x = torch.randn(1, 3, 14, width)
+        with torch.inference_mode():
+            expected = network(x)
+        for ours, eager in zip(model.run(x).values(), expected, strict=True):
+            torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-5)
+
+
 class Reshaped(nn.Module):
     """Between two convolutions, what ``code`` makes of an image ``x``."""
 
@@ -235,8 +352,8 @@ class Reshaped(nn.Module):
 
 
 def random_change(generator: random.Random) -> tuple[str, Callable[[Tensor], Tensor]]:
-    """Views and permutations of [N, 12, 6, 8], and what is needed to have images again."""
-    shape, text, steps = [2, 12, 6, 8], "", []
+    """Views and permutations of [2, 12, 224, 224], and images again."""
+    shape, text, steps = [2, 12, 224, 224], "", []
 
     def add(name: str, *arguments: object) -> None:
         nonlocal text
@@ -266,10 +383,10 @@ def random_change(generator: random.Random) -> tuple[str, Callable[[Tensor], Ten
             shape.insert(d, 1)
         elif kind == "act":
             add("sigmoid")
-        elif kind == "image" and math.prod(shape) == 2 * 12 * 48:
-            add("reshape", 2, 12, 6, 8)
-            shape = [2, 12, 6, 8]
-    add("reshape", 2, 12, 8, 6)
+        elif kind == "image":
+            add("reshape", 2, 12, 224, 224)
+            shape = [2, 12, 224, 224]
+    add("reshape", 2, 12, 112, 448)
 
     def change(x: Tensor) -> Tensor:
         for name, arguments in steps:
@@ -287,7 +404,7 @@ def test_any_views_are_those_of_eager(tmp_path: Path) -> None:
         torch.manual_seed(0)
         text, change = random_change(generator)
         network = Reshaped(change).eval()
-        x = torch.randn(2, 3, 6, 8)
+        x = torch.randn(2, 3, 224, 224)
         model = load(network, x, "trace", tmp_path)
         try:
             check(network, model, x)

@@ -198,7 +198,8 @@ bool broadcasts(const Axes& a, const Axes& b) {
 }
 
 std::optional<Dimensions> reshape(const Dimensions& dimensions,
-                                  const std::vector<Target>& targets) {
+                                  const std::vector<Target>& targets,
+                                  const std::function<bool(const Dimensions&)>& fits) {
   const Axes from = joined(dimensions);
   std::vector<std::size_t> candidates;  // for what the others leave
   const auto asked =
@@ -215,14 +216,17 @@ std::optional<Dimensions> reshape(const Dimensions& dimensions,
   // A product may be of sides that are one by now.
   std::vector<Target> single = targets;
   for (Target& target : single) target.factors = 1;
+  std::optional<Dimensions> first;
   for (const std::vector<Target>& each : {targets, single}) {
     for (const bool splits : {false, true}) {
       for (const std::size_t candidate : candidates) {
-        if (auto to = reshape(from, each, candidate, splits)) return to;
+        auto to = reshape(from, each, candidate, splits);
+        if (to && fits(*to)) return to;
+        if (to && !first) first = std::move(to);
       }
     }
   }
-  return {};
+  return first;
 }
 
 }  // namespace convship::ops::lowering

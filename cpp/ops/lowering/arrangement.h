@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -54,7 +55,10 @@ struct Target {
 };
 
 // What a reshape makes of dimensions; nothing where it is not clear. Where numbers are not
-// known it is a guess, right if they turn out to be `count`'s and steps divide their sides.
-std::optional<Dimensions> reshape(const Dimensions& dimensions, const std::vector<Target>& targets);
+// known it is a guess, right if they turn out to be `count`'s and steps divide their sides; the
+// first that fits, or the first.
+std::optional<Dimensions> reshape(const Dimensions& dimensions,
+                                  const std::vector<Target>& targets,
+                                  const std::function<bool(const Dimensions&)>& fits);
 
 }  // namespace convship::ops::lowering

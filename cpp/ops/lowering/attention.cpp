@@ -2,6 +2,7 @@
 // a scale, a bias and a softmax.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <string>
 #include <utility>
@@ -79,7 +80,56 @@ std::optional<Heads> heads_of(const Arrangement& x, const Dimensions& whole) {
   return found;
 }
 
+bool counts_windows(const Axes& axes) {
+  return axes.size() == 2 && axes[0].side == Side::h && axes[1].side == Side::w;
+}
+
+// Of [..., queries, keys], of which a dimension before may be the heads, and one before that the
+// windows: [windows, heads, queries, keys], or undefined.
+at::Tensor bias_of(at::Tensor constant, const Dimensions& queries) {
+  while (constant.dim() < static_cast<int64_t>(queries.size())) constant = constant.unsqueeze(0);
+  if (constant.scalar_type() != at::kFloat || !constant.device().is_cpu() ||
+      constant.dim() != static_cast<int64_t>(queries.size())) {
+    return {};
+  }
+  int64_t windows = 1, heads = 1;
+  for (std::size_t d = 0; d + 2 < queries.size(); ++d) {
+    const int64_t size = constant.size(static_cast<int64_t>(d));
+    const Axes& axes = queries[d];
+    if (size == 1) continue;
+    if (counts_windows(axes) && heads == 1) {
+      windows = size;
+    } else if (axes.size() == 1 && is_channel(axes[0]) && axes[0].count == size) {
+      heads = size;
+    } else {
+      return {};
+    }
+  }
+  // The graph may write to it later.
+  return constant.reshape({windows, heads, constant.size(-2), constant.size(-1)}).clone();
+}
+
+std::shared_ptr<const plan::ScoreBias> score_bias(const at::Tensor& bias) {
+  if (!bias.defined()) return nullptr;
+  const at::Tensor dense = bias.contiguous();
+  const float* const from = dense.const_data_ptr<float>();
+  return std::make_shared<const plan::ScoreBias>(
+      plan::ScoreBias{bias.size(0), bias.size(1), {from, from + dense.numel()}});
+}
+
 }  // namespace
+
+// Of a tensor times a number.
+std::optional<double> Part::factor_of(plan::Value x) const {
+  if (x < 0) return {};
+  const auto* affine = std::get_if<plan::Affine>(&layers_[x].layer);
+  if (!affine || layers_[x].inputs.size() > 1) return {};
+  const float scale = affine->scale->front();
+  const auto all = [](const std::vector<float>& numbers, float number) {
+    return std::all_of(numbers.begin(), numbers.end(), [&](float n) { return n == number; });
+  };
+  return all(*affine->scale, scale) && all(*affine->shift, 0) ? std::optional(scale) : std::nullopt;
+}
 
 std::optional<Arrangement> Part::attention(const Scores& scores, const Arrangement& values) {
   if (!scores.normal) return {};
@@ -100,8 +150,15 @@ std::optional<Arrangement> Part::attention(const Scores& scores, const Arrangeme
   }
   if (heads[0].depth != heads[1].depth) return {};
   for (const Arrangement* x : each) inputs.push_back(as_image(x->value));
-  const plan::Attend layer{heads[0].heads, static_cast<float>(scores.scale), heads[0].window,
-                           heads[0].dilated, scores.bias};
+  double scale = scores.scale;
+  for (plan::Value& input : {std::ref(inputs[0]), std::ref(inputs[1])}) {
+    if (const auto factor = factor_of(input)) {
+      scale *= *factor;
+      input = layers_[input].inputs[0];
+    }
+  }
+  const plan::Attend layer{heads[0].heads, static_cast<float>(scale), heads[0].window,
+                           heads[0].dilated, score_bias(scores.bias)};
   Arrangement y = scores.q;
   y.value = push_like(inputs[0], layer, inputs);
   const int64_t depth = heads[2].depth;
@@ -226,28 +283,6 @@ bool Part::score(Node* node, Arrangement q, Arrangement k) {
   return true;
 }
 
-namespace {
-
-// Of [..., queries, keys], of which a dimension before may be the heads.
-std::shared_ptr<const plan::ScoreBias> bias_of(at::Tensor constant, const Dimensions& queries) {
-  while (constant.dim() < static_cast<int64_t>(queries.size())) constant = constant.unsqueeze(0);
-  if (constant.dim() != static_cast<int64_t>(queries.size())) return nullptr;
-  int64_t heads = 1;
-  for (std::size_t d = 0; d + 2 < queries.size(); ++d) {
-    const int64_t size = constant.size(static_cast<int64_t>(d));
-    if (size == 1) continue;
-    const Axes& axes = queries[d];
-    if (axes.size() != 1 || !is_channel(axes[0]) || axes[0].count != size) return nullptr;
-    heads = size;
-  }
-  const at::Tensor dense = constant.contiguous();
-  const float* const from = dense.const_data_ptr<float>();
-  return std::make_shared<const plan::ScoreBias>(
-      plan::ScoreBias{1, heads, {from, from + dense.numel()}});
-}
-
-}  // namespace
-
 // Rows for columns, or as they are.
 bool Part::turn_scores(Node* node, const Scores& scores, std::vector<int64_t> order) {
   const int64_t rank = scores.rank();
@@ -258,7 +293,7 @@ bool Part::turn_scores(Node* node, const Scores& scores, std::vector<int64_t> or
   Scores turned = scores;
   if (scores.normal) {
     turned.turned = !scores.turned;
-  } else if (scores.bias) {
+  } else if (scores.bias.defined()) {
     return false;
   } else {
     std::swap(turned.q, turned.k);
@@ -267,20 +302,43 @@ bool Part::turn_scores(Node* node, const Scores& scores, std::vector<int64_t> or
   return true;
 }
 
+// Dimensions before the queries and keys split or joined, as masks of windows need them.
+bool Part::view_scores(Node* node, const Scores& scores) {
+  const auto shape = numbers(node->input(1));
+  if (!shape || shape->size() < 3 || scores.turned) return false;
+  const Numbers before(shape->begin(), shape->end() - 2);
+  Scores changed = scores;
+  const auto last = [](const Arrangement& x) { return x.dimensions[x.rank() - 2]; };
+  if (count(last(scores.q)) != (*shape)[shape->size() - 2].integer() ||
+      count(last(scores.k)) != shape->back().integer()) {
+    return false;
+  }
+  for (Arrangement* x : {&changed.q, &changed.k}) {
+    const auto end = x->dimensions.end() - 2;
+    const auto split = reshaped(*x, Dimensions(x->dimensions.begin(), end), before);
+    if (!split) return false;
+    Dimensions all = *split;
+    all.insert(all.end(), end, x->dimensions.end());
+    x->dimensions = std::move(all);
+  }
+  known_[node->output()] = std::move(changed);
+  return true;
+}
+
 // By a number; or with a bias added.
 bool Part::change_scores(Node* node, const Scores& scores, How how) {
   Scores changed = scores;
-  const auto number = constant_number(node->input(1));
+  const auto number = real(node->input(1));
   const bool product = how == How::multiply || how == How::divide;
-  if (scores.normal || scores.bias) return false;
+  if (scores.normal || (product && scores.bias.defined())) return false;
   if (product && number && *number != 0) {
     changed.scale = how == How::multiply ? scores.scale * *number : scores.scale / *number;
   } else if (how == How::add && constant_number(node->input(2)) == 1.0) {
-    const auto given = constant(node->input(1));
-    if (!given || !given->isTensor()) return false;
-    const auto weight = constant_weight(node->input(1), given->toTensor().dim());
-    changed.bias = weight ? bias_of(*weight, scores.q.dimensions) : nullptr;
-    if (!changed.bias) return false;
+    const auto given = formula(node->input(1));
+    if (!given || !given->constant() || !given->constant()->isTensor()) return false;
+    const at::Tensor bias = bias_of(given->constant()->toTensor(), scores.q.dimensions);
+    if (!bias.defined()) return false;
+    changed.bias = scores.bias.defined() ? scores.bias.add(bias) : bias;
   } else {
     return false;
   }
@@ -292,9 +350,9 @@ bool Part::change_scores(Node* node, const Scores& scores, How how) {
 bool Part::scaled_dot_product_attention(Node* node) {
   const auto q = arranged(node->input(0)), k = arranged(node->input(1)),
              v = arranged(node->input(2));
-  const auto scale = constant_number(node->input(6));
+  const auto scale = real(node->input(6));
   if (!q || !k || !v || q->rank() < 3 || constant_number(node->input(4)) != 0.0 ||
-      constant_int(node->input(5)) != 0 || (!scale && !is_none(node->input(6))) ||
+      constant_int(node->input(5)) != 0 || (!scale && !is_nothing(node->input(6))) ||
       constant_int(node->input(7)) != 0) {
     return false;
   }
@@ -304,16 +362,15 @@ bool Part::scaled_dot_product_attention(Node* node) {
   scores.normal = true;
   scores.scale = scale ? *scale : 1 / std::sqrt(static_cast<double>(*depth));
   if (!is_nothing(node->input(3))) {
-    const auto given = constant(node->input(3));
-    if (!given || !given->isTensor()) return false;
-    at::Tensor mask = given->toTensor();
+    const auto given = formula(node->input(3));
+    if (!given || !given->constant() || !given->constant()->isTensor()) return false;
+    at::Tensor mask = given->constant()->toTensor();
     if (mask.scalar_type() == at::kBool) {
       mask = at::zeros(mask.sizes())
                  .masked_fill(mask.logical_not(), -std::numeric_limits<float>::infinity());
     }
-    if (mask.scalar_type() != at::kFloat || !mask.device().is_cpu()) return false;
     scores.bias = bias_of(mask, q->dimensions);
-    if (!scores.bias) return false;
+    if (!scores.bias.defined()) return false;
   }
   auto y = attention(scores, *v);
   if (y) show(node->output(), *std::move(y));

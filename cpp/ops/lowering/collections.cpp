@@ -93,6 +93,17 @@ bool Part::dictionary(Node* node) {
 
 bool Part::set_item(Node* node) {
   const auto found = known_.find(node->input(0));
+  if (auto* list = found == known_.end() ? nullptr : std::get_if<Numbers>(&found->second)) {
+    const auto at = number(node->input(1));
+    const auto number = formula(node->input(2));
+    const bool other = aliased_.count(node->input(0)) > 0 || in_loop(node);
+    if (other || !at || *at < 0 || *at >= static_cast<int64_t>(list->size()) || !number ||
+        !node->output()->uses().empty()) {
+      return false;
+    }
+    (*list)[*at] = *number;
+    return true;
+  }
   const auto name = constant_string(node->input(1));
   if (found == known_.end() || aliased_.count(node->input(0)) || !name || !inside(node->input(2))) {
     return false;

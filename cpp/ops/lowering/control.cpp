@@ -16,7 +16,7 @@ bool Part::run(const torch::jit::Block* block) {
   return true;
 }
 
-// Of a condition that is known; or to an error, if sizes will be such.
+// Of a condition that is known, or expected; or to an error, if sizes will be such.
 bool Part::branch(Node* node) {
   const auto condition = formula(node->input(0));
   if (!condition) return false;
@@ -35,7 +35,9 @@ bool Part::branch(Node* node) {
       return (condition(sizes) != 0) == holds;
     });
   } else {
-    return false;
+    const auto expected = expect(*condition);
+    if (!expected) return false;
+    taken = *expected != 0 ? 0 : 1;
   }
   if (raises(blocks[taken]) || !run(blocks[taken])) return false;
   for (std::size_t i = 0; i < node->outputs().size(); ++i) {

@@ -39,7 +39,8 @@ std::optional<Line> line_of(Part::How how, double c, bool reversed) {
 // a, b, and of sums and differences a factor of b.
 bool Part::combine(Node* node, How how, bool in_place) {
   Value *a = node->input(0), *b = node->input(1);
-  if (known<Formula>(a) || known<Formula>(b)) return compute(node);
+  const bool of_tensor = arranged(a) || known<Scores>(a);
+  if (known<Formula>(a) || (known<Formula>(b) && !of_tensor)) return compute(node);
   if (const auto* scores = known<Scores>(a)) {
     const Scores before = *scores;
     return change_scores(node, before, how);
@@ -47,7 +48,7 @@ bool Part::combine(Node* node, How how, bool in_place) {
   const bool sums = how == How::add || how == How::subtract;
   const auto factor = sums && node->inputs().size() == 3 ? constant_number(node->input(2)) : 1.0;
   if (!factor || node->inputs().size() != (sums ? 3 : 2)) return compute(node);
-  if (const auto number = constant_number(b)) {
+  if (const auto number = real(b)) {
     return combine_with(node, a, how, *number * *factor, false, in_place);
   }
   if (*factor != 1) return false;

@@ -63,7 +63,13 @@ std::optional<int64_t> Formula::integer() const {
 
 std::optional<double> Formula::real() const {
   const c10::IValue* value = constant();
-  if (!value || !(value->isDouble() || value->isInt())) return {};
+  if (!value) return {};
+  // As tracing writes them.
+  if (value->isTensor() && value->toTensor().dim() == 0 &&
+      c10::isFloatingType(value->toTensor().scalar_type())) {
+    return value->toTensor().item<double>();
+  }
+  if (!value->isDouble() && !value->isInt()) return {};
   return value->toScalar().toDouble();
 }
 

@@ -58,10 +58,11 @@ std::shared_ptr<Graph> copy_of(const Part& part, const std::vector<Value*>& outp
 
 class Lowering {
  public:
-  Lowering(torch::jit::Module& module, bool rounds_freely)
+  Lowering(torch::jit::Module& module, bool rounds_freely, plan::Pair expected)
       : module_(module),
         graph_(module.get_method("forward").graph()),
         rounds_freely_(rounds_freely),
+        expected_(expected),
         effects_(graph_) {}
 
   Lowered run() {
@@ -91,7 +92,7 @@ class Lowering {
   // behind it. Returns where to go on.
   Node* lower_from(Node* begin) {
     for (const Node* limit = graph_->return_node(); limit != begin;) {
-      Part part(rounds_freely_);
+      Part part(rounds_freely_, expected_);
       Overtaken behind(effects_);
       Node* node = begin;
       for (; node != limit; node = node->next()) {
@@ -173,14 +174,15 @@ class Lowering {
   torch::jit::Module& module_;
   std::shared_ptr<Graph> graph_;
   bool rounds_freely_;
+  plan::Pair expected_;
   lowering::Effects effects_;
   Lowered lowered_;
 };
 
 }  // namespace
 
-Lowered lower(torch::jit::Module& frozen, bool rounds_freely) {
-  return Lowering(frozen, rounds_freely).run();
+Lowered lower(torch::jit::Module& frozen, bool rounds_freely, plan::Pair expected) {
+  return Lowering(frozen, rounds_freely, expected).run();
 }
 
 }  // namespace convship::ops

@@ -24,6 +24,10 @@ struct Lowered {
 // them. Anything else stays as it is, and so do the answers but for rounding.
 // rounds_freely: to bfloat16, where that is as fast as not to. Else, what the
 // graph rounds to bfloat16 is rounded.
-CONVSHIP_API Lowered lower(torch::jit::Module& frozen, bool rounds_freely);
+// expected: sides of the images that it will see. Where a branch, or a table, depends on them,
+// plans serve sizes that make the same of it, and LibTorch the others.
+CONVSHIP_API Lowered lower(torch::jit::Module& frozen,
+                           bool rounds_freely,
+                           plan::Pair expected = {224, 224});
 
 }  // namespace convship::ops

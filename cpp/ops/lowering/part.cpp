@@ -55,7 +55,35 @@ bool is_repeatable(const Node* node) {
 
 }  // namespace
 
-std::optional<Part::Outgoing> Part::outgoing() const {
+std::optional<Part::Outgoing> Part::outgoing() {
+  Part settled = *this;
+  settled.settle_outgoing();
+  auto found = settled.find_outgoing();
+  if (!found || !found->kept.empty()) return find_outgoing();
+  *this = std::move(settled);
+  return found;
+}
+
+// As images what others read, rather than as views that LibTorch makes.
+void Part::settle_outgoing() {
+  const std::unordered_set<const Node*> mine(nodes_.begin(), nodes_.end());
+  for (const Node* node : nodes_) {
+    for (const Value* value : node->outputs()) {
+      const auto& uses = value->uses();
+      const bool leaves = std::any_of(uses.begin(), uses.end(), [&](const auto& use) {
+        for (const Node* user = use.user; user; user = user->owningBlock()->owningNode()) {
+          if (mine.count(user)) return false;
+        }
+        return true;
+      });
+      if (leaves && known<Arrangement>(value)) {
+        inner(value, static_cast<int64_t>(arranged(value)->rank()));
+      }
+    }
+  }
+}
+
+std::optional<Part::Outgoing> Part::find_outgoing() const {
   const std::unordered_set<const Node*> mine(nodes_.begin(), nodes_.end());
   std::unordered_set<const Node*> kept;
   const auto stays = [&](const Node* user) {
@@ -78,7 +106,8 @@ std::optional<Part::Outgoing> Part::outgoing() const {
         const bool still = std::all_of(inputs.begin(), inputs.end(), [&](const Value* input) {
           return !inside(input) || tensors_.at(input) == made_as_.at(input);
         });
-        if (!still || !is_repeatable(*node)) return {};
+        const bool written = tables_written_ && is_table(value);
+        if (!still || written || !is_repeatable(*node)) return {};
         if (kept.insert(*node).second) found.kept.push_back(*node);
         continue;
       }

@@ -28,8 +28,9 @@ class Part {
  public:
   using How = kernels::CombineTask::How;
 
-  // rounds_freely: see lower.h.
-  explicit Part(bool rounds_freely) : rounds_freely_(rounds_freely) {}
+  // See lower.h.
+  Part(bool rounds_freely, plan::Pair expected)
+      : rounds_freely_(rounds_freely), expected_(expected) {}
 
   // Takes the node into the part; false, and nothing has changed, where no
   // layer means the same. Constants may be offered or left out.
@@ -44,7 +45,7 @@ class Part {
     std::vector<torch::jit::Value*> tensors;
     std::vector<torch::jit::Node*> kept;
   };
-  std::optional<Outgoing> outgoing() const;
+  std::optional<Outgoing> outgoing();
 
   const std::vector<torch::jit::Node*>& nodes() const { return nodes_; }
   const std::vector<torch::jit::Value*>& inputs() const { return inputs_; }
@@ -76,9 +77,9 @@ class Part {
   struct Scores {     // of attention: scale * q k^T + bias, [..., queries, keys]
     Arrangement q, k;
     double scale = 1;
-    std::shared_ptr<const plan::ScoreBias> bias = nullptr;
-    bool normal = false;  // their softmax
-    bool turned = false;  // [..., keys, queries]
+    at::Tensor bias = {};  // [windows, heads, queries, keys], or undefined
+    bool normal = false;   // their softmax
+    bool turned = false;   // [..., keys, queries]
 
     int64_t rank() const { return static_cast<int64_t>(q.rank()); }
   };
@@ -100,6 +101,8 @@ class Part {
                              Narrowed>;
 
   bool translate(Node* node);
+  std::optional<Outgoing> find_outgoing() const;
+  void settle_outgoing();
   // Of images, or of sequences, which are images of one row.
   bool convolution(Node* node, std::size_t groups, bool may_transpose);
   bool transposed_convolution(Node* node,
@@ -151,6 +154,7 @@ class Part {
   bool score(Node* node, Arrangement q, Arrangement k);
   bool turn_scores(Node* node, const Scores& scores, std::vector<int64_t> order);
   bool change_scores(Node* node, const Scores& scores, How how);
+  std::optional<double> factor_of(plan::Value x) const;
   std::optional<Arrangement> attention(const Scores& scores, const Arrangement& values);
   bool scaled_dot_product_attention(Node* node);
   bool native_multi_head_attention(Node* node);
@@ -196,6 +200,12 @@ class Part {
   bool dictionary(Node* node);
   bool set_item(Node* node);
   bool compute(Node* node);
+  // Of tensors that the graph makes of numbers, as masks are.
+  bool new_zeros(Node* node);
+  bool compute_table(Node* node);
+  bool is_table(const Value* value) const;
+  bool view_scores(Node* node, const Scores& scores);
+  bool roll(Node* node);
   bool branch(Node* node);
   bool loop(Node* node);
   // Where one value of the graph is another tensor in each round, so that no list may
@@ -223,6 +233,7 @@ class Part {
   plan::Value as_image(plan::Value x);  // of one pixel, if it is a matrix
   void show(const Value* output, Arrangement what);
   bool show_again(const Node* node, Arrangement what);
+  std::optional<Arrangement> from_a_row(const Arrangement& x, const Numbers& shape);
   std::optional<Dimensions> reshaped(const Arrangement& x,
                                      const Dimensions& from,
                                      const Numbers& shape);
@@ -265,6 +276,7 @@ class Part {
   // A constant of the graph, or what the part knows of a value that is no tensor.
   std::optional<Formula> formula(const Value* value) const;
   std::optional<int64_t> number(const Value* value) const;
+  std::optional<double> real(const Value* value) const;
   bool is_nothing(const Value* value) const;
   std::optional<Numbers> numbers(const Value* value) const;
   // What inputs `first` and the next of a slice's node leave of so many.
@@ -273,6 +285,10 @@ class Part {
                                                  int64_t count) const;
   // Of a constant list, too.
   std::optional<Formula> operand(const Value* value) const;
+  // What numbers are for images of the size that is expected, if that depends on nothing else;
+  // from now on sizes that make others of them are LibTorch's.
+  std::optional<int64_t> expect(const Formula& formula);
+  std::optional<std::vector<plan::Size>> expected_sizes(int64_t batch) const;
   // Of one of the tensor's dimensions.
   std::optional<Formula> extent(const Arrangement& tensor, int64_t dimension) const;
   bool learn(const Value* value, const std::optional<Formula>& known);
@@ -317,6 +333,7 @@ class Part {
   const at::Tensor& keep(at::Tensor weight);
 
   bool rounds_freely_;
+  plan::Pair expected_;
   // Values of the part: what its layers make from 0 on, inputs from -1 down.
   std::vector<plan::Instruction> layers_;
   std::unordered_map<plan::Value, int64_t> dimensions_;
@@ -330,6 +347,8 @@ class Part {
   std::vector<std::function<bool(const std::vector<plan::Size>&)>> requirements_;
   // Inputs of the whole part, which come before its layers' values in a network.
   std::shared_ptr<plan::Value> input_count_ = std::make_shared<plan::Value>(0);
+  std::unordered_set<const void*> tables_;  // memory of tensors that the graph makes of numbers
+  bool tables_written_ = false;
   std::vector<Node*> nodes_;
   std::vector<Value*> inputs_;
   std::vector<at::Tensor> weights_;

@@ -1,5 +1,7 @@
 // Layers that change an image's sides, and those over groups of channels.
+#include <cstdlib>
 #include <utility>
+#include <vector>
 
 #include "ops/lowering/constants.h"
 #include "ops/lowering/part.h"
@@ -67,7 +69,7 @@ plan::Measure Part::scaled(plan::Value x, int64_t dimension, double scale) const
 bool Part::pad(Node* node) {
   using Kind = plan::Pad::Kind;
   const auto amounts = numbers(node->input(1));
-  if (!amounts || (amounts->size() != 2 && amounts->size() != 4)) return false;
+  if (!amounts || amounts->size() % 2 != 0) return false;
   plan::Pad layer{};
   const auto kind = node->kind();
   const auto mode = kind == c10::aten::pad ? constant_string(node->input(2)) : std::nullopt;
@@ -86,17 +88,62 @@ bool Part::pad(Node* node) {
   } else {
     return false;
   }
-  const auto x = tensor(node->input(0), 4);
-  if (!x) return false;
-  layer.left = measure((*amounts)[0]);
-  layer.right = measure((*amounts)[1]);
-  if (amounts->size() == 4) {
-    layer.top = measure((*amounts)[2]);
-    layer.bottom = measure((*amounts)[3]);
-  } else if (layer.kind != Kind::constant) {
+  Value* const given = node->input(0);
+  if (!arranged(given) && !tensor(given, 4)) return false;
+  Arrangement x = *arranged(given);
+  const Dimensions whole = standard(x.value).dimensions;
+  if (whole.size() != 4 || amounts->size() > 2 * x.rank() ||
+      (amounts->size() == 2 && layer.kind != Kind::constant)) {
     return false;
   }
-  finish(node, std::move(layer), {*x}, 4);
+  std::vector<std::pair<std::size_t, std::size_t>> changed;  // of x and of an image
+  for (std::size_t i = 0; 2 * i < amounts->size(); ++i) {
+    const Formula &before = (*amounts)[2 * i], &behind = (*amounts)[2 * i + 1];
+    const std::size_t d = x.rank() - 1 - i;
+    if (before.integer() == 0 && behind.integer() == 0) continue;
+    const std::size_t side = x.dimensions[d] == whole[2] ? 2 : 3;
+    if (x.dimensions[d] != whole[side]) return false;
+    (side == 2 ? layer.top : layer.left) = measure(before);
+    (side == 2 ? layer.bottom : layer.right) = measure(behind);
+    changed.emplace_back(d, side);
+  }
+  x.value = push(std::move(layer), {x.value});
+  dimensions_[x.value] = 4;
+  const Dimensions now = standard(x.value).dimensions;
+  for (const auto& [d, side] : changed) x.dimensions[d] = now[side];
+  show(node->output(), std::move(x));
+  return true;
+}
+
+// input, shifts, dimensions: what leaves an image at one end comes in at the other.
+bool Part::roll(Node* node) {
+  const auto shifts = numbers(node->input(1)), over = numbers(node->input(2));
+  auto x = arranged(node->input(0));
+  if (!x || !shifts || !over || shifts->size() != over->size()) return false;
+  const Dimensions whole = standard(x->value).dimensions;
+  if (whole.size() != 4) return false;
+  plan::Pad around{}, rest{};
+  around.kind = plan::Pad::Kind::circular;
+  rest.kind = plan::Pad::Kind::constant;
+  const auto rank = static_cast<int64_t>(x->rank());
+  for (std::size_t i = 0; i < over->size(); ++i) {
+    const auto shift = (*shifts)[i].integer(), given = (*over)[i].integer();
+    if (!shift || !given || *given < -rank || *given >= rank) return false;
+    const Axes& axes = x->dimensions[*given < 0 ? *given + rank : *given];
+    const bool row = axes == whole[2];
+    if (!row && axes != whole[3]) return false;
+    const plan::Measure more{std::abs(*shift)}, less{-std::abs(*shift)};
+    if (*shift > 0) {
+      (row ? around.top : around.left) = more;
+      (row ? rest.bottom : rest.right) = less;
+    } else {
+      (row ? around.bottom : around.right) = more;
+      (row ? rest.top : rest.left) = less;
+    }
+  }
+  const plan::Value wider = push(std::move(around), {x->value});
+  const plan::Value rolled = push_like(x->value, std::move(rest), {wider});
+  show(node->output(), {rolled, x->dimensions});
   return true;
 }
 

@@ -27,6 +27,11 @@ std::optional<int64_t> Part::number(const Value* value) const {
   return constant_int(value);
 }
 
+std::optional<double> Part::real(const Value* value) const {
+  const auto found = known<Formula>(value);
+  return found ? found->real() : constant_number(value);
+}
+
 bool Part::is_nothing(const Value* value) const {
   const auto found = formula(value);
   return found && found->constant() && found->constant()->isNone();

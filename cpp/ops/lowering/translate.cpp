@@ -37,6 +37,7 @@ bool Part::translate(Node* node) {
   }
   if (writes_elsewhere(node)) return false;
   const std::string_view kind = node->kind().toQualString();
+  if (!node->inputs().empty() && is_table(node->input(0))) return compute_table(node);
   if (kind == "aten::conv2d" || kind == "aten::conv1d") return convolution(node, 6, false);
   if (kind == "aten::convolution" || kind == "aten::_convolution") {
     return convolution(node, 8, true);
@@ -151,6 +152,9 @@ bool Part::translate(Node* node) {
     return tuple(node);
   }
   if (kind == "aten::matmul" || kind == "aten::bmm") return matmul(node);
+  if (kind == "aten::new_zeros") return new_zeros(node);
+  if (kind == "aten::roll") return roll(node);
+  if (kind == "aten::copy") return join_lists(node);
   if (kind == "aten::einsum") return einsum(node);
   if (kind == "aten::scaled_dot_product_attention") return scaled_dot_product_attention(node);
   if (kind == "aten::_native_multi_head_attention") return native_multi_head_attention(node);

@@ -109,13 +109,15 @@ std::optional<plan::Value> Part::settle(const Arrangement& what, bool may_move) 
   const bool by_channel = rank == 2 || shown[1] == of_channels;
   const auto height = rank == 4 ? count(shown[2]) : 1, width = count(shown.back());
   if (!by_channel && (!may_move || !height || !width)) return {};
+  const bool as_before = rank == whole.size() && by_channel &&
+                         std::equal(shown.begin() + 2, shown.end(), whole.begin() + 2);
+  // While no layer needs them otherwise, rows are known to be rows.
+  if (rank > 2 && dimensions_.at(x) != 2 && !as_before && !may_move) return {};
   if (of_channels != whole[1]) {
     if (!channels(x)) return {};
     x = select(x, places_of(of_channels));
   }
   const bool is_matrix = dimensions_.at(x) == 2;
-  const bool as_before = rank == whole.size() && by_channel &&
-                         std::equal(shown.begin() + 2, shown.end(), whole.begin() + 2);
   if (as_before) return x;
   const auto view_of_it = [&](plan::Layer layer, std::size_t dimensions) {
     const plan::Value view = push(std::move(layer), {x});
@@ -266,10 +268,40 @@ bool Part::flatten(Node* node) {
 }
 
 bool Part::view(Node* node) {
+  if (const auto* scores = known<Scores>(node->input(0))) {
+    const Scores before = *scores;
+    return view_scores(node, before);
+  }
   const auto shape = numbers(node->input(1));
   const auto x = arranged(node->input(0));
-  auto dimensions = x && shape ? reshaped(*x, x->dimensions, *shape) : std::nullopt;
+  if (!x || !shape) return false;
+  if (auto image = from_a_row(*x, *shape)) return show_again(node, *std::move(image));
+  auto dimensions = reshaped(*x, x->dimensions, *shape);
   return dimensions && show_again(node, {x->value, *std::move(dimensions)});
+}
+
+// Positions in a row as those of an image, whose sides sizes tell.
+std::optional<Arrangement> Part::from_a_row(const Arrangement& x, const Numbers& shape) {
+  if (dimensions_.at(x.value) != 3 || x.rank() != 3 || shape.size() != 4) return {};
+  const Dimensions whole = standard(x.value).dimensions;
+  const auto row = std::find(x.dimensions.begin(), x.dimensions.end(), whole[2]);
+  if (whole[2].empty() || row == x.dimensions.end() || x.dimensions[0] != whole[0]) return {};
+  const auto at = static_cast<std::size_t>(row - x.dimensions.begin());
+  const Formula &height = shape[at], &width = shape[at + 1];
+  const bool told = height.integer() && width.integer();
+  const auto other = shape[at == 1 ? 3 : 1].integer();
+  if (told || height.integer() == -1 || width.integer() == -1 || !is_batch(shape[0], x.value) ||
+      (other != -1 && other != channels(x.value))) {
+    return {};
+  }
+  Arrangement image = x;
+  image.value = push(plan::ReshapePixels{measure(height), measure(width)}, {x.value});
+  dimensions_[image.value] = 4;
+  base_[image.value] = x.value;
+  const Dimensions now = standard(image.value).dimensions;
+  image.dimensions[at] = now[2];
+  image.dimensions.insert(image.dimensions.begin() + static_cast<std::ptrdiff_t>(at) + 1, now[3]);
+  return image;
 }
 
 // input, dimension, sizes
@@ -297,7 +329,21 @@ std::optional<Dimensions> Part::reshaped(const Arrangement& x,
     if (!number.integer() && number.constant()) return {};
     targets.push_back({number.integer(), is_batch(number, x.value), number.factors()});
   }
-  auto to = reshape(from, targets);
+  const auto sizes = expected_sizes(1);
+  const auto fits = [&](const Dimensions& guess) {
+    if (!sizes) return true;
+    for (std::size_t d = 0; d < guess.size(); ++d) {
+      if (targets[d].number == -1) continue;
+      try {
+        const int64_t got = measure(Formula(Extent{x.value, guess[d]}))(*sizes);
+        if (got != measure(shape[d])(*sizes) && !targets[d].batch) return false;
+      } catch (const std::invalid_argument&) {
+        return true;
+      }
+    }
+    return true;
+  };
+  auto to = reshape(from, targets, fits);
   if (!to) return {};
   for (std::size_t d = 0; d < to->size(); ++d) {
     for (const Axis& axis : (*to)[d]) {

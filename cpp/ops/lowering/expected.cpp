@@ -1,0 +1,145 @@
+// What a graph computes of the sizes of images, where it must be known which ones will come: the
+// side of a branch that is taken, and tables such as the masks of attention.
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "ops/lowering/constants.h"
+#include "ops/lowering/part.h"
+
+namespace convship::ops::lowering {
+
+using torch::jit::Node;
+using torch::jit::Value;
+
+// Of all values, for one input of images.
+std::optional<std::vector<plan::Size>> Part::expected_sizes(int64_t batch) const {
+  if (inputs_.size() != 1 || dimensions_.at(-1) != 4 ||
+      inputs_[0]->node()->kind() != c10::prim::Param) {
+    return {};
+  }
+  int64_t count = 3;
+  for (const plan::Instruction& i : layers_) {
+    const auto* conv = std::get_if<plan::Convolve>(&i.layer);
+    if (!conv || i.inputs[0] != -1) continue;
+    count = conv->shape.channels * conv->shape.groups;
+    break;
+  }
+  try {
+    return plan::infer_sizes(network({}), {{batch, count, expected_}});
+  } catch (const std::invalid_argument&) {
+    return {};
+  }
+}
+
+std::optional<int64_t> Part::expect(const Formula& formula) {
+  if (const auto number = formula.integer()) return number;
+  if (formula.constant()) return {};
+  const plan::Measure measured = measure(formula);
+  std::optional<int64_t> number;
+  for (const int64_t batch : {1, 2}) {
+    const auto sizes = expected_sizes(batch);
+    if (!sizes) return {};
+    try {
+      const int64_t found = measured(*sizes);
+      if (number && *number != found) return {};
+      number = found;
+    } catch (const std::invalid_argument&) {
+      return {};
+    }
+  }
+  require([measured, number = *number](const auto& sizes) { return measured(sizes) == number; });
+  return number;
+}
+
+// input, size, ...: of a tensor of the part.
+bool Part::new_zeros(Node* node) {
+  const auto shape = numbers(node->input(1));
+  if (!arranged(node->input(0)) || !shape) return false;
+  for (std::size_t i = 2; i < node->inputs().size(); ++i) {
+    if (!is_nothing(node->input(i)) && constant_int(node->input(i)) != 0) return false;
+  }
+  std::vector<int64_t> sizes;
+  for (const Formula& side : *shape) {
+    constexpr int64_t kMost = int64_t{1} << 20;
+    const auto number = expect(side);
+    if (!number || *number < 0 || *number > kMost) return false;
+    sizes.push_back(*number);
+  }
+  constexpr std::size_t kMostSides = 2;
+  if (sizes.size() > kMostSides) return false;
+  const at::Tensor table = at::zeros(sizes);
+  tables_.insert(table.storage().data());
+  return learn(node->output(), Formula(c10::IValue(table)));
+}
+
+namespace {
+
+// Whether what the operator makes of such operands is small enough to keep, found out without
+// making it.
+bool is_small_table(const Node* node, const torch::jit::Stack& operands) {
+  constexpr int64_t kMostBytes = int64_t{1} << 26;
+  torch::jit::Stack stack;
+  for (const c10::IValue& operand : operands) {
+    stack.push_back(operand.isTensor() ? operand.toTensor().to(at::kMeta) : operand);
+  }
+  try {
+    node->getOperation()(stack);
+  } catch (const std::exception&) {
+    return false;
+  }
+  return !stack.back().isTensor() ||
+         static_cast<int64_t>(stack.back().toTensor().nbytes()) <= kMostBytes;
+}
+
+}  // namespace
+
+bool Part::is_table(const Value* value) const {
+  const auto* found = known<Formula>(value);
+  return found && found->constant() && found->constant()->isTensor() &&
+         found->constant()->toTensor().dim() > 0;
+}
+
+// Whatever LibTorch makes of one, in place, too: nobody else has its memory.
+bool Part::compute_table(Node* node) {
+  const c10::FunctionSchema* schema = node->maybeSchema();
+  if (!schema || schema->is_vararg() || node->hasSideEffects() || node->isNondeterministic() ||
+      !node->blocks().empty() || node->outputs().size() != 1) {
+    return false;
+  }
+  const auto target = formula(node->input(0));
+  if (schema->is_mutable() && !tables_.count(target->constant()->toTensor().storage().data())) {
+    return false;
+  }
+  torch::jit::Stack stack;
+  for (const Value* input : node->inputs()) {
+    auto given = operand(input);
+    if (const auto list = given ? std::nullopt : numbers(input)) {
+      std::vector<int64_t> sizes;
+      for (const Formula& number : *list) {
+        const auto expected = expect(number);
+        if (!expected) return false;
+        sizes.push_back(*expected);
+      }
+      given = Formula(c10::IValue(sizes));
+    }
+    if (given && !given->constant()) {
+      const auto expected = expect(*given);
+      given = expected ? std::optional(Formula(c10::IValue(*expected))) : std::nullopt;
+    }
+    if (!given) return false;
+    stack.push_back(*given->constant());
+  }
+  if (!schema->is_mutable() && !is_small_table(node, stack)) return false;
+  try {
+    node->getOperation()(stack);
+  } catch (const std::exception&) {
+    return false;  // LibTorch says what is wrong, where it is
+  }
+  if (stack.size() != 1) return false;
+  tables_written_ = tables_written_ || schema->is_mutable();
+  return learn(node->output(), Formula(stack.back()));
+}
+
+}  // namespace convship::ops::lowering
