@@ -40,6 +40,8 @@ class Attention(nn.Module):
             return F.scaled_dot_product_attention(q, k, v)
         if self.way == "sdpa_mask":
             return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        if self.way == "sdpa_keys":
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask[-3:-2])
         if self.way == "sdpa_bias":
             return F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias, scale=0.3)
         if self.way == "einsum":
@@ -67,7 +69,7 @@ class Attention(nn.Module):
 
 @pytest.mark.parametrize("how", ["script", "trace"])
 @pytest.mark.parametrize(
-    "way", ["sdpa", "sdpa_mask", "sdpa_bias", "einsum", "matmul", "bias", "turned"]
+    "way", ["sdpa", "sdpa_mask", "sdpa_keys", "sdpa_bias", "einsum", "matmul", "bias", "turned"]
 )
 def test_attention_runs_whole(way: str, how: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

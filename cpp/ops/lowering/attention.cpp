@@ -86,7 +86,7 @@ bool counts_windows(const Axes& axes) {
 
 // Of [..., queries, keys], of which a dimension before may be the heads, and one before that the
 // windows: [windows, heads, queries, keys], or undefined.
-at::Tensor bias_of(at::Tensor constant, const Dimensions& queries) {
+at::Tensor bias_of(at::Tensor constant, const Dimensions& queries, const Dimensions& keys) {
   while (constant.dim() < static_cast<int64_t>(queries.size())) constant = constant.unsqueeze(0);
   if (constant.scalar_type() != at::kFloat || !constant.device().is_cpu() ||
       constant.dim() != static_cast<int64_t>(queries.size())) {
@@ -105,8 +105,19 @@ at::Tensor bias_of(at::Tensor constant, const Dimensions& queries) {
       return {};
     }
   }
+  // One for all positions, as of keys that are padding.
+  const Axes &rows = queries[queries.size() - 2], &columns = keys[keys.size() - 2];
+  int64_t positions[] = {constant.size(-2), constant.size(-1)};
+  for (int i = 0; i < 2; ++i) {
+    if (positions[i] != 1) continue;
+    const auto many = count(i == 0 ? rows : columns);
+    if (!many && rows != columns) return {};
+    positions[i] = many ? *many : positions[1 - i];
+  }
   // The graph may write to it later.
-  return constant.reshape({windows, heads, constant.size(-2), constant.size(-1)}).clone();
+  return constant.reshape({windows, heads, constant.size(-2), constant.size(-1)})
+      .expand({windows, heads, positions[0], positions[1]})
+      .clone();
 }
 
 std::shared_ptr<const plan::ScoreBias> score_bias(const at::Tensor& bias) {
@@ -336,7 +347,8 @@ bool Part::change_scores(Node* node, const Scores& scores, How how) {
   } else if (how == How::add && constant_number(node->input(2)) == 1.0) {
     const auto given = formula(node->input(1));
     if (!given || !given->constant() || !given->constant()->isTensor()) return false;
-    const at::Tensor bias = bias_of(given->constant()->toTensor(), scores.q.dimensions);
+    const at::Tensor bias =
+        bias_of(given->constant()->toTensor(), scores.q.dimensions, scores.k.dimensions);
     if (!bias.defined()) return false;
     changed.bias = scores.bias.defined() ? scores.bias.add(bias) : bias;
   } else {
@@ -369,7 +381,7 @@ bool Part::scaled_dot_product_attention(Node* node) {
       mask = at::zeros(mask.sizes())
                  .masked_fill(mask.logical_not(), -std::numeric_limits<float>::infinity());
     }
-    scores.bias = bias_of(mask, q->dimensions);
+    scores.bias = bias_of(mask, q->dimensions, k->dimensions);
     if (!scores.bias.defined()) return false;
   }
   auto y = attention(scores, *v);

@@ -53,22 +53,29 @@ std::optional<int64_t> Part::expect(const Formula& formula) {
   return number;
 }
 
-// input, size, ...: of a tensor of the part.
+// input, size, dtype, layout, device, pinned: of a tensor of the part.
 bool Part::new_zeros(Node* node) {
   const auto shape = numbers(node->input(1));
-  if (!arranged(node->input(0)) || !shape) return false;
-  for (std::size_t i = 2; i < node->inputs().size(); ++i) {
-    if (!is_nothing(node->input(i)) && constant_int(node->input(i)) != 0) return false;
+  const auto is_usual = [&](std::size_t i, int64_t usual) {
+    return is_nothing(node->input(i)) || constant_int(node->input(i)) == usual;
+  };
+  const auto device = formula(node->input(4));
+  const bool on_cpu = is_nothing(node->input(4)) ||
+                      (device && device->constant() && device->constant()->isDevice() &&
+                       device->constant()->toDevice().is_cpu());
+  if (!arranged(node->input(0)) || !shape || !on_cpu ||
+      !is_usual(2, static_cast<int64_t>(at::kFloat)) ||
+      !is_usual(3, static_cast<int64_t>(at::kStrided)) || !is_usual(5, 0)) {
+    return false;
   }
   std::vector<int64_t> sizes;
-  for (const Formula& side : *shape) {
-    constexpr int64_t kMost = int64_t{1} << 20;
+  for (int64_t all = 1; const Formula& side : *shape) {
+    constexpr int64_t kMost = int64_t{1} << 22;
     const auto number = expect(side);
-    if (!number || *number < 0 || *number > kMost) return false;
+    if (!number || *number < 1 || *number > kMost / all) return false;
+    all *= *number;
     sizes.push_back(*number);
   }
-  constexpr std::size_t kMostSides = 2;
-  if (sizes.size() > kMostSides) return false;
   const at::Tensor table = at::zeros(sizes);
   tables_.insert(table.storage().data());
   return learn(node->output(), Formula(c10::IValue(table)));
