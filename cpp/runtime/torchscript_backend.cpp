@@ -2,14 +2,13 @@
 #include <ATen/core/ivalue.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/jit/api/module.h>
-#include <torch/csrc/jit/passes/freeze_module.h>
-#include <torch/csrc/jit/passes/frozen_graph_optimizations.h>
 
 #include <algorithm>
 #include <memory>
 #include <mutex>
 
 #include "backend.h"
+#include "freeze.h"
 #include "interpreter.h"
 #include "ops/lowering/lower.h"
 #include "read_torchscript.h"
@@ -55,19 +54,6 @@ void flatten(const c10::IValue& value, const std::string& prefix, NamedAtTensors
     throw std::runtime_error("output '" + prefix + "' is a " + value.tagKind() +
                              ", only tensors, numbers, tuples, lists and dicts can be returned");
   }
-}
-
-// Inlines, folds constants and batch norms. Here and not at export: a frozen
-// file no longer opens everywhere. The method predict is left behind: it is
-// softmax(forward(preprocess(x))) by definition, and would hold a second copy
-// of every folded weight.
-torch::jit::Module freeze_network(const torch::jit::Module& module) {
-  std::vector<std::string> kept;
-  if (module.find_method("preprocess")) kept.emplace_back("preprocess");
-  torch::jit::Module frozen = torch::jit::freeze_module(module, kept);
-  auto graph = frozen.get_method("forward").graph();
-  torch::jit::OptimizeFrozenGraph(graph);
-  return frozen;
 }
 
 // Of the images that the manifest tells of; else those of most classifiers.

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 import convship
 from convship._torchvision import torchvision
 
+swin = torchvision.models.swin_transformer
+
 pytestmark = needs_loops
 
 
@@ -33,6 +35,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(channels, channels)
         self.last = nn.Conv2d(channels, 5, 1)
         self.register_buffer("bias", torch.randn(heads, 30, 30))
+        self.register_buffer("temperature", torch.rand(heads, 1, 1) * 5)
         self.register_buffer("mask", torch.ones(30, 30, dtype=torch.bool).tril())
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -50,6 +53,9 @@ class Attention(nn.Module):
         if self.way == "turned":
             scores = (k @ q.transpose(-2, -1)).transpose(-2, -1) / 4
             return (v.transpose(2, 3) @ scores.softmax(3).transpose(2, 3)).transpose(2, 3)
+        if self.way == "cosine":
+            scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+            return (scores * self.temperature + self.bias).softmax(-1) @ v
         scores = (q * 0.25) @ k.transpose(-2, -1)
         if self.way == "bias":
             scores = scores + self.bias
@@ -69,7 +75,8 @@ class Attention(nn.Module):
 
 @pytest.mark.parametrize("how", ["script", "trace"])
 @pytest.mark.parametrize(
-    "way", ["sdpa", "sdpa_mask", "sdpa_keys", "sdpa_bias", "einsum", "matmul", "bias", "turned"]
+    "way",
+    ["sdpa", "sdpa_mask", "sdpa_keys", "sdpa_bias", "einsum", "matmul", "bias", "turned", "cosine"],
 )
 def test_attention_runs_whole(way: str, how: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -226,20 +233,38 @@ def test_another_size_than_a_transformer_has_positions_for_is_refused_as_eager_d
 class Swin(nn.Module):
     """torchvision's: whether windows are shifted, and their masks, depend on the image's sides."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int) -> None:
         super().__init__()
-        self.network = torchvision.models.SwinTransformer(
-            [4, 4], 16, [2, 2], [2, 4], [7, 7], num_classes=10
+        block, merging = (
+            (swin.SwinTransformerBlock, swin.PatchMerging)
+            if version == 1
+            else (swin.SwinTransformerBlockV2, swin.PatchMergingV2)
         )
+        self.network = swin.SwinTransformer(
+            [4, 4],
+            16,
+            [2, 2],
+            [2, 4],
+            [7, 7],
+            num_classes=10,
+            block=block,
+            downsample_layer=merging,
+        )
+        for parameter in self.parameters():  # some begin at zero, where no mistake shows
+            if parameter.dim() == 1:
+                nn.init.normal_(parameter, 0.1, 0.3)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
 
 
 @pytest.mark.parametrize("how", ["script", "trace"])
-def test_shifted_windows_run_whole_on_images_of_the_usual_size(how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_shifted_windows_run_whole_on_images_of_the_usual_size(
+    version: int, how: str, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    network = Swin().eval()
+    network = Swin(version).eval()
     x = torch.randn(2, 3, 224, 224)
     model = load(network, x, how, tmp_path)
     plan = model.plan(x)
@@ -257,13 +282,46 @@ def test_shifted_windows_run_whole_on_images_of_the_size_that_the_file_tells(
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(0)
-    network = Swin().eval()
+    network = Swin(1).eval()
     x = torch.randn(1, 3, 96, 120)
     path = tmp_path / "m.pt"
     convship.export_model(network, path, samples=[x])
     model = convship.load(path)
     assert model.plan(x)["whole"]
     check(network, model, x)
+
+
+class WrittenConstants(nn.Module):
+    """Copies of a buffer, read and written to by turns; at last only if the image says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3)
+        self.last = nn.Conv2d(8, 8, 1)
+        self.register_buffer("numbers", torch.randn(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        copy = self.numbers.clone()
+        shown = copy[2:6]
+        before = copy * 2
+        copy.relu_()
+        y = F.conv2d(x, self.first.weight, copy)
+        shown.add_(0.5)
+        copy[: x.shape[2] - 4].mul_(-1.5)  # which no constant tells
+        y = self.last(F.relu(y + before.view(1, 8, 1, 1))) * copy.view(1, 8, 1, 1)
+        if bool(x.sum() > 0):
+            shown.mul_(3.0)
+        return y + copy.view(1, 8, 1, 1) + self.numbers.view(1, 8, 1, 1)
+
+
+def test_constants_are_as_they_are_when_they_are_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = WrittenConstants().eval()
+    x = torch.randn(1, 3, 6, 6).abs()
+    model = load(network, x, "script", tmp_path)
+    assert model.plan(x)["steps"]
+    for image in (x, -x, x, -x):
+        check(network, model, image)
 
 
 class Branch(nn.Module):
@@ -338,6 +396,21 @@ def test_tables_of_sizes_are_as_they_are_when_they_are_read(returned: bool, tmp_
             expected = network(x)
         for ours, eager in zip(model.run(x).values(), expected, strict=True):
             torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-5)
+
+
+def test_features_that_no_size_tells_before_a_norm_stay_in_their_order(tmp_path: Path) -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 12, 1)
+            self.norm = nn.LayerNorm(12 * 24)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.second(F.relu(self.first(x)))
+            return self.norm(y.flatten(1, 2).flatten(1, 2)).transpose(0, 0)
+
+    torch.manual_seed(0)
+    check_whole(Normed(), torch.randn(2, 3, 8, 6), tmp_path)
 
 
 class Reshaped(nn.Module):

@@ -81,6 +81,18 @@ class LongerList(Graph):
         return self.c(F.pad(y, same))
 
 
+class FactorForEachRow(Graph):
+    """As many rows as channels: LibTorch's freezing takes them for channels (2.13)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factors", torch.randn(1, 64, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(F.pad(x, [0, 0, 0, 64 - x.shape[2]])) * self.factors
+        return self.c(self.b(y) + self.factors[0])
+
+
 class InPlaceOnSlice(Graph):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = F.relu(self.a(x))

@@ -1,5 +1,8 @@
 // Attention (Vaswani et al., Attention Is All You Need, 2017), as one operator or as products,
 // a scale, a bias and a softmax.
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/ones.h>
+
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -12,6 +15,7 @@
 
 namespace convship::ops::lowering {
 
+using kernels::conv2d::Activation;
 using torch::jit::Node;
 using torch::jit::Value;
 using Side = Axis::Side;
@@ -120,6 +124,22 @@ at::Tensor bias_of(at::Tensor constant, const Dimensions& queries, const Dimensi
       .clone();
 }
 
+// Of [..., 1, 1], of which a dimension before is the heads: [heads], or undefined.
+at::Tensor factors_of(at::Tensor constant, const Dimensions& queries) {
+  while (constant.dim() < static_cast<int64_t>(queries.size())) constant = constant.unsqueeze(0);
+  if (constant.scalar_type() != at::kFloat || !constant.device().is_cpu() ||
+      constant.dim() != static_cast<int64_t>(queries.size())) {
+    return {};
+  }
+  for (std::size_t d = 0; d + 2 < queries.size(); ++d) {
+    const Axes& axes = queries[d];
+    const int64_t size = constant.size(static_cast<int64_t>(d));
+    const bool of_heads = axes.size() == 1 && is_channel(axes[0]) && axes[0].count == size;
+    if (of_heads && size == constant.numel()) return constant.reshape({size});
+  }
+  return {};
+}
+
 std::shared_ptr<const plan::ScoreBias> score_bias(const at::Tensor& bias) {
   if (!bias.defined()) return nullptr;
   const at::Tensor dense = bias.contiguous();
@@ -161,6 +181,18 @@ std::optional<Arrangement> Part::attention(const Scores& scores, const Arrangeme
   }
   if (heads[0].depth != heads[1].depth) return {};
   for (const Arrangement* x : each) inputs.push_back(as_image(x->value));
+  if (scores.factors.defined()) {
+    const auto by_channel = [&](const at::Tensor& of_heads) {
+      const at::Tensor all = of_heads.repeat_interleave(heads[0].depth).contiguous();
+      const float* const from = all.const_data_ptr<float>();
+      return std::make_shared<const std::vector<float>>(from, from + all.numel());
+    };
+    if (scores.factors.numel() != heads[0].heads) return {};
+    inputs[0] = push_like(
+        inputs[0],
+        plan::Affine{by_channel(scores.factors), by_channel(at::full_like(scores.factors, -0.0))},
+        {inputs[0]});
+  }
   double scale = scores.scale;
   for (plan::Value& input : {std::ref(inputs[0]), std::ref(inputs[1])}) {
     if (const auto factor = factor_of(input)) {
@@ -307,6 +339,7 @@ bool Part::turn_scores(Node* node, const Scores& scores, std::vector<int64_t> or
   } else if (scores.bias.defined()) {
     return false;
   } else {
+    if (scores.factors.defined()) return false;
     std::swap(turned.q, turned.k);
   }
   known_[node->output()] = std::move(turned);
@@ -344,6 +377,11 @@ bool Part::change_scores(Node* node, const Scores& scores, How how) {
   if (scores.normal || (product && scores.bias.defined())) return false;
   if (product && number && *number != 0) {
     changed.scale = how == How::multiply ? scores.scale * *number : scores.scale / *number;
+  } else if (how == How::multiply && !scores.factors.defined()) {
+    const auto given = formula(node->input(1));
+    if (!given || !given->constant() || !given->constant()->isTensor()) return false;
+    changed.factors = factors_of(given->constant()->toTensor(), scores.q.dimensions);
+    if (!changed.factors.defined()) return false;
   } else if (how == How::add && constant_number(node->input(2)) == 1.0) {
     const auto given = formula(node->input(1));
     if (!given || !given->constant() || !given->constant()->isTensor()) return false;
@@ -355,6 +393,48 @@ bool Part::change_scores(Node* node, const Scores& scores, How how) {
     return false;
   }
   known_[node->output()] = std::move(changed);
+  return true;
+}
+
+// input, order, dimensions, whether they are kept: Euclidean, of the last dimension, a head's
+// channels. Their squares are summed by a convolution, as often as there are channels.
+bool Part::norm(Node* node) {
+  const auto x = arranged(node->input(0));
+  const auto over = constant_ints(node->input(2));
+  const auto dtype = node->inputs().size() == 5 ? formula(node->input(4)) : std::nullopt;
+  if (!x || x->rank() < 2 || real(node->input(1)) != 2.0 || !over || over->size() != 1 ||
+      constant_int(node->input(3)) != 1 || (dtype && !is_nothing(node->input(4)))) {
+    return false;
+  }
+  const auto rank = static_cast<int64_t>(x->rank());
+  const Axes& depth = x->dimensions.back();
+  const auto all = channels(x->value);
+  if ((over->front() != -1 && over->front() != rank - 1) || depth.size() != 1 ||
+      !is_channel(depth[0]) || depth[0].step != 1 || !depth[0].count || !all ||
+      *all % *depth[0].count != 0) {
+    return false;
+  }
+  const plan::Value image = as_image(x->value);
+  const plan::Value squares = push_like(image, plan::Combine{How::multiply}, {image, image});
+  const at::Tensor ones = at::ones({*all, *depth[0].count, 1, 1});
+  const plan::Value sums =
+      push_like(image, convolve(ones, {}, *all / *depth[0].count, {}), {squares});
+  const plan::Value roots = push_like(image, plan::Activate{Activation::sqrt}, {sums});
+  known_[node->output()] = Norms{{roots, x->dimensions}};
+  return true;
+}
+
+// Of norms, or of a tensor.
+bool Part::clamp_min(Node* node) {
+  const auto least = constant_number(node->input(1));
+  if (!least || !std::isfinite(static_cast<float>(*least))) return false;
+  const Activation clamp{Activation::clamp, static_cast<float>(*least),
+                         std::numeric_limits<float>::infinity()};
+  const auto* norms = known<Norms>(node->input(0));
+  if (!norms) return activation(node, clamp, false);
+  Arrangement spread = norms->spread;
+  spread.value = push_like(spread.value, plan::Activate{clamp}, {spread.value});
+  known_[node->output()] = Norms{std::move(spread)};
   return true;
 }
 

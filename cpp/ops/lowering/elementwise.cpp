@@ -57,7 +57,10 @@ bool Part::combine(Node* node, How how, bool in_place) {
   if (in_place && !may_overwrite(a)) return false;
   const plan::Layer layer = how == How::add ? plan::Layer(plan::Add{.into_first = in_place})
                                             : plan::Combine{how, in_place};
-  const auto shown = arranged(a), other = arranged(b);
+  const auto shown = arranged(a);
+  const auto* norms = known<Norms>(b);
+  if (norms && (!shown || shown->dimensions != norms->spread.dimensions)) return false;
+  const auto other = norms ? std::optional(norms->spread) : arranged(b);
   const bool as_images = inside(a) && inside(b) && shown->rank() == other->rank();
   if (shown && other && !as_images) {
     if (in_place) return false;

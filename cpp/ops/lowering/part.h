@@ -73,13 +73,17 @@ class Part {
     at::Tensor constant;
     Formula times;
   };
+  struct Norms {  // of a tensor's last dimension: the value has them for all of its places
+    Arrangement spread;
+  };
   struct Message {};  // that nobody reads unless sizes are wrong
   struct Scores {     // of attention: scale * q k^T + bias, [..., queries, keys]
     Arrangement q, k;
     double scale = 1;
-    at::Tensor bias = {};  // [windows, heads, queries, keys], or undefined
-    bool normal = false;   // their softmax
-    bool turned = false;   // [..., keys, queries]
+    at::Tensor factors = {};  // [heads], or undefined
+    at::Tensor bias = {};     // [windows, heads, queries, keys], or undefined
+    bool normal = false;      // their softmax
+    bool turned = false;      // [..., keys, queries]
 
     int64_t rank() const { return static_cast<int64_t>(q.rank()); }
   };
@@ -95,6 +99,7 @@ class Part {
                              Pieces,
                              Tuple,
                              Repeated,
+                             Norms,
                              Message,
                              Scores,
                              Arrangement,  // of what is no image, sequence or matrix as it is
@@ -155,6 +160,8 @@ class Part {
   bool turn_scores(Node* node, const Scores& scores, std::vector<int64_t> order);
   bool change_scores(Node* node, const Scores& scores, How how);
   std::optional<double> factor_of(plan::Value x) const;
+  bool norm(Node* node);
+  bool clamp_min(Node* node);
   std::optional<Arrangement> attention(const Scores& scores, const Arrangement& values);
   bool scaled_dot_product_attention(Node* node);
   bool native_multi_head_attention(Node* node);

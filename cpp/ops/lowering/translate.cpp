@@ -152,6 +152,8 @@ bool Part::translate(Node* node) {
     return tuple(node);
   }
   if (kind == "aten::matmul" || kind == "aten::bmm") return matmul(node);
+  if (kind == "aten::norm" || kind == "aten::linalg_vector_norm") return norm(node);
+  if (kind == "aten::clamp_min") return clamp_min(node);
   if (kind == "aten::new_zeros") return new_zeros(node);
   if (kind == "aten::roll") return roll(node);
   if (kind == "aten::copy") return join_lists(node);

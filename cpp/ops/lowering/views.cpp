@@ -57,9 +57,13 @@ std::optional<Arrangement> Part::arranged(const Value* value) const {
 
 Arrangement Part::with_known_sides(Arrangement what) const {
   const plan::Pair known = sides(what.value);
+  const int64_t all = channels(what.value).value_or(0);
   for (Axes& axes : what.dimensions) {
     for (Axis& axis : axes) {
-      const int64_t side = axis.side == Side::h ? known.h : axis.side == Side::w ? known.w : 0;
+      const int64_t side = axis.side == Side::c   ? all
+                           : axis.side == Side::h ? known.h
+                           : axis.side == Side::w ? known.w
+                                                  : 0;
       if (side > 0 && !axis.count) axis.count = side / axis.step;
     }
     axes = joined({axes});
@@ -114,7 +118,8 @@ std::optional<plan::Value> Part::settle(const Arrangement& what, bool may_move) 
   // While no layer needs them otherwise, rows are known to be rows.
   if (rank > 2 && dimensions_.at(x) != 2 && !as_before && !may_move) return {};
   if (of_channels != whole[1]) {
-    if (!channels(x)) return {};
+    const auto all = channels(x);
+    if (!all || count(of_channels) != all) return {};
     x = select(x, places_of(of_channels));
   }
   const bool is_matrix = dimensions_.at(x) == 2;
@@ -379,8 +384,16 @@ void Part::learn_side(plan::Value x, const Axes& axes, int64_t number) {
   }
 }
 
-// A number for each channel, which elementwise layers spread over the image by themselves.
+// A number for each channel, which elementwise layers spread over the image by themselves; or
+// norms of a tensor's last dimension, for all of its places.
 bool Part::expand_as(Node* node) {
+  if (const auto* norms = known<Norms>(node->input(0))) {
+    const Arrangement spread = norms->spread;
+    const auto like = arranged(node->input(1));
+    if (!like || like->dimensions != spread.dimensions) return false;
+    show(node->output(), spread);
+    return true;
+  }
   if (!inside(node->input(1)) ||
       !inner(node->input(0), dimensions_.at(tensors_.at(node->input(1))))) {
     return false;
