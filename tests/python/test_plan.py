@@ -63,6 +63,21 @@ def check(network: nn.Module, model: convship.Model, x: Tensor, times: float = 8
     assert error <= times * float((eager - exact).abs().max()) + 1e-6 * scale
 
 
+def check_each(
+    network: nn.Module,
+    model: convship.Model,
+    x: Tensor,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+    equal_nan: bool = False,
+) -> None:
+    """Compare several results with those of eager."""
+    with torch.inference_mode():
+        expected = network(x)
+    for ours, eager in zip(model.run(x).values(), expected, strict=True):
+        torch.testing.assert_close(ours, eager, rtol=rtol, atol=atol, equal_nan=equal_nan)
+
+
 @pytest.mark.parametrize(
     "name",
     [

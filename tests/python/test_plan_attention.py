@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_plan import check, needs_loops
+from test_plan import check, check_each, needs_loops
 from test_plan_layers import check_whole, load
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -391,11 +391,7 @@ def test_tables_of_sizes_are_as_they_are_when_they_are_read(returned: bool, tmp_
     x = torch.randn(1, 3, 14, 16)
     assert bool(model.plan(x)["steps"]) == (not returned)
     for width in (16, 13):
-        x = torch.randn(1, 3, 14, width)
-        with torch.inference_mode():
-            expected = network(x)
-        for ours, eager in zip(model.run(x).values(), expected, strict=True):
-            torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-5)
+        check_each(network, model, torch.randn(1, 3, 14, width))
 
 
 def test_features_that_no_size_tells_before_a_norm_stay_in_their_order(tmp_path: Path) -> None:

@@ -47,6 +47,14 @@ class PaddedPointwise(Graph):
         return self.c(F.relu(self.k1(y)))
 
 
+class PaddedPixel(Graph):
+    """Where both sides are one, each is still itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.pad(F.adaptive_avg_pool2d(F.relu(self.a(x)), 1), [1, 2, 3, 4])
+        return self.c(F.relu(self.k1(y)))
+
+
 class PaddedFarAway(Graph):
     def __init__(self) -> None:
         super().__init__()

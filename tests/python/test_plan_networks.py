@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_plan import check, needs_loops
+from test_plan import check, check_each, needs_loops
 from test_plan_layers import check_whole, load
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -240,10 +240,7 @@ def test_what_no_plan_serves_does_not_keep_what_is_behind_it(how: str, tmp_path:
     model = load(network, x, how, tmp_path)
     left = dict(model.plan(x)["left_to_libtorch"])
     assert not any("conv" in name or "relu" in name for name in left), left
-    with torch.no_grad():
-        expected = network(x)
-    for ours, eager in zip(model.run(x).values(), expected, strict=True):
-        torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-5)
+    check_each(network, model, x)
 
 
 def test_sums_of_operands_of_other_sizes_are_not_fused_and_still_planned(tmp_path: Path) -> None:
@@ -293,7 +290,4 @@ def test_special_values_through_softmax_and_maxima(tmp_path: Path) -> None:
     x[0, :, 3] = torch.randn(5, 5) * 100
     model = load(network, x, "script", tmp_path)
     assert not dict(model.plan(x)["left_to_libtorch"])
-    with torch.no_grad():
-        expected = network(x)
-    for ours, eager in zip(model.run(x).values(), expected, strict=True):
-        torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-37, equal_nan=True)
+    check_each(network, model, x, rtol=1e-5, atol=1e-37, equal_nan=True)

@@ -165,6 +165,25 @@ std::optional<Dimensions> reshape(const Axes& from,
 
 }  // namespace
 
+std::optional<std::size_t> place_of(std::optional<int64_t> dimension, std::size_t rank) {
+  const auto all = static_cast<int64_t>(rank);
+  if (!dimension || *dimension < -all || *dimension >= all) return {};
+  return static_cast<std::size_t>(*dimension < 0 ? *dimension + all : *dimension);
+}
+
+Dimensions replaced(const Dimensions& dimensions,
+                    std::size_t first,
+                    std::size_t end,
+                    const Dimensions& by) {
+  const auto at = [&](std::size_t d) {
+    return dimensions.begin() + static_cast<std::ptrdiff_t>(d);
+  };
+  Dimensions all(dimensions.begin(), at(first));
+  all.insert(all.end(), by.begin(), by.end());
+  all.insert(all.end(), at(end), dimensions.end());
+  return all;
+}
+
 int64_t count(const Axes& axes, const plan::Size& size) {
   int64_t product = 1;
   for (const Axis& axis : axes) {

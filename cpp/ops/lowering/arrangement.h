@@ -36,6 +36,15 @@ struct Arrangement {
   std::size_t rank() const { return dimensions.size(); }
 };
 
+// Which of so many dimensions is meant: negative numbers count from behind.
+std::optional<std::size_t> place_of(std::optional<int64_t> dimension, std::size_t rank);
+
+// Others in place of the dimensions [first, end).
+Dimensions replaced(const Dimensions& dimensions,
+                    std::size_t first,
+                    std::size_t end,
+                    const Dimensions& by);
+
 // How many places they count through; of the second nothing where sizes tell.
 int64_t count(const Axes& axes, const plan::Size& size);
 std::optional<int64_t> count(const Axes& axes);

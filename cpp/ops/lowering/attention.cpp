@@ -1,6 +1,5 @@
 // Attention (Vaswani et al., Attention Is All You Need, 2017), as one operator or as products,
 // a scale, a bias and a softmax.
-#include <ATen/ops/full_like.h>
 #include <ATen/ops/ones.h>
 
 #include <algorithm>
@@ -90,12 +89,10 @@ bool counts_windows(const Axes& axes) {
 
 // Of [..., queries, keys], of which a dimension before may be the heads, and one before that the
 // windows: [windows, heads, queries, keys], or undefined.
-at::Tensor bias_of(at::Tensor constant, const Dimensions& queries, const Dimensions& keys) {
-  while (constant.dim() < static_cast<int64_t>(queries.size())) constant = constant.unsqueeze(0);
-  if (constant.scalar_type() != at::kFloat || !constant.device().is_cpu() ||
-      constant.dim() != static_cast<int64_t>(queries.size())) {
-    return {};
-  }
+at::Tensor bias_of(const at::Tensor& given, const Dimensions& queries, const Dimensions& keys) {
+  const auto spread = with_rank(given, queries.size());
+  if (!spread) return {};
+  const at::Tensor& constant = *spread;
   int64_t windows = 1, heads = 1;
   for (std::size_t d = 0; d + 2 < queries.size(); ++d) {
     const int64_t size = constant.size(static_cast<int64_t>(d));
@@ -125,12 +122,10 @@ at::Tensor bias_of(at::Tensor constant, const Dimensions& queries, const Dimensi
 }
 
 // Of [..., 1, 1], of which a dimension before is the heads: [heads], or undefined.
-at::Tensor factors_of(at::Tensor constant, const Dimensions& queries) {
-  while (constant.dim() < static_cast<int64_t>(queries.size())) constant = constant.unsqueeze(0);
-  if (constant.scalar_type() != at::kFloat || !constant.device().is_cpu() ||
-      constant.dim() != static_cast<int64_t>(queries.size())) {
-    return {};
-  }
+at::Tensor factors_of(const at::Tensor& given, const Dimensions& queries) {
+  const auto spread = with_rank(given, queries.size());
+  if (!spread) return {};
+  const at::Tensor& constant = *spread;
   for (std::size_t d = 0; d + 2 < queries.size(); ++d) {
     const Axes& axes = queries[d];
     const int64_t size = constant.size(static_cast<int64_t>(d));
@@ -142,10 +137,8 @@ at::Tensor factors_of(at::Tensor constant, const Dimensions& queries) {
 
 std::shared_ptr<const plan::ScoreBias> score_bias(const at::Tensor& bias) {
   if (!bias.defined()) return nullptr;
-  const at::Tensor dense = bias.contiguous();
-  const float* const from = dense.const_data_ptr<float>();
   return std::make_shared<const plan::ScoreBias>(
-      plan::ScoreBias{bias.size(0), bias.size(1), {from, from + dense.numel()}});
+      plan::ScoreBias{bias.size(0), bias.size(1), *floats_of(bias)});
 }
 
 }  // namespace
@@ -182,16 +175,10 @@ std::optional<Arrangement> Part::attention(const Scores& scores, const Arrangeme
   if (heads[0].depth != heads[1].depth) return {};
   for (const Arrangement* x : each) inputs.push_back(as_image(x->value));
   if (scores.factors.defined()) {
-    const auto by_channel = [&](const at::Tensor& of_heads) {
-      const at::Tensor all = of_heads.repeat_interleave(heads[0].depth).contiguous();
-      const float* const from = all.const_data_ptr<float>();
-      return std::make_shared<const std::vector<float>>(from, from + all.numel());
-    };
     if (scores.factors.numel() != heads[0].heads) return {};
-    inputs[0] = push_like(
-        inputs[0],
-        plan::Affine{by_channel(scores.factors), by_channel(at::full_like(scores.factors, -0.0))},
-        {inputs[0]});
+    auto scale = floats_of(scores.factors.repeat_interleave(heads[0].depth));
+    auto shift = std::make_shared<const std::vector<float>>(scale->size(), -0.0f);
+    inputs[0] = push_like(inputs[0], plan::Affine{std::move(scale), std::move(shift)}, {inputs[0]});
   }
   double scale = scores.scale;
   for (plan::Value& input : {std::ref(inputs[0]), std::ref(inputs[1])}) {
@@ -218,18 +205,16 @@ std::optional<Arrangement> Part::attention(const Scores& scores, const Arrangeme
 bool Part::matmul(Node* node) {
   const auto a = arranged(node->input(0)), b = arranged(node->input(1));
   if (const auto* found = known<Scores>(node->input(0))) {
-    const Scores normal = *found;
-    auto y = b && !normal.turned ? attention(normal, *b) : std::nullopt;
+    auto y = b && !found->turned ? attention(*found, *b) : std::nullopt;
     if (y) show(node->output(), *std::move(y));
     return y.has_value();
   }
   if (const auto* found = known<Scores>(node->input(1))) {
     // The same with rows for columns.
-    const Scores normal = *found;
-    if (!a || !normal.turned || a->rank() != normal.q.rank()) return false;
+    if (!a || !found->turned || a->rank() != found->q.rank()) return false;
     Arrangement values = *a;
     std::swap(values.dimensions[values.rank() - 1], values.dimensions[values.rank() - 2]);
-    auto y = attention(normal, values);
+    auto y = attention(*found, values);
     if (!y) return false;
     std::swap(y->dimensions[y->rank() - 1], y->dimensions[y->rank() - 2]);
     show(node->output(), *std::move(y));
@@ -297,13 +282,12 @@ bool Part::einsum(Node* node) {
   const auto x = arranged((*list)[0]), y = arranged((*list)[1]);
   if (const auto* found = known<Scores>((*list)[0])) {
     // Rows of scores, and what is summed over.
-    const Scores normal = *found;
-    if (!y || normal.turned || a.size() != result.size() ||
+    if (!y || found->turned || a.size() != result.size() ||
         a.substr(0, a.size() - 1) != before + row) {
       return false;
     }
     const auto values = in_order(*y, b, before + a.back() + column);
-    auto made = values ? attention(normal, *values) : std::nullopt;
+    auto made = values ? attention(*found, *values) : std::nullopt;
     if (made) show(node->output(), *std::move(made));
     return made.has_value();
   }
@@ -327,72 +311,63 @@ bool Part::score(Node* node, Arrangement q, Arrangement k) {
 }
 
 // Rows for columns, or as they are.
-bool Part::turn_scores(Node* node, const Scores& scores, std::vector<int64_t> order) {
-  const int64_t rank = scores.rank();
-  if (static_cast<int64_t>(order.size()) != rank) return false;
-  for (int64_t& d : order) d += d < 0 ? rank : 0;
-  std::swap(order[rank - 1], order[rank - 2]);
-  if (!std::is_sorted(order.begin(), order.end()) || order[0] != 0) return false;
-  Scores turned = scores;
+bool Part::turn_scores(Node* node, Scores scores, const std::vector<int64_t>& order) {
+  const std::size_t rank = scores.q.rank();
+  if (order.size() != rank) return false;
+  for (std::size_t d = 0; d < rank; ++d) {
+    const std::size_t from = d + 2 < rank ? d : 2 * rank - 3 - d;
+    if (place_of(order[d], rank) != from) return false;
+  }
   if (scores.normal) {
-    turned.turned = !scores.turned;
-  } else if (scores.bias.defined()) {
+    scores.turned = !scores.turned;
+  } else if (scores.bias.defined() || scores.factors.defined()) {
     return false;
   } else {
-    if (scores.factors.defined()) return false;
-    std::swap(turned.q, turned.k);
+    std::swap(scores.q, scores.k);
   }
-  known_[node->output()] = std::move(turned);
+  known_[node->output()] = std::move(scores);
   return true;
 }
 
 // Dimensions before the queries and keys split or joined, as masks of windows need them.
-bool Part::view_scores(Node* node, const Scores& scores) {
+bool Part::view_scores(Node* node, Scores scores) {
   const auto shape = numbers(node->input(1));
   if (!shape || shape->size() < 3 || scores.turned) return false;
   const Numbers before(shape->begin(), shape->end() - 2);
-  Scores changed = scores;
   const auto last = [](const Arrangement& x) { return x.dimensions[x.rank() - 2]; };
   if (count(last(scores.q)) != (*shape)[shape->size() - 2].integer() ||
       count(last(scores.k)) != shape->back().integer()) {
     return false;
   }
-  for (Arrangement* x : {&changed.q, &changed.k}) {
-    const auto end = x->dimensions.end() - 2;
-    const auto split = reshaped(*x, Dimensions(x->dimensions.begin(), end), before);
+  for (Arrangement* x : {&scores.q, &scores.k}) {
+    const std::size_t end = x->rank() - 2;
+    const auto split = reshaped(*x, replaced(x->dimensions, end, end + 2, {}), before);
     if (!split) return false;
-    Dimensions all = *split;
-    all.insert(all.end(), end, x->dimensions.end());
-    x->dimensions = std::move(all);
+    x->dimensions = replaced(x->dimensions, 0, end, *split);
   }
-  known_[node->output()] = std::move(changed);
+  known_[node->output()] = std::move(scores);
   return true;
 }
 
 // By a number; or with a bias added.
-bool Part::change_scores(Node* node, const Scores& scores, How how) {
-  Scores changed = scores;
+bool Part::change_scores(Node* node, Scores scores, How how) {
   const auto number = real(node->input(1));
+  const auto numbers = tensor_of(node->input(1));
   const bool product = how == How::multiply || how == How::divide;
   if (scores.normal || (product && scores.bias.defined())) return false;
   if (product && number && *number != 0) {
-    changed.scale = how == How::multiply ? scores.scale * *number : scores.scale / *number;
-  } else if (how == How::multiply && !scores.factors.defined()) {
-    const auto given = formula(node->input(1));
-    if (!given || !given->constant() || !given->constant()->isTensor()) return false;
-    changed.factors = factors_of(given->constant()->toTensor(), scores.q.dimensions);
-    if (!changed.factors.defined()) return false;
-  } else if (how == How::add && constant_number(node->input(2)) == 1.0) {
-    const auto given = formula(node->input(1));
-    if (!given || !given->constant() || !given->constant()->isTensor()) return false;
-    const at::Tensor bias =
-        bias_of(given->constant()->toTensor(), scores.q.dimensions, scores.k.dimensions);
+    scores.scale = how == How::multiply ? scores.scale * *number : scores.scale / *number;
+  } else if (how == How::multiply && numbers && !scores.factors.defined()) {
+    scores.factors = factors_of(*numbers, scores.q.dimensions);
+    if (!scores.factors.defined()) return false;
+  } else if (how == How::add && numbers && constant_number(node->input(2)) == 1.0) {
+    const at::Tensor bias = bias_of(*numbers, scores.q.dimensions, scores.k.dimensions);
     if (!bias.defined()) return false;
-    changed.bias = scores.bias.defined() ? scores.bias.add(bias) : bias;
+    scores.bias = scores.bias.defined() ? scores.bias.add(bias) : bias;
   } else {
     return false;
   }
-  known_[node->output()] = std::move(changed);
+  known_[node->output()] = std::move(scores);
   return true;
 }
 
@@ -406,10 +381,9 @@ bool Part::norm(Node* node) {
       constant_int(node->input(3)) != 1 || (dtype && !is_nothing(node->input(4)))) {
     return false;
   }
-  const auto rank = static_cast<int64_t>(x->rank());
   const Axes& depth = x->dimensions.back();
   const auto all = channels(x->value);
-  if ((over->front() != -1 && over->front() != rank - 1) || depth.size() != 1 ||
+  if (place_of(over->front(), x->rank()) != x->rank() - 1 || depth.size() != 1 ||
       !is_channel(depth[0]) || depth[0].step != 1 || !depth[0].count || !all ||
       *all % *depth[0].count != 0) {
     return false;
@@ -454,9 +428,9 @@ bool Part::scaled_dot_product_attention(Node* node) {
   scores.normal = true;
   scores.scale = scale ? *scale : 1 / std::sqrt(static_cast<double>(*depth));
   if (!is_nothing(node->input(3))) {
-    const auto given = formula(node->input(3));
-    if (!given || !given->constant() || !given->constant()->isTensor()) return false;
-    at::Tensor mask = given->constant()->toTensor();
+    const auto given = tensor_of(node->input(3));
+    if (!given) return false;
+    at::Tensor mask = *given;
     if (mask.scalar_type() == at::kBool) {
       mask = at::zeros(mask.sizes())
                  .masked_fill(mask.logical_not(), -std::numeric_limits<float>::infinity());

@@ -98,12 +98,19 @@ struct Part::Cut {
 std::optional<Part::Cut> Part::to_cut(const Node* node, std::size_t dimension) const {
   auto x = arranged(node->input(0));
   const auto over = constant_int(node->input(dimension));
-  if (!x || !over) return {};
-  const auto rank = static_cast<int64_t>(x->rank());
-  const int64_t d = *over < 0 ? *over + rank : *over;
-  const auto count = channels(x->value);
-  if (d < 0 || d >= rank || !count || !shows_channels(x->dimensions[d], x->value)) return {};
-  return Cut{*std::move(x), static_cast<std::size_t>(d), *count};
+  const auto d = x ? place_of(over, x->rank()) : std::nullopt;
+  const auto count = x ? channels(x->value) : std::nullopt;
+  if (!d || !count || !shows_channels(x->dimensions[*d], x->value)) return {};
+  return Cut{*std::move(x), *d, *count};
+}
+
+// Some of them, as a view.
+Arrangement Part::piece_of(const Cut& what, std::vector<int64_t> from) {
+  Arrangement piece = what.tensor;
+  piece.value = select(piece.value, std::move(from));
+  base_[piece.value] = what.tensor.value;
+  piece.dimensions[what.dimension] = standard(piece.value).dimensions[1];
+  return piece;
 }
 
 // The input's channels up to each of `ends`, as a list of views.
@@ -111,11 +118,7 @@ bool Part::cut(Node* node, const Cut& what, const std::vector<int64_t>& ends) {
   Pieces pieces;
   int64_t begin = 0;
   for (const int64_t end : ends) {
-    Arrangement piece = what.tensor;
-    piece.value = select(piece.value, range(begin, end));
-    base_[piece.value] = what.tensor.value;
-    piece.dimensions[what.dimension] = standard(piece.value).dimensions[1];
-    pieces.push_back(std::move(piece));
+    pieces.push_back(piece_of(what, range(begin, end)));
     begin = end;
   }
   known_[node->output()] = std::move(pieces);
@@ -149,18 +152,16 @@ bool Part::split(Node* node) {
 bool Part::unbind(Node* node) {
   const auto x = arranged(node->input(0));
   const auto over = constant_int(node->input(1));
-  if (!x || !over) return false;
-  const auto rank = static_cast<int64_t>(x->rank());
-  const int64_t d = *over < 0 ? *over + rank : *over;
-  if (d < 0 || d >= rank) return false;
-  const Axes& axes = x->dimensions[d];
+  const auto d = x ? place_of(over, x->rank()) : std::nullopt;
+  if (!d) return false;
+  const Axes& axes = x->dimensions[*d];
   const auto among = count(axes);
   if (!among || !std::all_of(axes.begin(), axes.end(), is_channel)) {
     return false;
   }
   Pieces pieces;
   for (int64_t i = 0; i < *among; ++i) {
-    auto piece = one_of_channels(*x, static_cast<std::size_t>(d), i);
+    auto piece = one_of_channels(*x, *d, i);
     if (!piece) return false;
     pieces.push_back(*std::move(piece));
   }
@@ -175,30 +176,23 @@ bool Part::slice(Node* node) {
   if (node->inputs().size() != kOfTensor) return false;
   const auto x = arranged(node->input(0));
   const auto over = constant_int(node->input(1));
-  if (!x || !over) return false;
-  const auto rank = static_cast<int64_t>(x->rank());
-  const int64_t d = *over < 0 ? *over + rank : *over;
-  if (d < 0 || d >= rank) return false;
+  const auto d = x ? place_of(over, x->rank()) : std::nullopt;
+  if (!d) return false;
   const bool from_first = is_none(node->input(2)) || constant_int(node->input(2)) == 0;
   const bool to_last = is_none(node->input(3)) ||
                        constant_int(node->input(3)) == std::numeric_limits<int64_t>::max();
   const auto step = constant_int(node->input(4));
   if (from_first && to_last && step == 1) return identity(node, 0);
   const auto what = to_cut(node, 1);
-  if (!what) return slice_pixels(node, *x, static_cast<std::size_t>(d));
+  if (!what) return slice_pixels(node, *x, *d);
   const auto kept = slice_of(node, 2, what->count);
   if (!kept || kept->begin >= kept->end || !step || *step < 1) return false;
   std::vector<int64_t> from;
   for (int64_t c = kept->begin; c < kept->end; c += *step) from.push_back(c);
-  Arrangement piece = what->tensor;
-  piece.value = select(piece.value, std::move(from));
-  base_[piece.value] = what->tensor.value;
-  piece.dimensions[what->dimension] = standard(piece.value).dimensions[1];
-  return show_again(node, std::move(piece));
+  return show_again(node, piece_of(*what, std::move(from)));
 }
 
-// Of rows or columns: what is left out is padding of less than nothing, and every so many are
-// the maxima of windows of one pixel.
+// Of rows or columns: every so many are the maxima of windows of one pixel.
 bool Part::slice_pixels(Node* node, Arrangement x, std::size_t dimension) {
   using Side = Axis::Side;
   x = in_a_row(std::move(x));
@@ -215,36 +209,12 @@ bool Part::slice_pixels(Node* node, Arrangement x, std::size_t dimension) {
       axes != whole[side == Side::h ? 2 : whole.size() - 1]) {
     return false;
   }
-  const plan::Measure all = measure(Formula(Extent{x.value, axes})), last = measure(*end);
-  const plan::Measure before{0, [all, begin = *begin](const std::vector<plan::Size>& sizes) {
-                               const int64_t count = all(sizes);
-                               return -std::clamp<int64_t>(begin < 0 ? begin + count : begin, 0,
-                                                           count);
-                             }};
-  const plan::Measure behind{0, [all, last](const std::vector<plan::Size>& sizes) {
-                               const int64_t count = all(sizes), to = last(sizes);
-                               return std::clamp<int64_t>(to < 0 ? to + count : to, 0, count) -
-                                      count;
-                             }};
-  plan::Pad pad{};
-  pad.kind = plan::Pad::Kind::constant;
-  if (side == Side::h) {
-    pad.top = before;
-    pad.bottom = behind;
-  } else {
-    pad.left = before;
-    pad.right = behind;
-  }
-  const plan::Value whole_value = x.value;
-  x.value = push(std::move(pad), {whole_value});
-  dimensions_[x.value] = dimensions_.at(whole_value);
+  x.value = crop(x.value, side, {*begin}, measure(*end));
   if (*step > 1) {
     const plan::Pair stride = side == Side::h ? plan::Pair{*step, 1} : plan::Pair{1, *step};
-    const plan::Value kept = x.value;
-    x.value = push(plan::MaxPool{{{1, 1}, stride, {0, 0}, false}}, {kept});
-    dimensions_[x.value] = dimensions_.at(kept);
+    x.value =
+        push_view(x.value, plan::MaxPool{{{1, 1}, stride, {0, 0}, false}}, dimensions_.at(x.value));
   }
-  base_[x.value] = whole_value;
   const Dimensions left = standard(x.value).dimensions;
   x.dimensions[dimension] = left[side == Side::h ? 2 : left.size() - 1];
   return show_again(node, std::move(x));
@@ -269,11 +239,11 @@ bool Part::concatenate(Node* node) {
 
 bool Part::concatenate(Node* node, const std::vector<Arrangement>& tensors) {
   const auto over = constant_int(node->input(1));
-  if (!over || tensors.empty()) return false;
+  if (tensors.empty()) return false;
   Arrangement whole = tensors.front();
-  const auto rank = static_cast<int64_t>(whole.rank());
-  const int64_t d = *over < 0 ? *over + rank : *over;
-  if (d < 0 || d >= rank) return false;
+  const auto place = place_of(over, whole.rank());
+  if (!place) return false;
+  const std::size_t d = *place;
   std::vector<plan::Value> inputs;
   for (const Arrangement& tensor : tensors) {
     if (tensor.rank() != whole.rank() || !shows_channels(tensor.dimensions[d], tensor.value) ||
@@ -281,8 +251,7 @@ bool Part::concatenate(Node* node, const std::vector<Arrangement>& tensors) {
       return false;
     }
     for (std::size_t other = 0; other < whole.rank(); ++other) {
-      if (other != static_cast<std::size_t>(d) &&
-          !broadcasts(tensor.dimensions[other], whole.dimensions[other])) {
+      if (other != d && !broadcasts(tensor.dimensions[other], whole.dimensions[other])) {
         return false;
       }
     }

@@ -95,6 +95,30 @@ inline std::optional<at::Tensor> constant_weight(const torch::jit::Value* value,
   return weight.contiguous();
 }
 
+inline std::shared_ptr<const std::vector<float>> floats_of(const at::Tensor& tensor) {
+  const at::Tensor dense = tensor.contiguous();
+  const float* const from = dense.const_data_ptr<float>();
+  return std::make_shared<const std::vector<float>>(from, from + dense.numel());
+}
+
+// With dimensions of one before its own, as broadcasting has them, if it is of float32 on the
+// CPU and has no more than so many.
+inline std::optional<at::Tensor> with_rank(at::Tensor tensor, std::size_t rank) {
+  const auto dims = static_cast<int64_t>(rank);
+  if (tensor.scalar_type() != at::kFloat || !tensor.device().is_cpu() || tensor.dim() > dims) {
+    return {};
+  }
+  while (tensor.dim() < dims) tensor = tensor.unsqueeze(0);
+  return tensor;
+}
+
+// Whether running it makes one value of its operands, the same each time. It may be in place.
+inline bool is_deterministic(const torch::jit::Node* node) {
+  const c10::FunctionSchema* schema = node->maybeSchema();
+  return schema && !schema->is_vararg() && !node->hasSideEffects() && !node->isNondeterministic() &&
+         node->blocks().empty() && node->outputs().size() == 1;
+}
+
 // A number for each of `count` channels: a weight's, or all the same where there is none; null
 // where the weight is another.
 inline std::shared_ptr<const std::vector<float>> channel_numbers(const torch::jit::Value* value,
@@ -103,8 +127,7 @@ inline std::shared_ptr<const std::vector<float>> channel_numbers(const torch::ji
   if (is_none(value)) return std::make_shared<const std::vector<float>>(count, otherwise);
   const auto given = constant_weight(value, 1);
   if (!given || given->numel() != count) return nullptr;
-  const float* from = given->const_data_ptr<float>();
-  return std::make_shared<const std::vector<float>>(from, from + count);
+  return floats_of(*given);
 }
 
 }  // namespace convship::ops::lowering

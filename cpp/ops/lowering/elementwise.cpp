@@ -41,10 +41,7 @@ bool Part::combine(Node* node, How how, bool in_place) {
   Value *a = node->input(0), *b = node->input(1);
   const bool of_tensor = arranged(a) || known<Scores>(a);
   if (known<Formula>(a) || (known<Formula>(b) && !of_tensor)) return compute(node);
-  if (const auto* scores = known<Scores>(a)) {
-    const Scores before = *scores;
-    return change_scores(node, before, how);
-  }
+  if (const auto* scores = known<Scores>(a)) return change_scores(node, *scores, how);
   const bool sums = how == How::add || how == How::subtract;
   const auto factor = sums && node->inputs().size() == 3 ? constant_number(node->input(2)) : 1.0;
   if (!factor || node->inputs().size() != (sums ? 3 : 2)) return compute(node);

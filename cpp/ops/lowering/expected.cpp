@@ -103,20 +103,15 @@ bool is_small_table(const Node* node, const torch::jit::Stack& operands) {
 }  // namespace
 
 bool Part::is_table(const Value* value) const {
-  const auto* found = known<Formula>(value);
-  return found && found->constant() && found->constant()->isTensor() &&
-         found->constant()->toTensor().dim() > 0;
+  const auto found = known<Formula>(value) ? tensor_of(value) : std::nullopt;
+  return found && found->dim() > 0;
 }
 
 // Whatever LibTorch makes of one, in place, too: nobody else has its memory.
 bool Part::compute_table(Node* node) {
+  if (!is_deterministic(node)) return false;
   const c10::FunctionSchema* schema = node->maybeSchema();
-  if (!schema || schema->is_vararg() || node->hasSideEffects() || node->isNondeterministic() ||
-      !node->blocks().empty() || node->outputs().size() != 1) {
-    return false;
-  }
-  const auto target = formula(node->input(0));
-  if (schema->is_mutable() && !tables_.count(target->constant()->toTensor().storage().data())) {
+  if (schema->is_mutable() && !tables_.count(tensor_of(node->input(0))->storage().data())) {
     return false;
   }
   torch::jit::Stack stack;

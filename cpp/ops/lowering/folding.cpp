@@ -100,9 +100,11 @@ class Folding {
     if (node->kind() == c10::prim::ListConstruct) return make_list(node, *inputs);
     auto result = computed(node, *inputs);
     if (!result) return false;
-    known_[node->output()] = *result;
     // What is written to is replaced where it is read.
-    if (result->isTensor() && aliases_.hasWriters(node)) return true;
+    if (result->isTensor() && aliases_.hasWriters(node)) {
+      known_[node->output()] = *result;
+      return true;
+    }
     const torch::jit::WithInsertPoint here(node);
     node->output()->replaceAllUsesWith(graph_->insertConstant(*result));
     return true;
@@ -145,10 +147,7 @@ class Folding {
 
   std::optional<c10::IValue> computed(Node* node, const std::vector<c10::IValue>& inputs) {
     const c10::FunctionSchema* schema = node->maybeSchema();
-    if (!schema || schema->is_vararg() || node->hasSideEffects() || node->isNondeterministic() ||
-        !node->blocks().empty() || inputs.empty()) {
-      return {};
-    }
+    if (!is_deterministic(node) || inputs.empty()) return {};
     // In place only where nobody else has the memory.
     if (schema->is_mutable() && !writes_to_new(*schema, inputs)) return {};
     torch::jit::Stack stack(inputs);
@@ -185,8 +184,8 @@ class Folding {
   std::unordered_map<const Value*, c10::intrusive_ptr<c10::ivalue::Object>> objects_;
   std::map<Attribute, std::vector<Value*>> attributes_;
   std::set<Attribute> written_;
-  std::unordered_map<const Value*, c10::IValue> known_;
-  std::unordered_set<const void*> new_;  // memory that was made here
+  std::unordered_map<const Value*, c10::IValue> known_;  // and written to, or lists
+  std::unordered_set<const void*> new_;                  // memory that was made here
 };
 
 }  // namespace

@@ -8,6 +8,8 @@
 #include <utility>
 #include <variant>
 
+#include "ops/lowering/constants.h"
+
 namespace convship::ops::lowering {
 
 struct Formula::Content {
@@ -28,8 +30,7 @@ Formula::Formula(Extent extent)
 
 std::optional<Formula> Formula::apply(torch::jit::Node* node, std::vector<Formula> operands) {
   const c10::FunctionSchema* schema = node->maybeSchema();
-  if (!schema || schema->is_mutable() || schema->is_vararg() || node->hasSideEffects() ||
-      node->isNondeterministic() || !node->blocks().empty() || node->outputs().size() != 1 ||
+  if (!is_deterministic(node) || schema->is_mutable() ||
       schema->arguments().size() != operands.size()) {
     return {};
   }

@@ -197,6 +197,13 @@ plan::Value Part::push(plan::Layer layer, std::vector<plan::Value> inputs) {
   return made;
 }
 
+plan::Value Part::push_view(plan::Value of, plan::Layer layer, int64_t dimensions) {
+  const plan::Value made = push(std::move(layer), {of});
+  dimensions_[made] = dimensions;
+  base_[made] = of;
+  return made;
+}
+
 plan::Value Part::push_like(plan::Value like, plan::Layer layer, std::vector<plan::Value> inputs) {
   const plan::Value made = push(std::move(layer), std::move(inputs));
   dimensions_[made] = dimensions_.at(like);

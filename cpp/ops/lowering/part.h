@@ -84,8 +84,6 @@ class Part {
     at::Tensor bias = {};     // [windows, heads, queries, keys], or undefined
     bool normal = false;      // their softmax
     bool turned = false;      // [..., keys, queries]
-
-    int64_t rank() const { return static_cast<int64_t>(q.rank()); }
   };
   struct Narrowed {  // a tensor as bfloat16
     plan::Value value;
@@ -153,12 +151,13 @@ class Part {
   bool slice(Node* node);
   bool slice_pixels(Node* node, Arrangement x, std::size_t dimension);
   struct Cut;
+  Arrangement piece_of(const Cut& what, std::vector<int64_t> from);
   bool cut(Node* node, const Cut& what, const std::vector<int64_t>& ends);
   bool matmul(Node* node);
   bool einsum(Node* node);
   bool score(Node* node, Arrangement q, Arrangement k);
-  bool turn_scores(Node* node, const Scores& scores, std::vector<int64_t> order);
-  bool change_scores(Node* node, const Scores& scores, How how);
+  bool turn_scores(Node* node, Scores scores, const std::vector<int64_t>& order);
+  bool change_scores(Node* node, Scores scores, How how);
   std::optional<double> factor_of(plan::Value x) const;
   bool norm(Node* node);
   bool clamp_min(Node* node);
@@ -211,7 +210,7 @@ class Part {
   bool new_zeros(Node* node);
   bool compute_table(Node* node);
   bool is_table(const Value* value) const;
-  bool view_scores(Node* node, const Scores& scores);
+  bool view_scores(Node* node, Scores scores);
   bool roll(Node* node);
   bool branch(Node* node);
   bool loop(Node* node);
@@ -248,9 +247,7 @@ class Part {
   std::optional<Arrangement> one_of_channels(const Arrangement& x,
                                              std::size_t dimension,
                                              int64_t index);
-  plan::Value crop(plan::Value x,
-                   int64_t begin,
-                   std::function<int64_t(const std::vector<plan::Size>&)> end);
+  plan::Value crop(plan::Value x, Axis::Side side, plan::Measure begin, plan::Measure end);
   // Whose elements these are.
   std::optional<plan::Value> elements(const Value* value) const;
   // Makes sure that the part has a value to round, with as many dimensions as what is
@@ -290,6 +287,8 @@ class Part {
   std::optional<kernels::conv2d::Range> slice_of(const Node* node,
                                                  std::size_t first,
                                                  int64_t count) const;
+  // A constant, or one that the part computed.
+  std::optional<at::Tensor> tensor_of(const Value* value) const;
   // Of a constant list, too.
   std::optional<Formula> operand(const Value* value) const;
   // What numbers are for images of the size that is expected, if that depends on nothing else;
@@ -318,6 +317,8 @@ class Part {
   std::pair<plan::Value, int64_t> origin(plan::Value value, int64_t channel) const;
   void bind(const Value* value, plan::Value to, int64_t dimensions);
   plan::Value push(plan::Layer layer, std::vector<plan::Value> inputs);
+  // In other dimensions, whose memory may be the value's.
+  plan::Value push_view(plan::Value of, plan::Layer layer, int64_t dimensions);
   // Of an image as large as another value's.
   plan::Value push_like(plan::Value like, plan::Layer layer, std::vector<plan::Value> inputs);
   // The node's result, written over its first input where in_place.

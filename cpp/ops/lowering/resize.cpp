@@ -101,8 +101,10 @@ bool Part::pad(Node* node) {
     const Formula &before = (*amounts)[2 * i], &behind = (*amounts)[2 * i + 1];
     const std::size_t d = x.rank() - 1 - i;
     if (before.integer() == 0 && behind.integer() == 0) continue;
-    const std::size_t side = x.dimensions[d] == whole[2] ? 2 : 3;
-    if (x.dimensions[d] != whole[side]) return false;
+    // Of several dimensions of one place only an image's own tell which side they are.
+    if (x.dimensions[d].empty() && x.dimensions != whole) return false;
+    const std::size_t side = x.dimensions == whole ? d : x.dimensions[d] == whole[2] ? 2 : 3;
+    if (side < 2 || x.dimensions[d] != whole[side]) return false;
     (side == 2 ? layer.top : layer.left) = measure(before);
     (side == 2 ? layer.bottom : layer.right) = measure(behind);
     changed.emplace_back(d, side);
@@ -125,11 +127,11 @@ bool Part::roll(Node* node) {
   plan::Pad around{}, rest{};
   around.kind = plan::Pad::Kind::circular;
   rest.kind = plan::Pad::Kind::constant;
-  const auto rank = static_cast<int64_t>(x->rank());
   for (std::size_t i = 0; i < over->size(); ++i) {
-    const auto shift = (*shifts)[i].integer(), given = (*over)[i].integer();
-    if (!shift || !given || *given < -rank || *given >= rank) return false;
-    const Axes& axes = x->dimensions[*given < 0 ? *given + rank : *given];
+    const auto shift = (*shifts)[i].integer();
+    const auto d = place_of((*over)[i].integer(), x->rank());
+    if (!shift || !d) return false;
+    const Axes& axes = x->dimensions[*d];
     const bool row = axes == whole[2];
     if (!row && axes != whole[3]) return false;
     const plan::Measure more{std::abs(*shift)}, less{-std::abs(*shift)};

@@ -32,6 +32,12 @@ std::optional<double> Part::real(const Value* value) const {
   return found ? found->real() : constant_number(value);
 }
 
+std::optional<at::Tensor> Part::tensor_of(const Value* value) const {
+  const auto found = formula(value);
+  if (!found || !found->constant() || !found->constant()->isTensor()) return {};
+  return found->constant()->toTensor();
+}
+
 bool Part::is_nothing(const Value* value) const {
   const auto found = formula(value);
   return found && found->constant() && found->constant()->isNone();
@@ -143,10 +149,9 @@ plan::Pair Part::sides(plan::Value value) const {
 }
 
 std::optional<Formula> Part::extent(const Arrangement& tensor, int64_t dimension) const {
-  const auto rank = static_cast<int64_t>(tensor.rank());
-  if (dimension < 0) dimension += rank;
-  if (dimension < 0 || dimension >= rank) return {};
-  const Axes& axes = tensor.dimensions[dimension];
+  const auto d = place_of(dimension, tensor.rank());
+  if (!d) return {};
+  const Axes& axes = tensor.dimensions[*d];
   if (const auto number = count(axes)) return Formula(c10::IValue(*number));
   return Formula(Extent{tensor.value, axes});
 }

@@ -45,11 +45,11 @@ namespace {
 
 // A constant's elements in the order of a value's sides. Where `axes` of the value's standard
 // dimensions stand among those of a tensor, the constant has as many or one.
-std::optional<at::Tensor> in_standard_order(at::Tensor constant,
+std::optional<at::Tensor> in_standard_order(const at::Tensor& constant,
                                             const Dimensions& shown,
                                             const Dimensions& standard) {
-  while (constant.dim() < static_cast<int64_t>(shown.size())) constant = constant.unsqueeze(0);
-  if (constant.dim() != static_cast<int64_t>(shown.size())) return {};
+  const auto spread = with_rank(constant, shown.size());
+  if (!spread) return {};
   std::vector<int64_t> order;
   for (const Axes& side : standard) {
     const auto at = std::find(shown.begin(), shown.end(), side);
@@ -59,21 +59,15 @@ std::optional<at::Tensor> in_standard_order(at::Tensor constant,
   for (std::size_t d = 0; d < shown.size(); ++d) {
     const auto place = static_cast<int64_t>(d);
     if (std::find(order.begin(), order.end(), place) != order.end()) continue;
-    if (constant.size(place) != 1) return {};
+    if (spread->size(place) != 1) return {};
     order.push_back(place);
   }
   std::vector<int64_t> sizes;
-  const at::Tensor ordered = constant.permute(order);
+  const at::Tensor ordered = spread->permute(order);
   for (std::size_t d = 0; d < standard.size(); ++d) {
     sizes.push_back(ordered.size(static_cast<int64_t>(d)));
   }
   return sizes[0] == 1 ? std::optional(ordered.reshape(sizes)) : std::nullopt;
-}
-
-std::shared_ptr<const std::vector<float>> numbers_of(const at::Tensor& tensor, double factor = 1) {
-  const at::Tensor dense = tensor.mul(factor).contiguous();
-  const float* const from = dense.const_data_ptr<float>();
-  return std::make_shared<const std::vector<float>>(from, from + dense.numel());
 }
 
 }  // namespace
@@ -87,22 +81,18 @@ bool Part::add_image(Node* node, const Value* x, const at::Tensor& constants, do
   if (!ordered || !count || whole.size() < 3) return false;
   const auto all = ordered->dim() == 3 ? ordered->unsqueeze(2) : *ordered;
   const plan::Pair image{all.size(2), all.size(3)};
-  shown.value = push_like(
-      shown.value,
-      plan::AddImage{numbers_of(all[0].expand({*count, image.h, image.w}), factor), image},
-      {shown.value});
+  const at::Tensor added = all[0].mul(factor).expand({*count, image.h, image.w});
+  shown.value = push_like(shown.value, plan::AddImage{floats_of(added), image}, {shown.value});
   show(node->output(), std::move(shown));
   return true;
 }
 
 // A constant, once for each image.
 bool Part::expand(Node* node) {
-  const auto given = constant(node->input(0));
   const auto sizes = numbers(node->input(1));
-  if (!given || !given->isTensor() || !sizes) return false;
-  const auto weight = constant_weight(node->input(0), given->toTensor().dim());
-  if (!weight || weight->dim() < 2 || weight->size(0) != 1 ||
-      sizes->size() != static_cast<std::size_t>(weight->dim()) || !(*sizes)[0].extent()) {
+  if (!sizes) return false;
+  const auto weight = constant_weight(node->input(0), static_cast<int64_t>(sizes->size()));
+  if (!weight || weight->dim() < 2 || weight->size(0) != 1 || !(*sizes)[0].extent()) {
     return false;
   }
   for (int64_t d = 1; d < weight->dim(); ++d) {
@@ -118,12 +108,11 @@ bool Part::add_pixels(Node* node, const Tensors& tensors) {
   const auto over = constant_int(node->input(1));
   const auto at = std::find_if(tensors.begin(), tensors.end(),
                                [&](const Value* v) { return arranged(v).has_value(); });
-  if (!over || at == tensors.end()) return false;
+  if (at == tensors.end()) return false;
   Arrangement x = in_a_row(*arranged(*at));
-  const auto rank = static_cast<int64_t>(x.rank());
-  const int64_t d = *over < 0 ? *over + rank : *over;
+  const auto d = place_of(over, x.rank());
   const Dimensions whole = standard(x.value).dimensions;
-  if (d < 0 || d >= rank || whole.size() != 3 || x.dimensions[d] != whole[2]) return false;
+  if (!d || whole.size() != 3 || x.dimensions[*d] != whole[2]) return false;
   std::vector<at::Tensor> before, behind;
   for (auto each = tensors.begin(); each != tensors.end(); ++each) {
     if (each == at) continue;
@@ -137,12 +126,12 @@ bool Part::add_pixels(Node* node, const Tensors& tensors) {
     if (pixels.empty()) return;
     const at::Tensor all = at::cat(pixels);
     const int64_t dimensions = dimensions_.at(x.value);
-    x.value = push(plan::AddPixels{numbers_of(all), all.size(0), last}, {x.value});
+    x.value = push(plan::AddPixels{floats_of(all), all.size(0), last}, {x.value});
     dimensions_[x.value] = dimensions;
   };
   add(before, false);
   add(behind, true);
-  x.dimensions[d] = standard(x.value).dimensions[2];
+  x.dimensions[*d] = standard(x.value).dimensions[2];
   show(node->output(), std::move(x));
   return true;
 }

@@ -429,11 +429,11 @@ bool Part::reduce(Node* node, bool average) {
   const auto keep = constant_int(node->input(2));
   auto x = arranged(node->input(0));
   if (!over || !keep || !x || dimensions_.at(x->value) == 2) return false;
-  const auto rank = static_cast<int64_t>(x->rank());
   std::vector<bool> reduced(x->rank(), false);
-  for (const int64_t d : *over) {
-    if (d < -rank || d >= rank) return false;
-    reduced[d < 0 ? d + rank : d] = true;
+  for (const int64_t each : *over) {
+    const auto d = place_of(each, x->rank());
+    if (!d) return false;
+    reduced[*d] = true;
   }
   Dimensions gone, left;
   for (std::size_t d = 0; d < x->rank(); ++d) {
@@ -487,16 +487,16 @@ bool Part::softmax(Node* node, bool logarithm) {
   const bool single = is_none(node->input(2)) || dtype == static_cast<int64_t>(at::kFloat);
   if (!single || !over) return false;
   if (const auto* scores = known<Scores>(node->input(0))) {
-    if (logarithm || scores->normal || (*over != -1 && *over != scores->rank() - 1)) return false;
+    if (logarithm || scores->normal || place_of(over, scores->q.rank()) != scores->q.rank() - 1)
+      return false;
     Scores normal = *scores;
     normal.normal = true;
     known_[node->output()] = std::move(normal);
     return true;
   }
   const auto x = arranged(node->input(0));
-  const int64_t rank = x ? static_cast<int64_t>(x->rank()) : 0;
-  const int64_t d = *over < 0 ? *over + rank : *over;
-  if (d < 0 || d >= rank || !shows_channels(x->dimensions[d], x->value)) return false;
+  const auto d = x ? place_of(over, x->rank()) : std::nullopt;
+  if (!d || !shows_channels(x->dimensions[*d], x->value)) return false;
   finish_like(node, node->input(0), plan::Softmax{logarithm}, {x->value});
   return true;
 }

@@ -1,6 +1,7 @@
 // Tensors that show a value of the plan in other dimensions: permuted, split and joined,
 // until a layer needs images again.
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -14,12 +15,6 @@ using torch::jit::Value;
 using Side = Axis::Side;
 
 namespace {
-
-std::optional<std::size_t> place_of(int64_t dimension, std::size_t rank) {
-  const auto count = static_cast<int64_t>(rank);
-  if (dimension < -count || dimension >= count) return {};
-  return static_cast<std::size_t>(dimension < 0 ? dimension + count : dimension);
-}
 
 // The places that axes of known numbers count through, in their order.
 std::vector<int64_t> places_of(const Axes& axes) {
@@ -124,20 +119,17 @@ std::optional<plan::Value> Part::settle(const Arrangement& what, bool may_move) 
   }
   const bool is_matrix = dimensions_.at(x) == 2;
   if (as_before) return x;
-  const auto view_of_it = [&](plan::Layer layer, std::size_t dimensions) {
-    const plan::Value view = push(std::move(layer), {x});
-    dimensions_[view] = static_cast<int64_t>(dimensions);
-    base_[view] = x;
-    x = view;
-  };
   if (by_channel && rank > 2 && !is_matrix) {
     const Axes one_row;
     const auto side = [&](const Axes& axes) { return measure(Formula(Extent{what.value, axes})); };
-    view_of_it(plan::ReshapePixels{side(rank == 4 ? shown[2] : one_row), side(shown.back())}, rank);
-    return x;
+    return push_view(x,
+                     plan::ReshapePixels{side(rank == 4 ? shown[2] : one_row), side(shown.back())},
+                     static_cast<int64_t>(rank));
   }
-  if (!is_matrix) view_of_it(plan::Flatten{}, 2);
-  if (rank > 2) view_of_it(plan::Unflatten{{*height, *width}}, rank);
+  if (!is_matrix) x = push_view(x, plan::Flatten{}, 2);
+  if (rank > 2) {
+    x = push_view(x, plan::Unflatten{{*height, *width}}, static_cast<int64_t>(rank));
+  }
   return x;
 }
 
@@ -148,20 +140,13 @@ Arrangement Part::in_a_row(Arrangement what) {
   const auto all = std::find(what.dimensions.begin(), what.dimensions.end(), pixels);
   if (pixels.empty() || all == what.dimensions.end()) return what;
   const auto side = [&](const Axes& axes) { return measure(Formula(Extent{what.value, axes})); };
-  const plan::Value row = push(plan::ReshapePixels{side({}), side(pixels)}, {what.value});
-  dimensions_[row] = 3;
-  base_[row] = what.value;
-  what.value = row;
-  *all = standard(row).dimensions[2];
+  what.value = push_view(what.value, plan::ReshapePixels{side({}), side(pixels)}, 3);
+  *all = standard(what.value).dimensions[2];
   return what;
 }
 
 plan::Value Part::as_image(plan::Value x) {
-  if (dimensions_.at(x) != 2) return x;
-  const plan::Value made = push(plan::Unflatten{{1, 1}}, {x});
-  dimensions_[made] = 4;
-  base_[made] = x;
-  return made;
+  return dimensions_.at(x) == 2 ? push_view(x, plan::Unflatten{{1, 1}}, 4) : x;
 }
 
 std::optional<plan::Value> Part::elements(const Value* value) const {
@@ -192,8 +177,7 @@ bool Part::finish_each(Node* node, const Value* x, plan::Layer layer, bool in_pl
 bool Part::permute(Node* node) {
   const auto order = constant_ints(node->input(1));
   if (const auto* scores = order ? known<Scores>(node->input(0)) : nullptr) {
-    const Scores before = *scores;
-    return turn_scores(node, before, *order);
+    return turn_scores(node, *scores, *order);
   }
   auto x = arranged(node->input(0));
   if (!x || !order || order->size() != x->rank()) return false;
@@ -210,15 +194,14 @@ bool Part::transpose(Node* node) {
   auto x = arranged(node->input(0));
   const auto a = constant_int(node->input(1)), b = constant_int(node->input(2));
   if (const auto* scores = a && b ? known<Scores>(node->input(0)) : nullptr) {
-    const Scores before = *scores;
-    const auto one = place_of(*a, before.q.rank()), other = place_of(*b, before.q.rank());
-    std::vector<int64_t> order(before.q.rank());
+    const auto one = place_of(a, scores->q.rank()), other = place_of(b, scores->q.rank());
+    std::vector<int64_t> order(scores->q.rank());
     std::iota(order.begin(), order.end(), 0);
     if (one && other) std::swap(order[*one], order[*other]);
-    return turn_scores(node, before, std::move(order));
+    return turn_scores(node, *scores, std::move(order));
   }
-  if (!x || !a || !b) return false;
-  const auto first = place_of(*a, x->rank()), second = place_of(*b, x->rank());
+  if (!x) return false;
+  const auto first = place_of(a, x->rank()), second = place_of(b, x->rank());
   if (!first || !second) return false;
   std::swap(x->dimensions[*first], x->dimensions[*second]);
   return show_again(node, *std::move(x));
@@ -227,10 +210,8 @@ bool Part::transpose(Node* node) {
 bool Part::unsqueeze(Node* node) {
   auto x = arranged(node->input(0));
   const auto d = number(node->input(1));
-  const auto at = x && d ? place_of(*d, x->rank() + 1) : std::nullopt;
-  if (!at) return false;
-  x->dimensions.emplace(x->dimensions.begin() + static_cast<std::ptrdiff_t>(*at));
-  return show_again(node, *std::move(x));
+  const auto at = x ? place_of(d, x->rank() + 1) : std::nullopt;
+  return at && show_again(node, {x->value, replaced(x->dimensions, *at, *at, {Axes{}})});
 }
 
 bool Part::squeeze(Node* node) {
@@ -258,24 +239,19 @@ bool Part::flatten(Node* node) {
   // The caller's images.
   if (!arranged(given) && from == 1 && to == -1) tensor(given, 4);
   const auto x = arranged(given);
-  if (!x || !from || !to) return false;
-  const auto first = place_of(*from, x->rank()), last = place_of(*to, x->rank());
+  if (!x) return false;
+  const auto first = place_of(from, x->rank()), last = place_of(to, x->rank());
   if (!first || !last || *first > *last) return false;
-  Dimensions joint(x->dimensions.begin(),
-                   x->dimensions.begin() + static_cast<std::ptrdiff_t>(*first));
-  joint.emplace_back();
+  Axes all;
   for (std::size_t d = *first; d <= *last; ++d) {
-    joint.back().insert(joint.back().end(), x->dimensions[d].begin(), x->dimensions[d].end());
+    all.insert(all.end(), x->dimensions[d].begin(), x->dimensions[d].end());
   }
-  joint.insert(joint.end(), x->dimensions.begin() + static_cast<std::ptrdiff_t>(*last) + 1,
-               x->dimensions.end());
-  return show_again(node, {x->value, std::move(joint)});
+  return show_again(node, {x->value, replaced(x->dimensions, *first, *last + 1, {all})});
 }
 
 bool Part::view(Node* node) {
   if (const auto* scores = known<Scores>(node->input(0))) {
-    const Scores before = *scores;
-    return view_scores(node, before);
+    return view_scores(node, *scores);
   }
   const auto shape = numbers(node->input(1));
   const auto x = arranged(node->input(0));
@@ -300,12 +276,9 @@ std::optional<Arrangement> Part::from_a_row(const Arrangement& x, const Numbers&
     return {};
   }
   Arrangement image = x;
-  image.value = push(plan::ReshapePixels{measure(height), measure(width)}, {x.value});
-  dimensions_[image.value] = 4;
-  base_[image.value] = x.value;
+  image.value = push_view(x.value, plan::ReshapePixels{measure(height), measure(width)}, 4);
   const Dimensions now = standard(image.value).dimensions;
-  image.dimensions[at] = now[2];
-  image.dimensions.insert(image.dimensions.begin() + static_cast<std::ptrdiff_t>(at) + 1, now[3]);
+  image.dimensions = replaced(x.dimensions, at, at + 1, {now[2], now[3]});
   return image;
 }
 
@@ -314,15 +287,10 @@ bool Part::unflatten(Node* node) {
   const auto d = number(node->input(1));
   const auto sizes = numbers(node->input(2));
   const auto x = arranged(node->input(0));
-  const auto at = x && d ? place_of(*d, x->rank()) : std::nullopt;
+  const auto at = x ? place_of(d, x->rank()) : std::nullopt;
   if (!at || !sizes) return false;
   const auto parts = reshaped(*x, {x->dimensions[*at]}, *sizes);
-  if (!parts) return false;
-  Dimensions all(x->dimensions.begin(), x->dimensions.begin() + static_cast<std::ptrdiff_t>(*at));
-  all.insert(all.end(), parts->begin(), parts->end());
-  all.insert(all.end(), x->dimensions.begin() + static_cast<std::ptrdiff_t>(*at) + 1,
-             x->dimensions.end());
-  return show_again(node, {x->value, std::move(all)});
+  return parts && show_again(node, {x->value, replaced(x->dimensions, *at, *at + 1, *parts)});
 }
 
 // Some of a tensor's dimensions as others. What is a guess becomes a requirement.
@@ -334,11 +302,13 @@ std::optional<Dimensions> Part::reshaped(const Arrangement& x,
     if (!number.integer() && number.constant()) return {};
     targets.push_back({number.integer(), is_batch(number, x.value), number.factors()});
   }
-  const auto sizes = expected_sizes(1);
+  std::optional<std::vector<plan::Size>> sizes;
   const auto fits = [&](const Dimensions& guess) {
-    if (!sizes) return true;
     for (std::size_t d = 0; d < guess.size(); ++d) {
-      if (targets[d].number == -1) continue;
+      const auto number = count(guess[d]);
+      if (targets[d].number == -1 || (number && number == targets[d].number)) continue;
+      if (!sizes) sizes = expected_sizes(1);
+      if (!sizes) return true;
       try {
         const int64_t got = measure(Formula(Extent{x.value, guess[d]}))(*sizes);
         if (got != measure(shape[d])(*sizes) && !targets[d].batch) return false;
@@ -426,7 +396,7 @@ bool Part::contiguous(Node* node) {
 bool Part::select_one(Node* node) {
   auto x = arranged(node->input(0));
   const auto d = constant_int(node->input(1)), index = constant_int(node->input(2));
-  const auto at = x && d ? place_of(*d, x->rank()) : std::nullopt;
+  const auto at = x ? place_of(d, x->rank()) : std::nullopt;
   if (!at || !index) return false;
   const Axes axes = x->dimensions[*at];
   const auto among = count(axes);
@@ -440,38 +410,31 @@ bool Part::select_one(Node* node) {
   if (dimensions_.at(x->value) != 3 || x->dimensions[*at] != standard(x->value).dimensions[2]) {
     return false;
   }
-  const plan::Measure width = measure(Formula(Extent{x->value, x->dimensions[*at]}));
-  const plan::Value one = crop(x->value, *index, [width, index = *index](const auto& sizes) {
-    return (index < 0 ? index + width(sizes) : index) + 1;
-  });
+  const int64_t end = *index == -1 ? std::numeric_limits<int64_t>::max() : *index + 1;
+  const plan::Value one = crop(x->value, Side::w, {*index}, {end});
   sides_[one] = {1, 1};
-  x->value = one;
-  x->dimensions.erase(x->dimensions.begin() + static_cast<std::ptrdiff_t>(*at));
-  return show_again(node, *std::move(x));
+  return show_again(node, {one, replaced(x->dimensions, *at, *at + 1, {})});
 }
 
-// Columns from `begin` (from behind, where negative) up to the end.
-plan::Value Part::crop(plan::Value x,
-                       int64_t begin,
-                       std::function<int64_t(const std::vector<plan::Size>&)> end) {
-  const plan::Measure width = measure(Formula(Extent{x, {{Side::w}}}));
-  const plan::Measure before{0, [width, begin](const std::vector<plan::Size>& sizes) {
-                               return begin >= 0 ? -begin
-                                                 : -std::max<int64_t>(0, width(sizes) + begin);
+// Rows or columns from `begin` up to `end`, as a slice counts them: what is left out is padding
+// of less than nothing.
+plan::Value Part::crop(plan::Value x, Side side, plan::Measure begin, plan::Measure end) {
+  const plan::Measure all = measure(Formula(Extent{x, {{side}}}));
+  const auto place = [all](int64_t given, const std::vector<plan::Size>& sizes) {
+    const int64_t count = all(sizes);
+    return std::clamp<int64_t>(given < 0 ? given + count : given, 0, count);
+  };
+  const plan::Measure before{0, [place, begin](const std::vector<plan::Size>& sizes) {
+                               return -place(begin(sizes), sizes);
                              }};
-  const plan::Measure behind{0,
-                             [width, end = std::move(end)](const std::vector<plan::Size>& sizes) {
-                               const int64_t all = width(sizes);
-                               return std::clamp<int64_t>(end(sizes), 0, all) - all;
+  const plan::Measure behind{0, [all, place, end](const std::vector<plan::Size>& sizes) {
+                               return place(end(sizes), sizes) - all(sizes);
                              }};
   plan::Pad pad{};
   pad.kind = plan::Pad::Kind::constant;
-  pad.left = before;
-  pad.right = behind;
-  const plan::Value made = push(std::move(pad), {x});
-  dimensions_[made] = dimensions_.at(x);
-  base_[made] = x;
-  return made;
+  (side == Side::h ? pad.top : pad.left) = before;
+  (side == Side::h ? pad.bottom : pad.right) = behind;
+  return push_view(x, std::move(pad), dimensions_.at(x));
 }
 
 // Channels of which the axes of one dimension are at a place.
@@ -479,8 +442,7 @@ std::optional<Arrangement> Part::one_of_channels(const Arrangement& x,
                                                  std::size_t dimension,
                                                  int64_t index) {
   const int64_t first = places_of(x.dimensions[dimension])[index];
-  Arrangement left = x;
-  left.dimensions.erase(left.dimensions.begin() + static_cast<std::ptrdiff_t>(dimension));
+  Arrangement left{x.value, replaced(x.dimensions, dimension, dimension + 1, {})};
   std::vector<Axis*> axes;  // of channels
   for (Axes& each : left.dimensions) {
     for (Axis& axis : each) {
