@@ -17,6 +17,8 @@ namespace {
 
 // Sizes of input with a plan of their own; a plan is small beside its weights.
 constexpr std::size_t kMostPlans = 32;
+// Made for other sides than expected; they share their weights.
+constexpr std::size_t kMostNetworks = 8;
 
 thread_local Recording* recording = nullptr;
 
@@ -79,15 +81,18 @@ class Planned::Memories {
 Planned::Planned(plan::Network network,
                  std::vector<int64_t> inputs,
                  std::vector<int64_t> outputs,
-                 std::vector<at::Tensor> weights,
-                 std::shared_ptr<torch::jit::Graph> fallback)
-    : network_(std::move(network)),
-      inputs_(std::move(inputs)),
+                 std::shared_ptr<const void> weights,
+                 std::shared_ptr<torch::jit::Graph> fallback,
+                 NetworkFor for_sides)
+    : inputs_(std::move(inputs)),
       outputs_(std::move(outputs)),
       weights_(std::move(weights)),
       fallback_(std::make_unique<torch::jit::GraphFunction>(
           c10::QualifiedName("planned"), std::move(fallback), nullptr)),
-      memories_(std::make_unique<Memories>()) {}
+      for_sides_(std::move(for_sides)),
+      memories_(std::make_unique<Memories>()) {
+  networks_.push_back(std::move(network));
+}
 
 Planned::~Planned() = default;
 
@@ -102,6 +107,30 @@ bool Planned::serves(const std::vector<at::Tensor>& inputs) const {
     }
   }
   return true;
+}
+
+std::shared_ptr<const plan::Plan> Planned::make_plan(const std::vector<plan::Size>& sizes) const {
+  const auto plan_of = [&](plan::Network network) -> std::shared_ptr<const plan::Plan> {
+    try {
+      network.fuse(sizes);
+      return std::make_shared<const plan::Plan>(network, sizes);
+    } catch (const std::invalid_argument&) {
+      return nullptr;  // LibTorch broadcasts, or says what is wrong
+    }
+  };
+  for (auto network = networks_.begin(); network != networks_.end(); ++network) {
+    if (auto plan = plan_of(*network)) {
+      std::rotate(networks_.begin(), network, network + 1);
+      return plan;
+    }
+  }
+  auto network = for_sides_ ? for_sides_(sizes.front().image) : std::nullopt;
+  auto plan = network ? plan_of(*network) : nullptr;
+  if (plan) {
+    networks_.insert(networks_.begin(), *std::move(network));
+    if (networks_.size() > kMostNetworks) networks_.pop_back();
+  }
+  return plan;
 }
 
 std::shared_ptr<const plan::Plan> Planned::plan_for(const std::vector<at::Tensor>& inputs) const {
@@ -119,13 +148,7 @@ std::shared_ptr<const plan::Plan> Planned::plan_for(const std::vector<at::Tensor
   }
   Sized sized;
   for (const at::Tensor& x : inputs) sized.inputs.push_back(size_of(x));
-  try {
-    plan::Network fused = network_;
-    fused.fuse(sized.inputs);
-    sized.plan = std::make_shared<const plan::Plan>(fused, sized.inputs);
-  } catch (const std::invalid_argument&) {
-    // LibTorch broadcasts, or says what is wrong.
-  }
+  sized.plan = make_plan(sized.inputs);
   plans_.insert(plans_.begin(), std::move(sized));
   if (plans_.size() > kMostPlans) plans_.pop_back();
   return plans_.front().plan;

@@ -5,8 +5,10 @@
 #include <torch/csrc/jit/api/function_impl.h>
 #include <torch/custom_class.h>
 
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,14 +19,18 @@ namespace convship::ops {
 
 class CONVSHIP_API Planned final : public torch::CustomClassHolder {
  public:
+  using NetworkFor = std::function<std::optional<plan::Network>(plan::Pair sides)>;
+
   // inputs, outputs: how many dimensions each has; other inputs are answered by LibTorch.
-  // weights: what the network refers to. fallback: the same part as LibTorch's operators,
-  // with the same inputs and outputs.
+  // weights: what networks refer to. fallback: the same part as LibTorch's operators,
+  // with the same inputs and outputs. for_sides: the network for an image of other sides,
+  // where the first one is not made for it; null where that one is for all.
   Planned(plan::Network network,
           std::vector<int64_t> inputs,
           std::vector<int64_t> outputs,
-          std::vector<at::Tensor> weights,
-          std::shared_ptr<torch::jit::Graph> fallback);
+          std::shared_ptr<const void> weights,
+          std::shared_ptr<torch::jit::Graph> fallback,
+          NetworkFor for_sides);
   ~Planned() override;
 
   // Thread-safe. Calls that run at once have a memory each.
@@ -38,7 +44,7 @@ class CONVSHIP_API Planned final : public torch::CustomClassHolder {
   };
 
   bool serves(const std::vector<at::Tensor>& inputs) const;
-  // Null where the sizes do not fit the network.
+  // Null where the sizes fit no network.
   std::shared_ptr<const plan::Plan> plan_for(const std::vector<at::Tensor>& inputs) const;
   std::vector<at::Tensor> fall_back(const std::vector<at::Tensor>& inputs) const;
   template <typename Run>
@@ -46,13 +52,16 @@ class CONVSHIP_API Planned final : public torch::CustomClassHolder {
                                     const std::vector<at::Tensor>& inputs,
                                     const Run& run) const;
 
-  plan::Network network_;
+  std::shared_ptr<const plan::Plan> make_plan(const std::vector<plan::Size>& sizes) const;
+
   std::vector<int64_t> inputs_;
   std::vector<int64_t> outputs_;
-  std::vector<at::Tensor> weights_;
+  std::shared_ptr<const void> weights_;
   std::unique_ptr<torch::jit::GraphFunction> fallback_;
+  NetworkFor for_sides_;
   mutable std::mutex mutex_;
-  mutable std::vector<Sized> plans_;  // latest first
+  mutable std::vector<plan::Network> networks_;  // latest first
+  mutable std::vector<Sized> plans_;             // latest first
   std::unique_ptr<Memories> memories_;
 };
 

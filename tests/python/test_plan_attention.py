@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import convship
+from convship import _C
 from convship._torchvision import torchvision
 
 swin = torchvision.models.swin_transformer
@@ -260,22 +261,19 @@ class Swin(nn.Module):
 
 @pytest.mark.parametrize("how", ["script", "trace"])
 @pytest.mark.parametrize("version", [1, 2])
-def test_shifted_windows_run_whole_on_images_of_the_usual_size(
+def test_shifted_windows_run_whole_on_images_of_any_size(
     version: int, how: str, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     network = Swin(version).eval()
     x = torch.randn(2, 3, 224, 224)
     model = load(network, x, how, tmp_path)
-    plan = model.plan(x)
-    assert plan["whole"], plan["left_to_libtorch"]
-    check(network, model, x)
-    # Other tables: LibTorch's. A trace holds those of its own size.
-    other = torch.randn(1, 3, 96, 120)
-    if how == "script":
-        assert not model.plan(other)["whole"]
-        check(network, model, other)
-    check(network, model, x[:1])
+    # Each size has its own tables; a trace holds those of its own size alone.
+    others = [torch.randn(1, 3, 96, side) for side in (120, 64, 121, 40, 50, 80, 100, 150, 180)]
+    for image in [x, *(others if how == "script" else []), x[:1]]:
+        plan = model.plan(image)
+        assert plan["whole"], plan["left_to_libtorch"]
+        check(network, model, image)
 
 
 def test_shifted_windows_run_whole_on_images_of_the_size_that_the_file_tells(
@@ -346,14 +344,30 @@ class Branch(nn.Module):
         return self.last(y)
 
 
-def test_branches_by_size_follow_the_expected_one(tmp_path: Path) -> None:
+def test_branches_by_size_are_those_of_each_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = Branch().eval()
     model = load(network, torch.randn(1, 3, 8, 8), "script", tmp_path)
-    for height, whole in ((224, True), (120, True), (101, True), (100, False), (9, False)):
+    packed = []
+    for height in (224, 120, 100, 101, 9, 300, 16):
         x = torch.randn(2, 3, height, 24)
-        assert model.plan(x)["whole"] == whole
+        assert model.plan(x)["whole"]
         check(network, model, x)
+        packed.append(_C.packings()[0])
+    # Both sides of the branch; what is common to them once.
+    assert packed[0] == packed[1] < packed[2] == packed[-1]
+
+
+def test_wrong_images_leave_a_plan_that_sizes_decide_as_it_is(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Branch().eval()
+    model = load(network, torch.randn(1, 3, 8, 8), "script", tmp_path)
+    for x in (torch.randn(2, 4, 90, 24), torch.randn(2, 1, 300, 2)):
+        with pytest.raises(ValueError, match="to have 3 channels"):
+            model.run(x)
+    x = torch.randn(2, 3, 90, 24)
+    assert model.plan(x)["whole"]
+    check(network, model, x)
 
 
 class Tables(nn.Module):

@@ -60,6 +60,8 @@ constexpr bool is_monotone(const Activation& f) {
 struct Pair {
   int64_t h;
   int64_t w;
+
+  constexpr bool operator==(const Pair&) const = default;
 };
 
 // What of a geometry belongs to the weights alone.
@@ -68,6 +70,8 @@ struct WeightShape {
   int64_t channels;  // of the input, in one group
   Pair kernel;
   int64_t groups;
+
+  constexpr bool operator==(const WeightShape&) const = default;
 };
 
 // All sizes are positive, except that n may be 0; the caller has checked that

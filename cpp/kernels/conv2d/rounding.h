@@ -25,6 +25,7 @@ struct Rounding {
   int32_t zero_point = 0;
 
   explicit operator bool() const { return kind != Kind::none; }
+  bool operator==(const Rounding&) const = default;
 
   // As torch.fake_quantize_per_tensor_affine numbers levels; NaN has the lowest.
   int32_t level(float value) const {

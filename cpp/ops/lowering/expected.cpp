@@ -49,6 +49,7 @@ std::optional<int64_t> Part::expect(const Formula& formula) {
       return {};
     }
   }
+  depends_on_sides_ = true;
   require([measured, number = *number](const auto& sizes) { return measured(sizes) == number; });
   return number;
 }

@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
+#include "ops/kernel_call.h"
 #include "ops/lowering/constants.h"
 #include "ops/lowering/folding.h"
 #include "ops/lowering/overtaking.h"
@@ -56,6 +58,25 @@ std::shared_ptr<Graph> copy_of(const Part& part, const std::vector<Value*>& outp
   return graph;
 }
 
+// Of the whole graph, which copy_of made; nothing where it takes more than one part.
+std::optional<plan::Network> network_of(Graph& graph,
+                                        bool rounds_freely,
+                                        plan::Pair sides,
+                                        const std::shared_ptr<lowering::Weights>& weights) {
+  Part part(rounds_freely, sides, weights);
+  Node* const results = graph.outputs()[0]->node();
+  for (Node* node : graph.nodes()) {
+    if (node == results) break;
+    if (!part.accept(node)) return {};
+  }
+  const auto outgoing = part.outgoing();
+  if (!outgoing || !outgoing->kept.empty() || !graph.inputs().equals(part.inputs()) ||
+      !results->inputs().equals(outgoing->tensors)) {
+    return {};
+  }
+  return part.network(outgoing->tensors);
+}
+
 class Lowering {
  public:
   Lowering(torch::jit::Module& module, bool rounds_freely, plan::Pair expected)
@@ -92,7 +113,8 @@ class Lowering {
   // behind it. Returns where to go on.
   Node* lower_from(Node* begin) {
     for (const Node* limit = graph_->return_node(); limit != begin;) {
-      Part part(rounds_freely_, expected_);
+      const auto weights = std::make_shared<lowering::Weights>(accuracy_);
+      Part part(rounds_freely_, expected_, weights);
       Overtaken behind(effects_);
       Node* node = begin;
       for (; node != limit; node = node->next()) {
@@ -104,17 +126,29 @@ class Lowering {
         return next == begin ? begin->next() : next;
       }
       const auto outgoing = part.outgoing();
-      if (outgoing && !outgoing->tensors.empty()) return close(part, *outgoing, behind.first());
+      if (outgoing && !outgoing->tensors.empty())
+        return close(part, *outgoing, weights, behind.first());
       limit = part.nodes().back();
     }
     return begin->next();
   }
 
   // behind: the first node that stays, or null.
-  Node* close(const Part& part, const Part::Outgoing& outgoing, Node* behind) {
+  Node* close(const Part& part,
+              const Part::Outgoing& outgoing,
+              const std::shared_ptr<lowering::Weights>& weights,
+              Node* behind) {
+    const std::shared_ptr<Graph> copy = copy_of(part, outgoing.tensors);
+    Planned::NetworkFor for_sides;
+    if (part.depends_on_sides()) {
+      // LibTorch may run the other one meanwhile.
+      for_sides = [graph = copy->copy(), weights, freely = rounds_freely_](plan::Pair sides) {
+        return network_of(*graph, freely, sides, weights);
+      };
+    }
     auto planned = c10::make_intrusive<Planned>(
         part.network(outgoing.tensors), part.dimensions(part.inputs()),
-        part.dimensions(outgoing.tensors), part.weights(), copy_of(part, outgoing.tensors));
+        part.dimensions(outgoing.tensors), weights, copy, std::move(for_sides));
     Node* const last = replace(part, outgoing, behind, planned);
     lowered_.parts.push_back(std::move(planned));
     effects_.forget();
@@ -173,6 +207,7 @@ class Lowering {
 
   torch::jit::Module& module_;
   std::shared_ptr<Graph> graph_;
+  const kernels::conv2d::Accuracy accuracy_ = resolve(Accuracy::standard);
   bool rounds_freely_;
   plan::Pair expected_;
   lowering::Effects effects_;

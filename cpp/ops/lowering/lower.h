@@ -25,7 +25,7 @@ struct Lowered {
 // rounds_freely: to bfloat16, where that is as fast as not to. Else, what the
 // graph rounds to bfloat16 is rounded.
 // expected: sides of the images that it will see. Where a branch, or a table, depends on them,
-// plans serve sizes that make the same of it, and LibTorch the others.
+// sizes that make another of it are lowered for when they come first.
 CONVSHIP_API Lowered lower(torch::jit::Module& frozen,
                            bool rounds_freely,
                            plan::Pair expected = {224, 224});

@@ -237,9 +237,4 @@ bool Part::may_overwrite(const Value* value) const {
                       [&](const auto& view) { return view.second == found->second; });
 }
 
-const at::Tensor& Part::keep(at::Tensor weight) {
-  weights_.push_back(std::move(weight));
-  return weights_.back();
-}
-
 }  // namespace convship::ops::lowering

@@ -18,6 +18,7 @@
 
 #include "ops/lowering/arrangement.h"
 #include "ops/lowering/formula.h"
+#include "ops/lowering/weights.h"
 #include "ops/planned.h"
 #include "plan/network.h"
 
@@ -28,9 +29,9 @@ class Part {
  public:
   using How = kernels::CombineTask::How;
 
-  // See lower.h.
-  Part(bool rounds_freely, plan::Pair expected)
-      : rounds_freely_(rounds_freely), expected_(expected) {}
+  // See lower.h. The network refers to weights that are kept there.
+  Part(bool rounds_freely, plan::Pair expected, std::shared_ptr<Weights> weights)
+      : rounds_freely_(rounds_freely), expected_(expected), weights_(std::move(weights)) {}
 
   // Takes the node into the part; false, and nothing has changed, where no
   // layer means the same. Constants may be offered or left out.
@@ -51,9 +52,10 @@ class Part {
   const std::vector<torch::jit::Value*>& inputs() const { return inputs_; }
 
   plan::Network network(const std::vector<torch::jit::Value*>& outputs) const;
+  // Whether images of other sides than those that are expected may have another network.
+  bool depends_on_sides() const { return depends_on_sides_; }
   // How many each of the tensors has.
   std::vector<int64_t> dimensions(const std::vector<torch::jit::Value*>& tensors) const;
-  const std::vector<at::Tensor>& weights() const { return weights_; }
 
  private:
   using Value = torch::jit::Value;
@@ -338,10 +340,10 @@ class Part {
   // Channels of a value in a new order, read from where they were made.
   plan::Value select(plan::Value value, std::vector<int64_t> from);
   bool may_overwrite(const Value* value) const;
-  const at::Tensor& keep(at::Tensor weight);
 
   bool rounds_freely_;
   plan::Pair expected_;
+  std::shared_ptr<Weights> weights_;
   // Values of the part: what its layers make from 0 on, inputs from -1 down.
   std::vector<plan::Instruction> layers_;
   std::unordered_map<plan::Value, int64_t> dimensions_;
@@ -357,9 +359,9 @@ class Part {
   std::shared_ptr<plan::Value> input_count_ = std::make_shared<plan::Value>(0);
   std::unordered_set<const void*> tables_;  // memory of tensors that the graph makes of numbers
   bool tables_written_ = false;
+  bool depends_on_sides_ = false;
   std::vector<Node*> nodes_;
   std::vector<Value*> inputs_;
-  std::vector<at::Tensor> weights_;
 };
 
 }  // namespace convship::ops::lowering

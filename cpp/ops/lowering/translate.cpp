@@ -233,11 +233,10 @@ plan::Convolve Part::convolve(const at::Tensor& weight,
                               int64_t groups,
                               const plan::Rounding& rounding) {
   plan::Convolve layer;
-  layer.weight = keep(weight).const_data_ptr<float>();
-  layer.bias = bias ? keep(*bias).const_data_ptr<float>() : nullptr;
+  layer.weight = weights_->keep(weight);
+  layer.bias = bias ? weights_->keep(*bias) : nullptr;
   layer.shape = weight_shape(weight, groups);
-  layer.weights = std::make_shared<const kernels::conv2d::Convolution<float>>(
-      layer.weight, layer.bias, layer.shape, resolve(Accuracy::standard), rounding);
+  layer.weights = weights_->convolution(layer.weight, layer.bias, layer.shape, rounding);
   layer.stride = layer.dilation = {1, 1};
   layer.padding = {0, 0};
   return layer;
@@ -278,14 +277,13 @@ bool Part::linear(Node* node) {
   const auto x = tensor(node->input(0), 2);
   if (!x) return false;
   plan::Linear layer{};
-  layer.weight = keep(*weight).const_data_ptr<float>();
-  layer.bias = bias ? keep(*bias).const_data_ptr<float>() : nullptr;
+  layer.weight = weights_->keep(*weight);
+  layer.bias = bias ? weights_->keep(*bias) : nullptr;
   layer.in = weight->size(1);
   layer.out = weight->size(0);
   const Multiplied what = multiplied(*x, *weight);
   if (what.rounding) {
-    layer.rounded = std::make_shared<const kernels::RoundedMatrix>(layer.weight, layer.out,
-                                                                   layer.in, what.rounding);
+    layer.rounded = weights_->rounded(layer.weight, layer.out, layer.in, what.rounding);
   }
   finish(node, std::move(layer), {what.input}, 2);
   return true;

@@ -65,13 +65,12 @@ bool Part::transposed_convolution(Node* node,
   layer.stride = *stride;
   layer.padding = *padding;
   layer.output_padding = *more;
-  const float* const terms = bias ? keep(*bias).const_data_ptr<float>() : nullptr;
+  const float* const terms = bias ? weights_->keep(*bias) : nullptr;
   for (int64_t h = 0; h < stride->h; ++h) {
     for (int64_t w = 0; w < stride->w; ++w) {
-      const at::Tensor& taps = keep(taps_of(*weight, *group_count, {h, w}, *stride));
+      const at::Tensor taps = taps_of(*weight, *group_count, {h, w}, *stride);
       plan::TransposedConvolve::Phase phase{{h, w}, weight_shape(taps, *group_count), nullptr};
-      phase.weights = std::make_shared<const kernels::conv2d::Convolution<float>>(
-          taps.const_data_ptr<float>(), terms, phase.shape, resolve(Accuracy::standard));
+      phase.weights = weights_->convolution(weights_->keep(taps), terms, phase.shape);
       layer.phases.push_back(std::move(phase));
     }
   }
