@@ -14,6 +14,17 @@ bool vectors_adjoin(const View<const float>& view, int64_t lanes) {
   return view.block == 1 ? view.c_step == 1 : view.block % lanes == 0;
 }
 
+// Whether rows are copied before they are summed: where columns are so far apart that they
+// compete for the same lines of a cache, where a column is loaded for each of many taps, and
+// where some results see nothing but padding.
+bool reads_a_copy(const Geometry& g, int64_t column_step) {
+  constexpr int64_t kSharesLines = 128, kManyTaps = 8;
+  const int64_t reach = (g.kernel.w - 1) * g.dilation.w;
+  const int64_t last = (g.conv.w - 1) * g.stride.w - g.padding.w;
+  if (g.padding.w > reach || last >= g.image.w) return true;
+  return g.stride.w == 1 && (column_step % kSharesLines == 0 || g.kernel.w >= kManyTaps);
+}
+
 }  // namespace
 
 bool GroupsPack::serves(const Call<float>& call, const InstructionSet& isa) {
@@ -62,10 +73,11 @@ std::vector<int64_t> GroupsPack::run(const Call<float>& call, const Parallel& pa
   base.width = width_;
   base.activation = call.activation;
   base.image = g.image;
-  const bool padded = is_padded(g);
+  const bool copied = reads_a_copy(g, call.input.w_step);
   const int64_t columns = columns_under(g);
-  // Bands of rows: strips that stay in a cache, work for every thread.
-  constexpr int64_t kStripBytes = 24 << 10;
+  // Bands of rows: they stay in a cache for the vectors that share its lines; work for every
+  // thread.
+  constexpr int64_t kStripBytes = 48 << 10;
   const int64_t row_bytes = columns * lanes_ * static_cast<int64_t>(sizeof(float));
   const int64_t rows_in_cache =
       std::max<int64_t>(4, (kStripBytes / row_bytes - rows_under(1, g)) / g.stride.h + 1);
@@ -80,7 +92,7 @@ std::vector<int64_t> GroupsPack::run(const Call<float>& call, const Parallel& pa
   const int64_t share = std::max<int64_t>(1, kChannelBlock / lanes_);
   const int64_t blocks = ceil_div(vectors, share);
   parallel.run(g.n * blocks * bands * share, grain, [&](int64_t begin, int64_t end) {
-    const auto strip = make_scratch<float>(padded ? rows_under(rows, g) * columns * lanes_ : 0);
+    const auto strip = make_scratch<float>(copied ? rows_under(rows, g) * columns * lanes_ : 0);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t place = item / share;
       const int64_t n = place / bands / blocks;
@@ -92,7 +104,7 @@ std::vector<int64_t> GroupsPack::run(const Call<float>& call, const Parallel& pa
       task.corner = {first * g.stride.h - g.padding.h, -g.padding.w};
       task.channels = std::min(lanes_, g.c_in - c);
       task.x = call.input.at(n, c, 0, 0);
-      task.strip = padded ? strip.get() : nullptr;
+      task.strip = copied ? strip.get() : nullptr;
       task.y = call.output.at(n, c, first, 0);
       task.residual = call.residual.data ? call.residual.at(n, c, first, 0) : nullptr;
       task.weight = weight_.get() + c * taps * width_;

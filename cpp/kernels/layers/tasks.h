@@ -156,8 +156,8 @@ struct GroupsTask {
   int64_t x_column;
   conv2d::Pair image;
   conv2d::Pair corner;  // of the image, where the first tap of the first result is
-  // Room for the rows and columns under the result, a vector each, where some of
-  // them lie outside of the image; else null.
+  // Room for a copy of the rows and columns under the result, a vector each; or null, where
+  // the image is read in place: not if a window along a row sees nothing of it.
   float* strip;
   const float* residual;  // steps as y; or null
   float* y;

@@ -224,27 +224,29 @@ HWY_INLINE hn::Vec<D> softplus(D d, hn::Vec<D> x) {
   return hn::IfThenElse(hn::Le(x, hn::Set(d, A(20))), inside, x);
 }
 
-// relu6, hardsigmoid and hardswish: min(max(x + shift, 0), 6) * scale, times x or
-// not. One copy of it serves a tile, for there are hundreds of tiles. NaN stays,
-// as the second operand (see max_of); -0.0 + 0.0 is 0.0. A division by 6 would take
-// as long as ten multiply-adds; the product rounds once more, and not at 0 and 6.
+// min(max(x, 0), 6). NaN stays, as the second operand (see max_of).
+template <class V>
+HWY_INLINE V up_to_six(V value) {
+  const hn::DFromV<V> d;
+  return hn::Min(hn::Set(d, hn::TFromV<V>(6)), hn::Max(hn::Zero(d), value));
+}
+
+// hardsigmoid and hardswish: min(max(x + 3, 0), 6) / 6, times x or not. One copy of it serves
+// a tile, for there are hundreds of tiles. A division by 6 would take as long as ten
+// multiply-adds; the product rounds once more, and not at 0 and 6.
 template <class D>
 struct Ramp {
   using V = hn::Vec<D>;
   using A = hn::TFromD<D>;
 
-  V shift;
-  V scale;
   hn::Mask<D> times_x;
 
   explicit Ramp(Activation::Kind kind)
-      : shift(hn::Set(D(), kind == Activation::relu6 ? A(0) : A(3))),
-        scale(hn::Set(D(), kind == Activation::relu6 ? A(1) : A(1) / A(6))),
-        times_x(hn::FirstN(D(), kind == Activation::hardswish ? hn::MaxLanes(D()) : 0)) {}
+      : times_x(hn::FirstN(D(), kind == Activation::hardswish ? hn::MaxLanes(D()) : 0)) {}
 
   HWY_INLINE V operator()(V x) const {
-    const V bounded = hn::Min(hn::Set(D(), A(6)), hn::Max(hn::Zero(D()), hn::Add(x, shift)));
-    const V result = hn::Mul(bounded, scale);
+    const V bounded = up_to_six(hn::Add(x, hn::Set(D(), A(3))));
+    const V result = hn::Mul(bounded, hn::Set(D(), A(1) / A(6)));
     return hn::IfThenElse(times_x, hn::Mul(result, x), result);
   }
 };
@@ -361,6 +363,7 @@ HWY_INLINE void activate_all(const Activation& activation, V* values) {
     case Activation::relu:
       return each([](V x) HWY_ATTR { return relu(x); });
     case Activation::relu6:
+      return each([](V x) HWY_ATTR { return up_to_six(without_minus_zero(x)); });
     case Activation::hardsigmoid:
     case Activation::hardswish:
       return each(Ramp<hn::DFromV<V>>(activation.kind));

@@ -406,20 +406,21 @@ HWY_INLINE int64_t columns_under(const GroupsTask& t, int64_t results) {
 }
 
 // What is summed: rows and columns of an image, or of a strip, which has all
-// channels of a vector. x: of the first tap of the first result, which may be outside.
+// channels of a vector.
 struct GroupsSource {
-  const float* x;
+  const float* x;  // of the first tap of the first result, which may be outside
   int64_t row;
   int64_t column;
+  int64_t first;  // x's column
+  int64_t width;  // columns [0, width) exist
 };
 
-// A copy of the rows in the image and of all columns under results [begin, end) of each
-// row, with zeros for columns outside.
-HWY_INLINE GroupsSource copy_into_strip(const GroupsTask& t, int64_t begin, int64_t end) {
+// A copy of the rows in the image and of all columns under the results, with zeros for
+// columns outside.
+HWY_INLINE GroupsSource copy_into_strip(const GroupsTask& t) {
   const F d;
   const int64_t rows = (t.size.h - 1) * t.stride.h + (t.kernel.h - 1) * t.dilation.h + 1;
-  const int64_t columns = columns_under(t, end - begin);
-  const int64_t first = t.corner.w + begin * t.stride.w;
+  const int64_t columns = columns_under(t, t.size.w), first = t.corner.w;
   const int64_t left = smaller(larger(-first, 0), columns);
   const int64_t right = larger(left, smaller(t.image.w - first, columns));
   const int64_t top = larger(-t.corner.h, 0), bottom = smaller(t.image.h - t.corner.h, rows);
@@ -433,15 +434,15 @@ HWY_INLINE GroupsSource copy_into_strip(const GroupsTask& t, int64_t begin, int6
     }
     for (int64_t j = right; j < columns; ++j) hn::StoreU(hn::Zero(d), d, to + j * kF);
   }
-  return {t.strip - begin * t.stride.w * kF, columns * kF, kF};
+  return {t.strip, columns * kF, kF, 0, columns};
 }
 
 // Residual, activation and the way out. Decided once for all columns: beside so
-// few multiplications a decision each would show.
-template <int kColumns>
+// few multiplications a decision each would show. kWhole: all channels of the vector exist.
+template <bool kWhole, int kColumns>
 HWY_INLINE void finish_tile(const GroupsTask& t, FV* sum, int64_t at) {
   const F d;
-  const int64_t column = t.y_column, channels = t.channels;
+  const int64_t column = t.y_column, channels = kWhole ? kF : t.channels;
   CONVSHIP_UNROLL
   for (int j = 0; j < kColumns; ++j) sum[j] = without_minus_zero(sum[j]);
   if (t.residual) {
@@ -504,13 +505,18 @@ struct KernelRows {
 
 // kColumns results of a row. kWhole: all channels of x's vector exist. kTaps: the
 // kernel's width where neighbouring results look at neighbouring columns, so
-// that a column is loaded once for all of them; else 0.
-template <bool kWhole, int kWidth, int kTaps, int kColumns>
+// that a column is loaded once for all of them; else 0. kEdge: some columns may be outside.
+template <bool kWhole, int kWidth, int kTaps, int kColumns, bool kEdge>
 HWY_INLINE void groups_tile(
     const GroupsTask& t, const GroupsSource& source, const KernelRows& rows, int64_t p, int64_t q) {
   const F d;
   const int64_t step = t.stride.w * source.column;
   const int64_t channels = kWhole ? kF : t.channels;
+  const int64_t left = source.first + q * t.stride.w;
+  // The column that is `at` behind the first one.
+  const auto is_outside = [&](int64_t at, bool may_be_left, bool may_be_right) HWY_ATTR {
+    return (may_be_left && left + at < 0) || (may_be_right && left + at >= source.width);
+  };
   FV sum[kColumns];
   CONVSHIP_UNROLL
   for (int j = 0; j < kColumns; ++j) sum[j] = hn::LoadU(d, t.bias);
@@ -524,6 +530,8 @@ HWY_INLINE void groups_tile(
       for (int k = 0; k < kTaps * kWidth; ++k, w += kF) weight[k] = hn::LoadU(d, w);
       CONVSHIP_UNROLL
       for (int c = 0; c < kColumns + kTaps - 1; ++c) {
+        // Every window has a column in the image (see GroupsTask::strip).
+        if (is_outside(c * t.stride.w, kEdge && c < kTaps - 1, kEdge && c >= kColumns)) continue;
         const FV column = load_some(d, row + c * step, channels);
         for_constants<kWidth>([&](auto channel) HWY_ATTR {
           const FV value = of_group<kWidth, channel.value>(column, row + c * step);
@@ -543,6 +551,7 @@ HWY_INLINE void groups_tile(
         for (int c = 0; c < kWidth; ++c, w += kF) weight[c] = hn::LoadU(d, w);
         CONVSHIP_UNROLL
         for (int j = 0; j < kColumns; ++j) {
+          if (is_outside(j * t.stride.w + k * t.dilation.w, kEdge, kEdge)) continue;
           const FV column = load_some(d, from + j * step, channels);
           for_constants<kWidth>([&](auto channel) HWY_ATTR {
             const FV value = of_group<kWidth, channel.value>(column, from + j * step);
@@ -552,88 +561,70 @@ HWY_INLINE void groups_tile(
       }
     }
   }
-  finish_tile<kColumns>(t, sum, p * t.y_row + q * t.y_column);
+  finish_tile<kWhole, kColumns>(t, sum, p * t.y_row + q * t.y_column);
 }
 
-// What is left of a row, at most kColumns results.
+// At the edge of a row, at most kColumns results.
 template <bool kWhole, int kWidth, int kTaps, int kColumns>
-HWY_INLINE void groups_rest(const GroupsTask& t,
+HWY_INLINE void groups_edge(const GroupsTask& t,
                             const GroupsSource& source,
                             const KernelRows& rows,
                             int64_t p,
                             int64_t q,
-                            int64_t end) {
+                            int64_t count) {
   if constexpr (kColumns > 1) {
-    if (end - q < kColumns) {
-      return groups_rest<kWhole, kWidth, kTaps, kColumns - 1>(t, source, rows, p, q, end);
+    if (count < kColumns) {
+      return groups_edge<kWhole, kWidth, kTaps, kColumns - 1>(t, source, rows, p, q, count);
     }
   }
-  groups_tile<kWhole, kWidth, kTaps, kColumns>(t, source, rows, p, q);
+  groups_tile<kWhole, kWidth, kTaps, kColumns, true>(t, source, rows, p, q);
 }
 
-constexpr int kGroupsTile = 8;  // results
-
-// Results [begin, end) of each row.
 template <bool kWhole, int kWidth, int kTaps>
-HWY_NOINLINE void groups_rows(const GroupsTask& t,
-                              const GroupsSource& source,
-                              int64_t begin,
-                              int64_t end) {
+HWY_NOINLINE void groups_rows(const GroupsTask& t, const GroupsSource& source) {
+  constexpr int kTile = 8;  // results
+  // Results [begin, end) have no column outside.
+  const int64_t step = t.stride.w, last = source.width - columns_under(t, 1) - source.first;
+  const int64_t begin = source.first < 0 ? (-source.first + step - 1) / step : 0;
+  const int64_t end = smaller(last < 0 ? 0 : last / step + 1, t.size.w);
   for (int64_t p = 0; p < t.size.h; ++p) {
     const KernelRows rows(t, p);
-    int64_t q = begin;
-    for (; q + kGroupsTile <= end; q += kGroupsTile) {
-      groups_tile<kWhole, kWidth, kTaps, kGroupsTile>(t, source, rows, p, q);
+    for (int64_t q = 0; q < t.size.w; q += kTile) {
+      if (q >= begin && q + kTile <= end) {
+        groups_tile<kWhole, kWidth, kTaps, kTile, false>(t, source, rows, p, q);
+      } else {
+        groups_edge<kWhole, kWidth, kTaps, kTile>(t, source, rows, p, q, t.size.w - q);
+      }
     }
-    if (q < end) groups_rest<kWhole, kWidth, kTaps, kGroupsTile - 1>(t, source, rows, p, q, end);
   }
 }
 
 template <bool kWhole, int kWidth>
-void groups_sums(const GroupsTask& t, const GroupsSource& source, int64_t begin, int64_t end) {
+void groups_sums(const GroupsTask& t, const GroupsSource& source) {
   const bool adjoin = t.stride.w == t.dilation.w;
   // With more channels the weights of a kernel row are too many for registers.
   if constexpr (kWidth <= 4) {
-    if (adjoin && t.kernel.w == 3) return groups_rows<kWhole, kWidth, 3>(t, source, begin, end);
+    if (adjoin && t.kernel.w == 3) return groups_rows<kWhole, kWidth, 3>(t, source);
   }
   if constexpr (kWidth == 1) {
-    if (adjoin && t.kernel.w == 5) return groups_rows<kWhole, kWidth, 5>(t, source, begin, end);
+    if (adjoin && t.kernel.w == 5) return groups_rows<kWhole, kWidth, 5>(t, source);
+    if (adjoin && t.kernel.w == 7) return groups_rows<kWhole, kWidth, 7>(t, source);
   }
-  groups_rows<kWhole, kWidth, 0>(t, source, begin, end);
+  groups_rows<kWhole, kWidth, 0>(t, source);
 }
 
-// Where the image is read in place: not in tiles with columns outside of it.
-struct InsideTiles {
-  int64_t begin;
-  int64_t end;
-
-  explicit InsideTiles(const GroupsTask& t) {
-    const int64_t step = t.stride.w, last = t.image.w - columns_under(t, 1) - t.corner.w;
-    const int64_t first = t.corner.w < 0 ? (-t.corner.w + step - 1) / step : 0;
-    begin = smaller((first + kGroupsTile - 1) / kGroupsTile * kGroupsTile, t.size.w);
-    end = smaller(last < 0 ? 0 : last / step + 1, t.size.w);
-    if (end < t.size.w) end = begin + larger(0, end - begin) / kGroupsTile * kGroupsTile;
-  }
-};
+HWY_INLINE GroupsSource source_of(const GroupsTask& t) {
+  if (t.strip) return copy_into_strip(t);
+  const float* first = t.x + t.corner.h * t.x_row + t.corner.w * t.x_column;
+  return {first, t.x_row, t.x_column, t.corner.w, t.image.w};
+}
 
 template <int kWidth>
 void groups_of(const GroupsTask& t) {
-  const auto in_strip = [&](int64_t begin, int64_t end) HWY_ATTR {
-    if (begin < end) groups_sums<true, kWidth>(t, copy_into_strip(t, begin, end), begin, end);
-  };
-  const InsideTiles inside(t);
-  // A strip has its pixels side by side: rows that are read by several results of a row
-  // are faster there.
-  const bool in_place = !t.strip || t.stride.w > 1;
-  if (!in_place || inside.begin >= inside.end) return in_strip(0, t.size.w);
-  in_strip(0, inside.begin);
-  in_strip(inside.end, t.size.w);
-  const float* first = t.x + t.corner.h * t.x_row + t.corner.w * t.x_column;
-  const GroupsSource image{first, t.x_row, t.x_column};
   if (kWidth == kF || t.channels == kF) {
-    groups_sums<true, kWidth>(t, image, inside.begin, inside.end);
+    groups_sums<true, kWidth>(t, source_of(t));
   } else {
-    groups_sums<false, kWidth>(t, image, inside.begin, inside.end);
+    groups_sums<false, kWidth>(t, source_of(t));
   }
 }
 
