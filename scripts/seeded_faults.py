@@ -51,7 +51,7 @@ FAULTS = [
           "const auto wins = hn::Or(hn::Gt(value, best), hn::IsNaN(value));\n              winner",
           "const auto wins = hn::Or(hn::Ge(value, best), hn::IsNaN(value));\n              winner"),
     Fault("hardsigmoid divides by 5", ISA + "vectors-inl.h",
-          ": A(1) / A(6)", ": A(1) / A(5)"),
+          "A(1) / A(6)", "A(1) / A(5)"),
     # Tails, tiles and bands.
     Fault("the last columns of a transposed row are dropped", ISA + "vectors-inl.h",
           "for (; q < columns; ++q) {\n    for (int64_t c = 0; c < channels; ++c) {",
