@@ -33,6 +33,7 @@ struct BenchArguments {
   std::string backend;  // empty: every rung
   fs::path image;
   double seconds = 1;
+  int callers = 1;
   bool worker = false;
 };
 
@@ -89,9 +90,10 @@ double median(std::vector<double> values) {
   return percentile(values, 0.5);
 }
 
-std::vector<double> ask(Rung& rung, const std::string& what) {
+std::vector<double> ask(Rung& rung, const std::string& what, int callers) {
   std::this_thread::sleep_for(kPause);  // caches and clocks settle
-  const json answer = rung.process->ask("measure " + what + " " + std::to_string(kTurnSeconds));
+  const json answer = rung.process->ask("measure " + what + " " + std::to_string(kTurnSeconds) +
+                                        " " + std::to_string(callers));
   return answer["us"].get<std::vector<double>>();
 }
 
@@ -173,8 +175,9 @@ std::vector<Rung> start(const BenchArguments& arguments) {
     if (!arguments.backend.empty() && arguments.backend != kind.backend) continue;
     Rung& rung = rungs.emplace_back();
     rung.kind = &kind;
-    rung.process = std::make_unique<BenchProcess>(worker_words(arguments, kind), kind.accuracy,
-                                                  arguments.model.options.threads);
+    rung.process =
+        std::make_unique<BenchProcess>(worker_words(arguments, kind), kind.accuracy,
+                                       arguments.model.options.threads * arguments.callers);
   }
   // The last is libtorch where it takes part.
   const std::vector<Tensor> expected = answers(rungs.back()).tensors;
@@ -192,12 +195,12 @@ void measure(std::vector<Rung>& rungs, const BenchArguments& arguments) {
   for (int round = 0; round < rounds; ++round) {
     std::shuffle(turns.begin(), turns.end(), random);
     for (Rung* rung : turns) {
-      const std::vector<double> calls = ask(*rung, "network");
+      const std::vector<double> calls = ask(*rung, "network", arguments.callers);
       rung->round_us.push_back(median(calls));
       rung->calls.insert(rung->calls.end(), calls.begin(), calls.end());
       if (arguments.image.empty()) continue;
-      const double pixels_us = median(ask(*rung, "from_pixels"));
-      const double whole_us = median(ask(*rung, "end_to_end"));
+      const double pixels_us = median(ask(*rung, "from_pixels", arguments.callers));
+      const double whole_us = median(ask(*rung, "end_to_end", arguments.callers));
       rung->preprocess.push_back(pixels_us - rung->round_us.back());
       rung->decode.push_back(whole_us - pixels_us);
       rung->end_to_end.push_back(whole_us);
@@ -217,6 +220,7 @@ json row(Rung& rung, const BenchArguments& arguments) {
                  {"load_us", hello["load_us"]},
                  {"first_us", hello["first_us"]},
                  {"peak_mib", rung.process->peak_mib()}};
+  if (arguments.callers > 1) result["callers"] = arguments.callers;
   if (!rung.problem.empty()) return result;
   std::sort(rung.calls.begin(), rung.calls.end());
   const double total = std::accumulate(rung.calls.begin(), rung.calls.end(), 0.0);
@@ -226,7 +230,7 @@ json row(Rung& rung, const BenchArguments& arguments) {
   result["p50_us"] = network_us;
   result["p90_us"] = percentile(rung.calls, 0.9);
   result["p99_us"] = percentile(rung.calls, 0.99);
-  result["images_per_s"] = 1e6 * count * arguments.input.batch / total;
+  result["images_per_s"] = 1e6 * count * arguments.input.batch * arguments.callers / total;
   result["round_us"] = rung.round_us;
   if (!rung.end_to_end.empty()) {
     result["stages_us"] = {{"decode", std::max(0.0, median(rung.decode))},
@@ -245,7 +249,9 @@ void print_report(const json& report) {
             << environment["versions"]["torch"].get<std::string>() << '\n';
   for (const json& each : report["results"]) {
     std::cout << std::left << std::setw(16) << each["rung"].get<std::string>() << " batch "
-              << each["batch"] << ", threads " << each["threads"] << ": ";
+              << each["batch"] << ", threads " << each["threads"];
+    if (each.contains("callers")) std::cout << ", callers " << each["callers"];
+    std::cout << ": ";
     if (each["problem"] != "") {
       std::cout << "not measured: " << each["problem"].get<std::string>() << '\n';
       continue;
@@ -305,6 +311,9 @@ Action add_bench(CLI::App& verb) {
                   "Measure from the bytes of this image to its classes as well");
   verb.add_option("--seconds", arguments->seconds, "How long to measure each rung")
       ->check(CLI::Range(0.01, 3600.0));
+  verb.add_option("--callers", arguments->callers,
+                  "Threads of the program that call the model at once; images/s is of all")
+      ->check(CLI::Range(1, 256));
   // For `convship bench` and this verb itself, which ask by lines on stdin.
   verb.add_flag("--worker", arguments->worker)->group("");
   return [arguments, &verb] {

@@ -18,7 +18,7 @@ _convship_run() {
   case ${COMP_WORDS[1]} in
     predict) options="$model --top-k" ;;
     run | stages) options="$model --output" ;;
-    bench) options="$model --batch --size --input --image --seconds" ;;
+    bench) options="$model --batch --size --input --image --seconds --callers" ;;
     info) options="$model --plan --batch --size" ;;
     serve)
       options="--backend --threads --public-key --op-library --help --host --port --max-batch --max-delay-us --workers --max-queue"

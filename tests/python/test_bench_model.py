@@ -600,6 +600,19 @@ def test_native_program_writes_the_same_schema(run_native, shipped):
     assert [row["kind"] for row in found["results"]] == ["ours", "ours", "stock"]
 
 
+def test_native_program_counts_the_images_of_all_callers(run_native, shipped):
+    result = run_native(
+        *("bench", shipped, "--json", "--batch", 3, "--threads", 1, "--seconds", 0.5),
+        *("--callers", 4, "--backend", "libtorch"),
+    )
+    assert result.returncode == 0, result.stderr
+    (row,) = json.loads(result.stdout)["results"]
+    assert row["callers"] == 4
+    assert row["calls"] >= 4 * len(row["round_us"])  # each caller has one a turn at least
+    # All four measure at once, so together they take the time that was asked for.
+    assert 0.5 <= row["calls"] * 3 / row["images_per_s"] < 1.5
+
+
 def test_native_program_measures_from_bytes_to_class(run_native, shipped, tmp_path):
     image = open_network(shipped, tmp_path).image
     result = run_native(
