@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include "backend.h"
 #include "freeze.h"
@@ -56,13 +57,15 @@ void flatten(const c10::IValue& value, const std::string& prefix, NamedAtTensors
   }
 }
 
-// Of the images that the manifest tells of; else those of most classifiers.
-plan::Pair expected_sides(const Manifest* manifest) {
-  constexpr plan::Pair kUsual{224, 224};
-  if (!manifest || manifest->inputs.empty() || !manifest->inputs[0].shape) return kUsual;
-  const std::vector<int64_t>& shape = *manifest->inputs[0].shape;
-  if (shape.size() != 4 || shape[2] < 1 || shape[3] < 1) return kUsual;
-  return {shape[2], shape[3]};
+std::optional<plan::Pair> sides_of(at::IntArrayRef shape) {
+  if (shape.size() != 4 || shape[2] < 1 || shape[3] < 1) return {};
+  return plan::Pair{shape[2], shape[3]};
+}
+
+// Of the images that the manifest tells of.
+std::optional<plan::Pair> told_sides(const Manifest* manifest) {
+  if (!manifest || manifest->inputs.empty() || !manifest->inputs[0].shape) return {};
+  return sides_of(*manifest->inputs[0].shape);
 }
 
 class TorchScriptBackend final : public NetworkBackend {
@@ -71,16 +74,16 @@ class TorchScriptBackend final : public NetworkBackend {
     bool keep_state, pure;
   };
 
+  // Backend::convship plans at once where the manifest tells the sides of images, else for
+  // those of the first call.
   TorchScriptBackend(torch::jit::Module module,
-                     ops::Lowered lowered,
                      const Calls& calls,
                      const Manifest* manifest,
                      Backend backend)
-      : module_(std::move(module)),
-        left_(std::move(lowered.left)),
-        pure_(calls.pure),
-        backend_(backend) {
-    if (lowered.whole) whole_ = lowered.parts.front();
+      : module_(std::move(module)), pure_(calls.pure), backend_(backend) {
+    rounds_freely_ = manifest != nullptr && manifest->precision == "bfloat16";
+    if (const auto sides = told_sides(manifest))
+      std::call_once(planned_, [&] { plan_for(*sides); });
     if (calls.keep_state) state_ = std::make_unique<std::mutex>();
     if (manifest != nullptr && manifest->outputs.size() == 1)
       output_name_ = manifest->outputs[0].name;
@@ -94,6 +97,10 @@ class TorchScriptBackend final : public NetworkBackend {
   }
 
   NamedAtTensors forward(std::vector<at::Tensor> inputs) const override {
+    std::call_once(planned_, [&] {
+      constexpr plan::Pair kUsual{224, 224};
+      plan_for(inputs.empty() ? kUsual : sides_of(inputs[0].sizes()).value_or(kUsual));
+    });
     NamedAtTensors outputs;
     if (whole_) {
       const c10::InferenceMode inference;
@@ -109,6 +116,7 @@ class TorchScriptBackend final : public NetworkBackend {
   bool is_pure() const override { return pure_; }
 
   PlanReport plan(const std::vector<at::Tensor>& inputs) const override {
+    forward(inputs);
     PlanReport report{whole_ != nullptr, {}, left_};
     constexpr int kCalls = 11;
     std::vector<std::vector<double>> times;
@@ -136,6 +144,14 @@ class TorchScriptBackend final : public NetworkBackend {
   }
 
  private:
+  void plan_for(plan::Pair sides) const {
+    if (backend_ != Backend::convship) return;
+    const c10::InferenceMode inference;
+    ops::Lowered lowered = ops::lower(module_, rounds_freely_, sides);
+    left_ = std::move(lowered.left);
+    if (lowered.whole) whole_ = lowered.parts.front();
+  }
+
   c10::IValue call(const char* method, std::vector<c10::IValue> arguments) const {
     const c10::InferenceMode inference;
     if (!module_.find_method(method)) {
@@ -147,9 +163,12 @@ class TorchScriptBackend final : public NetworkBackend {
     return call_method(module_, method, std::move(arguments), backend_);
   }
 
-  torch::jit::Module module_;
-  c10::intrusive_ptr<ops::Planned> whole_;  // forward, where a plan serves all of it
-  std::vector<std::pair<std::string, int>> left_;
+  // These change once, when forward is planned.
+  mutable std::once_flag planned_;
+  mutable torch::jit::Module module_;
+  mutable c10::intrusive_ptr<ops::Planned> whole_;  // forward, where a plan serves all of it
+  mutable std::vector<std::pair<std::string, int>> left_;
+  bool rounds_freely_;
   std::unique_ptr<std::mutex> state_;  // calls take turns where the network writes to itself
   std::string output_name_;
   bool pure_;
@@ -169,15 +188,10 @@ std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
   TorchScriptBackend::Calls calls{keeps_state(frozen, "forward"), is_pure(frozen, "forward")};
   if (frozen.find_method("preprocess")) calls.pure = calls.pure && is_pure(frozen, "preprocess");
   times.mark("freeze");
-  ops::Lowered lowered;
-  if (backend == Backend::convship) {
-    const bool bfloat16 = manifest != nullptr && manifest->precision == "bfloat16";
-    lowered = ops::lower(frozen, bfloat16, expected_sides(manifest));
-    module = std::move(frozen);
-    times.mark("plan");
-  }
-  return std::make_unique<TorchScriptBackend>(std::move(module), std::move(lowered), calls,
-                                              manifest, backend);
+  if (backend == Backend::convship) module = std::move(frozen);
+  auto network = std::make_unique<TorchScriptBackend>(std::move(module), calls, manifest, backend);
+  if (told_sides(manifest)) times.mark("plan");
+  return network;
 }
 
 }  // namespace convship::runtime

@@ -3,7 +3,6 @@ plan where layers say the same, and as eager in any case."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -421,79 +420,3 @@ def test_features_that_no_size_tells_before_a_norm_stay_in_their_order(tmp_path:
 
     torch.manual_seed(0)
     check_whole(Normed(), torch.randn(2, 3, 8, 6), tmp_path)
-
-
-class Reshaped(nn.Module):
-    """Between two convolutions, what ``code`` makes of an image ``x``."""
-
-    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 12, 3, padding=1)
-        self.last = nn.Conv2d(12, 5, 1)
-        self.change = change
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.change(F.relu(self.first(x))))
-
-
-def random_change(generator: random.Random) -> tuple[str, Callable[[Tensor], Tensor]]:
-    """Views and permutations of [2, 12, 224, 224], and images again."""
-    shape, text, steps = [2, 12, 224, 224], "", []
-
-    def add(name: str, *arguments: object) -> None:
-        nonlocal text
-        text += f".{name}{arguments}"
-        steps.append((name, arguments))
-
-    for _ in range(generator.randint(1, 5)):
-        rank = len(shape)
-        kind = generator.choice(["permute", "split", "join", "unsqueeze", "act", "image"])
-        if kind == "permute":
-            order = list(range(rank))
-            generator.shuffle(order)
-            add("permute", *order)
-            shape = [shape[d] for d in order]
-        elif kind == "split" and rank < 6:
-            d = generator.randrange(rank)
-            part = generator.choice([p for p in range(1, shape[d] + 1) if shape[d] % p == 0])
-            shape = [*shape[:d], shape[d] // part, part, *shape[d + 1 :]]
-            add("reshape", *(-1 if k == d and part < 4 else size for k, size in enumerate(shape)))
-        elif kind == "join" and rank > 1:
-            d = generator.randrange(rank - 1)
-            add("flatten", d, d + 1)
-            shape = [*shape[:d], shape[d] * shape[d + 1], *shape[d + 2 :]]
-        elif kind == "unsqueeze" and rank < 6:
-            d = generator.randint(0, rank)
-            add("unsqueeze", d)
-            shape.insert(d, 1)
-        elif kind == "act":
-            add("sigmoid")
-        elif kind == "image":
-            add("reshape", 2, 12, 224, 224)
-            shape = [2, 12, 224, 224]
-    add("reshape", 2, 12, 112, 448)
-
-    def change(x: Tensor) -> Tensor:
-        for name, arguments in steps:
-            x = getattr(x, name)(*arguments)
-        return x
-
-    return text, change
-
-
-def test_any_views_are_those_of_eager(tmp_path: Path) -> None:
-    """Traced, with numbers for sizes; images or not, in a plan or with LibTorch."""
-    generator = random.Random(0)
-    planned = 0
-    for _ in range(60):
-        torch.manual_seed(0)
-        text, change = random_change(generator)
-        network = Reshaped(change).eval()
-        x = torch.randn(2, 3, 224, 224)
-        model = load(network, x, "trace", tmp_path)
-        try:
-            check(network, model, x)
-        except AssertionError as error:
-            raise AssertionError(f"x{text}") from error
-        planned += bool(model.plan(x)["whole"])
-    assert planned >= 5

@@ -26,8 +26,6 @@ struct Lowered {
 // graph rounds to bfloat16 is rounded.
 // expected: sides of the images that it will see. Where a branch, or a table, depends on them,
 // sizes that make another of it are lowered for when they come first.
-CONVSHIP_API Lowered lower(torch::jit::Module& frozen,
-                           bool rounds_freely,
-                           plan::Pair expected = {224, 224});
+CONVSHIP_API Lowered lower(torch::jit::Module& frozen, bool rounds_freely, plan::Pair expected);
 
 }  // namespace convship::ops
