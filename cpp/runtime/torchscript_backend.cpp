@@ -57,12 +57,16 @@ void flatten(const c10::IValue& value, const std::string& prefix, NamedAtTensors
   }
 }
 
+// Where nothing depends on them.
+constexpr plan::Pair kUsualSides{224, 224};
+
+// Of images; nothing where they are not known.
 std::optional<plan::Pair> sides_of(at::IntArrayRef shape) {
-  if (shape.size() != 4 || shape[2] < 1 || shape[3] < 1) return {};
+  if (shape.size() != 4) return kUsualSides;
+  if (shape[2] < 1 || shape[3] < 1) return {};
   return plan::Pair{shape[2], shape[3]};
 }
 
-// Of the images that the manifest tells of.
 std::optional<plan::Pair> told_sides(const Manifest* manifest) {
   if (!manifest || manifest->inputs.empty() || !manifest->inputs[0].shape) return {};
   return sides_of(*manifest->inputs[0].shape);
@@ -98,8 +102,8 @@ class TorchScriptBackend final : public NetworkBackend {
 
   NamedAtTensors forward(std::vector<at::Tensor> inputs) const override {
     std::call_once(planned_, [&] {
-      constexpr plan::Pair kUsual{224, 224};
-      plan_for(inputs.empty() ? kUsual : sides_of(inputs[0].sizes()).value_or(kUsual));
+      const auto shape = inputs.empty() ? at::IntArrayRef() : inputs[0].sizes();
+      plan_for(sides_of(shape).value_or(kUsualSides));
     });
     NamedAtTensors outputs;
     if (whole_) {

@@ -363,7 +363,7 @@ HWY_INLINE void activate_all(const Activation& activation, V* values) {
     case Activation::relu:
       return each([](V x) HWY_ATTR { return relu(x); });
     case Activation::relu6:
-      return each([](V x) HWY_ATTR { return up_to_six(without_minus_zero(x)); });
+      return each(up_to_six<V>);
     case Activation::hardsigmoid:
     case Activation::hardswish:
       return each(Ramp<hn::DFromV<V>>(activation.kind));
