@@ -84,10 +84,13 @@ class TorchScriptBackend final : public NetworkBackend {
                      const Calls& calls,
                      const Manifest* manifest,
                      Backend backend)
-      : module_(std::move(module)), pure_(calls.pure), backend_(backend) {
-    rounds_freely_ = manifest != nullptr && manifest->precision == "bfloat16";
-    if (const auto sides = told_sides(manifest))
+      : module_(std::move(module)),
+        rounds_freely_(manifest != nullptr && manifest->precision == "bfloat16"),
+        pure_(calls.pure),
+        backend_(backend) {
+    if (const auto sides = told_sides(manifest)) {
       std::call_once(planned_, [&] { plan_for(*sides); });
+    }
     if (calls.keep_state) state_ = std::make_unique<std::mutex>();
     if (manifest != nullptr && manifest->outputs.size() == 1)
       output_name_ = manifest->outputs[0].name;
@@ -194,7 +197,7 @@ std::unique_ptr<NetworkBackend> load_torchscript(const Archive& archive,
   times.mark("freeze");
   if (backend == Backend::convship) module = std::move(frozen);
   auto network = std::make_unique<TorchScriptBackend>(std::move(module), calls, manifest, backend);
-  if (told_sides(manifest)) times.mark("plan");
+  if (backend == Backend::convship && told_sides(manifest)) times.mark("plan");
   return network;
 }
 
