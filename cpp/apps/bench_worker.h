@@ -3,7 +3,8 @@
 //   measure WHAT SECONDS CALLERS         ->  {"us": [one per call]}
 //   write FOLDER                         ->  {"outputs": [{"name", "path"}]}
 // WHAT is network, end_to_end (from the image's bytes to classes) or from_pixels
-// (from its decoded pixels to classes); so many threads call it at once. What fails is {"error", "code"}, and the end.
+// (from its decoded pixels to classes); so many threads call it at once. What fails is {"error",
+// "code"}, and the end.
 #pragma once
 
 #include <filesystem>
