@@ -309,6 +309,34 @@ def test_first_layers_that_are_linear(tmp_path):
             assert float((got - expected).abs().max()) < 1e-4 * float(expected.abs().max())
 
 
+def test_equal_weights_of_other_shapes_are_kept_apart(tmp_path):
+    """-1, 0 and 1 are levels of any row with a one, and both layers' bytes are the same."""
+
+    class Rounds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.narrow = nn.Linear(480, 12), nn.Linear(12, 480)
+            numbers = torch.randint(-1, 2, (480, 12)).float()
+            numbers[:, 0] = 1
+            self.narrow.weight.data = numbers
+            self.wide.weight.data = numbers.reshape(12, 480).clone()
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in (self.wide, self.narrow, self.wide):
+                x = layer(torch.fake_quantize_per_tensor_affine(x, 0.0625, 128, 0, 255))
+            return x
+
+    network = Rounds().eval().requires_grad_(False)
+    x = torch.randn(2, 480)
+    torch.jit.trace(network, x).save(str(tmp_path / "m.ts"))
+    model = convship.load(tmp_path / "m.ts", allow_plain=True)
+    assert model.plan(x)["whole"]
+    (got,) = model.run(x).values()
+    expected = network(x)
+    # A level's step where another order of sums turns a number to its neighbour.
+    assert float((got - expected).abs().mean()) < 1e-3 * float(expected.abs().max())
+
+
 def images(count: int) -> TensorImages:
     """Images of a class each: its channel is the bright one."""
     targets = torch.arange(count) % 2

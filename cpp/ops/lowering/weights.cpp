@@ -38,10 +38,13 @@ std::shared_ptr<const kernels::RoundedMatrix> Weights::rounded(const float* weig
                                                                int64_t features,
                                                                const Rounding& rounding) {
   for (const Rounded& found : rounded_) {
-    if (found.weight == weight && found.rounding == rounding) return found.matrix;
+    if (found.weight == weight && found.rows == rows && found.features == features &&
+        found.rounding == rounding) {
+      return found.matrix;
+    }
   }
   rounded_.push_back(
-      {weight, rounding,
+      {weight, rows, features, rounding,
        std::make_shared<const kernels::RoundedMatrix>(weight, rows, features, rounding)});
   return rounded_.back().matrix;
 }

@@ -43,6 +43,8 @@ class Weights {
   };
   struct Rounded {
     const float* weight;
+    int64_t rows;  // equal numbers are kept once, whatever their shape
+    int64_t features;
     Rounding rounding;
     std::shared_ptr<const kernels::RoundedMatrix> matrix;
   };
