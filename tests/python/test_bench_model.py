@@ -613,11 +613,12 @@ def test_native_program_counts_the_images_of_all_callers(run_native, shipped):
     assert 0.5 <= row["calls"] * 3 / row["images_per_s"] < 1.5
 
 
-def test_native_program_measures_from_bytes_to_class(run_native, shipped, tmp_path):
+@pytest.mark.parametrize("callers", [1, 3])
+def test_native_program_measures_from_bytes_to_class(run_native, shipped, tmp_path, callers):
     image = open_network(shipped, tmp_path).image
     result = run_native(
         *("bench", shipped, "--json", "--seconds", 0.05, "--threads", 1, "--image", image),
-        *("--backend", "libtorch"),
+        *("--backend", "libtorch", "--callers", callers),
     )
     (row,) = json.loads(result.stdout)["results"]
     assert row["rung"] == "native libtorch"
