@@ -123,8 +123,7 @@ class TorchScriptBackend final : public NetworkBackend {
   bool is_pure() const override { return pure_; }
 
   PlanReport plan(const std::vector<at::Tensor>& inputs) const override {
-    forward(inputs);
-    PlanReport report{whole_ != nullptr, {}, left_};
+    PlanReport report{false, {}, {}};
     constexpr int kCalls = 11;
     std::vector<std::vector<double>> times;
     for (int i = 0; i < kCalls; ++i) {
@@ -142,7 +141,8 @@ class TorchScriptBackend final : public NetworkBackend {
       report.steps[k].milliseconds = times[k][kCalls / 2];
     }
     // Sizes that a plan does not take are LibTorch's.
-    report.whole = report.whole && !report.steps.empty();
+    report.whole = whole_ && !report.steps.empty();
+    report.left_to_libtorch = left_;
     return report;
   }
 

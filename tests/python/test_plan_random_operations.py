@@ -34,7 +34,6 @@ class Drawn(nn.Module):
         self.draw = random.Random(seed)
         self.image = torch.Size((2, 12, *sides))
         self.first, self.second = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 12, 1)
-        self.constants = 0
         self.names: list[str] = []
         self.steps: list[Step] = []
         x = torch.zeros(self.image)
@@ -58,8 +57,7 @@ class Drawn(nn.Module):
 
     def constant(self, *shape: int) -> str:
         """The name of a new buffer."""
-        name = f"constant_{self.constants}"
-        self.constants += 1
+        name = f"constant_{len(self._buffers)}"
         self.register_buffer(name, torch.randn(shape) + 0.1)
         return name
 

@@ -113,8 +113,7 @@ class Lowering {
   // behind it. Returns where to go on.
   Node* lower_from(Node* begin) {
     for (const Node* limit = graph_->return_node(); limit != begin;) {
-      const auto weights = std::make_shared<lowering::Weights>(accuracy_);
-      Part part(rounds_freely_, expected_, weights);
+      Part part(rounds_freely_, expected_, std::make_shared<lowering::Weights>(accuracy_));
       Overtaken behind(effects_);
       Node* node = begin;
       for (; node != limit; node = node->next()) {
@@ -126,29 +125,24 @@ class Lowering {
         return next == begin ? begin->next() : next;
       }
       const auto outgoing = part.outgoing();
-      if (outgoing && !outgoing->tensors.empty())
-        return close(part, *outgoing, weights, behind.first());
+      if (outgoing && !outgoing->tensors.empty()) return close(part, *outgoing, behind.first());
       limit = part.nodes().back();
     }
     return begin->next();
   }
 
   // behind: the first node that stays, or null.
-  Node* close(const Part& part,
-              const Part::Outgoing& outgoing,
-              const std::shared_ptr<lowering::Weights>& weights,
-              Node* behind) {
+  Node* close(const Part& part, const Part::Outgoing& outgoing, Node* behind) {
     const std::shared_ptr<Graph> copy = copy_of(part, outgoing.tensors);
     Planned::NetworkFor for_sides;
     if (part.depends_on_sides()) {
       // LibTorch may run the other one meanwhile.
-      for_sides = [graph = copy->copy(), weights, freely = rounds_freely_](plan::Pair sides) {
-        return network_of(*graph, freely, sides, weights);
-      };
+      for_sides = [graph = copy->copy(), freely = rounds_freely_, weights = part.weights()](
+                      plan::Pair sides) { return network_of(*graph, freely, sides, weights); };
     }
     auto planned = c10::make_intrusive<Planned>(
         part.network(outgoing.tensors), part.dimensions(part.inputs()),
-        part.dimensions(outgoing.tensors), weights, copy, std::move(for_sides));
+        part.dimensions(outgoing.tensors), part.weights(), copy, std::move(for_sides));
     Node* const last = replace(part, outgoing, behind, planned);
     lowered_.parts.push_back(std::move(planned));
     effects_.forget();

@@ -52,6 +52,7 @@ class Part {
   const std::vector<torch::jit::Value*>& inputs() const { return inputs_; }
 
   plan::Network network(const std::vector<torch::jit::Value*>& outputs) const;
+  const std::shared_ptr<Weights>& weights() const { return weights_; }
   // Whether images of other sides than those that are expected may have another network.
   bool depends_on_sides() const { return depends_on_sides_; }
   // How many each of the tensors has.
