@@ -166,9 +166,10 @@ static inline int64_t pooling_ring(const Pool& pool, int64_t block, int64_t ahea
   return 2 * (pool.size.h + ahead) * pool.width * block;
 }
 
-// Values of one result row and its indices.
+// Values of one result row and its indices, or of a tile's sums.
 static inline int64_t pooling_scratch(const Pool& pool, int64_t block) {
-  return 2 * pool.width * block;
+  constexpr int64_t kTile = 8;  // of kMaxVectors; 32 registers at most
+  return 2 * (pool.width < kTile ? kTile : pool.width) * block;
 }
 
 // Values of a conv row of `columns` columns, with its margins.

@@ -53,6 +53,8 @@ struct Channels {
   // addresses of their own, for which larger tiles would lack registers.
   static constexpr bool kHasFlatTiles = kTile <= 6;
   static constexpr int kFlat = -1;  // kStep of such tiles
+  // Whether there are tiles for some column steps alone. Compilers take long over each.
+  static constexpr bool kKnowsSteps = sizeof(A) == sizeof(float);
 
   struct Taps {
     TapRunRange runs;
@@ -105,12 +107,15 @@ struct Channels {
   }
 
   void run() const {
-    if constexpr (kPairsBlocks) return run_without_pooling();
-    const RowPool how = row_pool();
-    if (pools_nothing(t.pool) && pooling.writes_directly()) return run_without_pooling();
-    if (in_steps()) return run_in_steps();
-    if (how == RowPool::any) pooling.fill_margins(rows);
-    pooling.run([&](int64_t r, A* to, I* index) { conv_row(r, how, to, index); });
+    if constexpr (kPairsBlocks) {
+      run_without_pooling();
+    } else {
+      const RowPool how = row_pool();
+      if (pools_nothing(t.pool) && pooling.writes_directly()) return run_without_pooling();
+      if (in_steps()) return run_in_steps();
+      if (how == RowPool::any) pooling.fill_margins(rows);
+      pooling.run([&](int64_t r, A* to, I* index) { conv_row(r, how, to, index); });
+    }
   }
 
   // Sums and row-pools conv row r.
@@ -217,8 +222,8 @@ struct Channels {
       A* const sums = rows + first * kBlock;
       Taps taps = from_sums(taps_of(top, step), step, sums);
       if (bottom > top) taps.runs = all_runs(t.source.row_taps, step);
-      pick_tile<false, kFinal, kTile>(now, taps, ahead, columns,
-                                      kFinal ? t.target.y + first * t.target.column_step : sums);
+      const auto one = pick_tile<false, kFinal, kTile, const A* const*>(now);
+      one(*this, taps, ahead, columns, kFinal ? t.target.y + first * t.target.column_step : sums);
       first += now;
     }
   }
@@ -228,33 +233,43 @@ struct Channels {
   void tiles(Taps taps, Ahead<A>& ahead, const A* x, int64_t count, A* to) const {
     constexpr int64_t kMost = kPairs ? kTile / 2 : kTile;
     const Tiles tiles(count, kMost);
-    const int64_t step = (kPairs ? 2 : 1) * t.source.column_step;
-    const int64_t to_step = kFinal ? t.target.column_step : kBlock;
-    for (int64_t i = 0; i < tiles.number; ++i) {
-      const int64_t now = tiles[i];
-      pick_tile<kPairs, kFinal, kMost>(now, taps, ahead, x, to);
-      x += now * step;
-      to += now * to_step;
-      taps.start += now * (kPairs ? 2 : 1) * taps.start_step;
-    }
+    const auto sum = [&](int64_t number, int64_t size) HWY_ATTR {
+      if (number == 0) return;
+      const auto one = pick_tile<kPairs, kFinal, kMost, const A*>(size);
+      const int64_t columns = (kPairs ? 2 : 1) * size;
+      const int64_t step = columns * t.source.column_step;
+      const int64_t start_step = columns * taps.start_step;
+      const int64_t to_step = size * (kFinal ? t.target.column_step : kBlock);
+      for (int64_t i = 0; i < number; ++i, x += step, to += to_step) {
+        one(*this, taps, ahead, x, to);
+        taps.start += start_step;
+      }
+    };
+    sum(tiles.larger_ones, tiles.size + 1);
+    sum(tiles.number - tiles.larger_ones, tiles.size);
   }
 
   // x: as tile's.
+  template <class Input>
+  using Tile =
+      void (*)(const Channels& channels, const Taps& taps, Ahead<A>& ahead, Input x, A* to);
+
   template <bool kPairs, bool kFinal, int kSize, class Input>
-  void pick_tile(int64_t size, const Taps& taps, Ahead<A>& ahead, Input x, A* to) const {
+  Tile<Input> pick_tile(int64_t size) const {
     if constexpr (kSize > 1) {
-      if (size < kSize) return pick_tile<kPairs, kFinal, kSize - 1>(size, taps, ahead, x, to);
+      if (size < kSize) return pick_tile<kPairs, kFinal, kSize - 1, Input>(size);
     }
     if constexpr (!hwy::IsSame<Input, const A*>()) {
-      tile<kPairs, kFinal, kSize, kFlat>(taps, ahead, x, to);
-    } else if (t.source.column_step == kLanes) {
-      tile<kPairs, kFinal, kSize, kLanes>(taps, ahead, x, to);
-    } else if (!Product::kLanewise && t.source.column_step == 1) {
-      tile<kPairs, kFinal, kSize, Product::kLanewise ? 0 : 1>(taps, ahead, x, to);
-    } else if (!Product::kLanewise && t.source.column_step == 2) {
-      tile<kPairs, kFinal, kSize, Product::kLanewise ? 0 : 2>(taps, ahead, x, to);
+      return tile<kPairs, kFinal, kSize, kFlat, Input>;
     } else {
-      tile<kPairs, kFinal, kSize, 0>(taps, ahead, x, to);
+      if constexpr (kKnowsSteps) {
+        if (t.source.column_step == kLanes) return tile<kPairs, kFinal, kSize, kLanes, Input>;
+      }
+      if constexpr (kKnowsSteps && !Product::kLanewise) {
+        if (t.source.column_step == 1) return tile<kPairs, kFinal, kSize, 1, Input>;
+        if (t.source.column_step == 2) return tile<kPairs, kFinal, kSize, 2, Input>;
+      }
+      return tile<kPairs, kFinal, kSize, 0, Input>;
     }
   }
 
@@ -274,18 +289,9 @@ struct Channels {
   // Compilers that let sums change places between taps move some to memory and back.
   template <int kColumns>
   static HWY_INLINE void keep_in_registers(typename Product::Sum (*sums)[kVectors]) {
-    CONVSHIP_UNROLL
-    for (int j = 0; j < kColumns; ++j) {
-      CONVSHIP_UNROLL
-      for (int v = 0; v < kVectors; ++v) asm("" : "+x"(sums[j][v].raw));
-    }
-  }
-
-  // Weights that are an operand in memory of each multiply-add, which is no instruction of
-  // its own; compilers would load them once for all.
-  static HWY_INLINE V operand(const A*& from, int64_t at) {
-    asm("" : "+r"(from));
-    return hn::Load(D(), from + at);
+    unrolled_array<kColumns, kVectors>([&](auto j, auto v) CONVSHIP_INLINE {
+      asm("" : "+x"(sums[j][v].raw));
+    });
   }
 
   // Adds a tap to the sums of a tile: value(j) of the input times the weights that lie `at`
@@ -299,20 +305,18 @@ struct Channels {
     const D d;
     if constexpr (kPairsBlocks) {
       V values[kColumns];
-      CONVSHIP_UNROLL
-      for (int j = 0; j < kColumns; ++j) values[j] = value(j);
-      CONVSHIP_UNROLL
-      for (int v = 0; v + 1 < kVectors; ++v) {
+      unrolled<kColumns>([&](auto j) CONVSHIP_INLINE { values[j] = value(j); });
+      unrolled<kVectors - 1>([&](auto v) CONVSHIP_INLINE {
         const int64_t of_block = v % kWeightVectors * kLanes;
         const V weight = hn::Load(d, (v < kWeightVectors ? w : second) + at + of_block);
-        CONVSHIP_UNROLL
-        for (int j = 0; j < kColumns; ++j) sums[j][v] = Product::add(sums[j][v], values[j], weight);
-      }
-      CONVSHIP_UNROLL
-      for (int j = 0; j < kColumns; ++j) {
+        unrolled<kColumns>([&](auto j) CONVSHIP_INLINE {
+          sums[j][v] = Product::add(sums[j][v], values[j], weight);
+        });
+      });
+      unrolled<kColumns>([&](auto j) CONVSHIP_INLINE {
         V& sum = sums[j][kVectors - 1];
-        sum = Product::add(sum, values[j], operand(second, at + kLanes));
-      }
+        sum = Product::add(sum, values[j], operand(d, second, at + kLanes));
+      });
     } else {
       constexpr int kLoaded = kFull ? kVectors - 1 : kVectors;
       V weight[kLoaded];
@@ -325,39 +329,50 @@ struct Channels {
         for (int v = 0; v < kLoaded; ++v) sums[j][v] = Product::add(sums[j][v], x, weight[v]);
         if constexpr (kFull) {
           V& sum = sums[j][kLoaded];
-          sum = Product::add(sum, x, operand(w, at + kLoaded * kLanes));
+          sum = Product::add(sum, x, operand(d, w, at + kLoaded * kLanes));
         }
       }
     }
     if constexpr (kFull) keep_in_registers<kColumns>(sums);
   }
 
-  // Adds taps [offset, end), whole groups of them, to the sums of a tile. at: the address of
+  // Compilers would keep what a tile needs a few times in memory of its own, as registers
+  // are full of sums: it is there already.
+  static HWY_INLINE const ChannelsTask<A>& reread(const ChannelsTask<A>& task) {
+    const ChannelsTask<A>* same = &task;
+    asm("" : "+r"(same));
+    return *same;
+  }
+
+  // Adds a run of taps, whole groups of them, to the sums of a tile. at: the address of
   // each column.
   template <int kColumns, int kStep>
-  HWY_INLINE void add_groups(const A* const* at,
-                             const A* w,
-                             const int32_t* offset,
-                             const int32_t* end,
-                             Ahead<A>& ahead,
-                             typename Product::Sum (*sums)[kVectors]) const {
-    const auto input = [&](int64_t tap, int j) HWY_ATTR {
+  static HWY_INLINE void add_groups(const A* const* at,
+                                    const ChannelsTask<A>& task,
+                                    TapRun run,
+                                    Ahead<A>& ahead,
+                                    typename Product::Sum (*sums)[kVectors]) {
+    const A* w = task.weight + run.begin * kWeightBlock;
+    const A* second = w + task.block_step;
+    const int32_t* offset = task.source.offsets + run.begin;
+    const int32_t* const end = task.source.offsets + run.end;
+    const int64_t next = task.source.ahead;
+    const auto input = [&](int64_t tap, int j) CONVSHIP_INLINE {
       if constexpr (kStep > 0) return at[0] + tap + j * kStep;
       return at[j] + tap;
     };
-    const A* second = w + t.block_step;
     for (; offset != end; offset += kTapGroup) {
       ahead.template fetch<kPairsBlocks>();
-      if (t.source.ahead > 0) {
-        const int64_t tap = offset[t.source.ahead];
-        CONVSHIP_UNROLL
-        for (int j = 0; j < kColumns; ++j) __builtin_prefetch(input(tap, j), 0, 3);
+      if (next > 0) {
+        const int64_t tap = offset[next];
+        unrolled<kColumns>([&](auto j)
+                               CONVSHIP_INLINE { __builtin_prefetch(input(tap, j), 0, 3); });
       }
       const int64_t tap = *offset;
       CONVSHIP_UNROLL
       for (int k = 0; k < kTapGroup; ++k) {
-        add_tap<kColumns>([&](int j) HWY_ATTR { return Product::value(input(tap, j) + k); }, w,
-                          second, k * kWeightBlock, sums);
+        add_tap<kColumns>([&](int j) CONVSHIP_INLINE { return Product::value(input(tap, j) + k); },
+                          w, second, k * kWeightBlock, sums);
       }
       w += kTapGroup * kWeightBlock;
       second += kTapGroup * kWeightBlock;
@@ -367,15 +382,17 @@ struct Channels {
   // x: the first column, and kStep: column_step where it is known, else 0; or the
   // address of each column, and kFlat.
   template <bool kPairs, bool kFinal, int kSize, int kStep, class Input>
-  HWY_NOINLINE void tile(const Taps& taps, Ahead<A>& ahead, const Input x, A* to) const {
+  static HWY_NOINLINE void tile(
+      const Channels& channels, const Taps& taps, Ahead<A>& ahead, const Input x, A* to) {
+    const ChannelsTask<A>& t = channels.t;
     constexpr int kColumns = kPairs ? 2 * kSize : kSize;
     const D d;
-    const auto start = [&](int j, int v)
-                           HWY_ATTR { return taps.start + j * taps.start_step + v * kLanes; };
+    const auto start = [&](int j, int v) CONVSHIP_INLINE {
+      return taps.start + j * taps.start_step + v * kLanes;
+    };
     const int64_t step = kStep > 0 ? kStep : t.source.column_step;
     const A* columns[kColumns];
-    CONVSHIP_UNROLL
-    for (int j = 0; j < kColumns; ++j) {
+    unrolled<kColumns>([&](auto j) CONVSHIP_INLINE {
       if constexpr (kStep == kFlat) {
         columns[j] = x[j];
       } else {
@@ -384,59 +401,52 @@ struct Channels {
         // but a few of these in memory.
         if constexpr (kHasAddresses<kColumns, kStep>) asm("" : "+r"(columns[j]));
       }
-    }
+    });
     typename Product::Sum sums[kColumns][kVectors];
-    CONVSHIP_UNROLL
-    for (int j = 0; j < kColumns; ++j) {
-      CONVSHIP_UNROLL
-      for (int v = 0; v < kVectors; ++v) sums[j][v] = Product::begin(start(j, v));
-    }
+    unrolled_array<kColumns, kVectors>(
+        [&](auto j, auto v) CONVSHIP_INLINE { sums[j][v] = Product::begin(start(j, v)); });
     Ahead<A> now = ahead;  // in registers
-    for (const TapRun* run = taps.runs.begin; run != taps.runs.end; ++run) {
-      const A* w = t.weight + run->begin * kWeightBlock;
-      const int32_t* offset = t.source.offsets + run->begin;
-      const int32_t* const end = t.source.offsets + run->end;
+    if (kHasGroups<kColumns, kStep> && t.source.grouped) {
       if constexpr (kHasGroups<kColumns, kStep>) {
-        if (t.source.grouped) {
-          add_groups<kColumns, kStep>(columns, w, offset, end, now, sums);
-          continue;
+        for (const TapRun* run = taps.runs.begin; run != taps.runs.end; ++run) {
+          const ChannelsTask<A>& task = reread(t);
+          add_groups<kColumns, kStep>(columns, task, *run, now, sums);
         }
       }
-      const A* second = w + t.block_step;
-      while (offset != end) {
-        now.template fetch<kPairsBlocks>();
-        const int32_t* const group = end - offset > kTapGroup ? offset + kTapGroup : end;
-        for (; offset != group; ++offset, w += kWeightBlock, second += kWeightBlock) {
-          const int64_t tap = *offset;
-          const auto value = [&](int j) HWY_ATTR {
-            if constexpr (kHasAddresses<kColumns, kStep>) {
-              return Product::value(columns[j] + tap);
-            } else {
-              return Product::value(x + tap + j * step);
-            }
-          };
-          add_tap<kColumns>(value, w, second, 0, sums);
+    } else {
+      for (const TapRun* run = taps.runs.begin; run != taps.runs.end; ++run) {
+        const ChannelsTask<A>& task = reread(t);
+        const A* w = task.weight + run->begin * kWeightBlock;
+        const A* second = w + task.block_step;
+        const int32_t* offset = task.source.offsets + run->begin;
+        const int32_t* const end = task.source.offsets + run->end;
+        while (offset != end) {
+          now.template fetch<kPairsBlocks>();
+          const int32_t* const group = end - offset > kTapGroup ? offset + kTapGroup : end;
+          for (; offset != group; ++offset, w += kWeightBlock, second += kWeightBlock) {
+            const int64_t tap = *offset;
+            const auto value = [&](int j) CONVSHIP_INLINE {
+              if constexpr (kHasAddresses<kColumns, kStep>) {
+                return Product::value(columns[j] + tap);
+              } else {
+                return Product::value(x + tap + j * step);
+              }
+            };
+            add_tap<kColumns>(value, w, second, 0, sums);
+          }
         }
       }
     }
     ahead = now;
     V sum[kColumns][kVectors];
-    CONVSHIP_UNROLL
-    for (int j = 0; j < kColumns; ++j) {
-      CONVSHIP_UNROLL
-      for (int v = 0; v < kVectors; ++v) {
-        sum[j][v] = Product::end(sums[j][v], start(j, v), t.scale + v * kLanes);
-      }
-    }
-    if constexpr (kFinal) return pooling.template finish<kSize>(sum, to);
-    CONVSHIP_UNROLL
-    for (int j = 0; j < kSize; ++j) {
-      CONVSHIP_UNROLL
-      for (int v = 0; v < kVectors; ++v) {
-        const V value = kPairs ? max_of(sum[2 * j][v], sum[2 * j + 1][v]) : sum[j][v];
-        hn::Store(value, d, to + (j * kVectors + v) * kLanes);
-      }
-    }
+    unrolled_array<kColumns, kVectors>([&](auto j, auto v) CONVSHIP_INLINE {
+      sum[j][v] = Product::end(sums[j][v], start(j, v), t.scale + v * kLanes);
+    });
+    if constexpr (kFinal) return channels.pooling.template finish<kSize>(sum, to);
+    unrolled_array<kSize, kVectors>([&](auto j, auto v) CONVSHIP_INLINE {
+      const V value = kPairs ? max_of(sum[2 * j][v], sum[2 * j + 1][v]) : sum[j][v];
+      hn::Store(value, d, to + (j * kVectors + v) * kLanes);
+    });
   }
 };
 

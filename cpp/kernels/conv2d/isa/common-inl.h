@@ -16,12 +16,55 @@
 
 // Before loops over registers: unrolled early, their arrays never see memory.
 #define CONVSHIP_UNROLL _Pragma("GCC unroll 36")
+#define CONVSHIP_INLINE HWY_ATTR __attribute__((always_inline))
 
 namespace convship::kernels::conv2d {
 namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
 constexpr int kRegisters = CONVSHIP_REGISTERS;
+
+// A number that is known to the compiler, as a value.
+template <int kValue>
+struct Number {
+  constexpr operator int() const { return kValue; }
+};
+
+template <int... kValues>
+struct Numbers {};
+
+#if defined(__clang__)
+template <class Int, Int... kValues>
+using NumbersOf = Numbers<kValues...>;
+template <int kCount>
+using FirstNumbers = __make_integer_seq<NumbersOf, int, kCount>;
+#else
+template <int kCount>
+using FirstNumbers = Numbers<__integer_pack(kCount)...>;
+#endif
+
+template <class Visit, int... kValues>
+HWY_INLINE void visit_numbers(const Visit& visit, Numbers<kValues...>) {
+  (visit(Number<kValues>()), ...);
+}
+
+template <int kColumns, class Visit, int... kValues>
+HWY_INLINE void visit_array(const Visit& visit, Numbers<kValues...>) {
+  (visit(Number<kValues / kColumns>(), Number<kValues % kColumns>()), ...);
+}
+
+// visit(0) to visit(kCount - 1), with numbers that the compiler knows from the start: of arrays
+// that outlive a loop, all indices must be, else they have memory before their loops are unrolled.
+template <int kCount, class Visit>
+HWY_INLINE void unrolled(const Visit& visit) {
+  visit_numbers(visit, FirstNumbers<kCount>());
+}
+
+// visit(row, column).
+template <int kRows, int kColumns, class Visit>
+HWY_INLINE void unrolled_array(const Visit& visit) {
+  visit_array<kColumns>(visit, FirstNumbers<kRows * kColumns>());
+}
 
 #include "kernels/conv2d/isa/transpose-inl.h"
 //

@@ -19,6 +19,7 @@ struct Pooling {
   I* const ring_index;  // the column of each one's winner
   A* const result;
   I* const result_index;
+  const bool in_registers = finishes_in_registers(target);
 
   // ring, scratch: pooling_ring(), pooling_scratch() values.
   Pooling(const Pool& pool_, const Target<A>& target_, A* ring_, A* scratch)
@@ -50,28 +51,68 @@ struct Pooling {
   template <int kColumns>
   HWY_INLINE void finish(V (*sum)[kVectors], A* to) const {
     const D d;
+    if (!in_registers) {
+      unrolled_array<kColumns, kVectors>([&](auto j, auto v) CONVSHIP_INLINE {
+        hn::Store(sum[j][v], d, result + j * kBlock + v * kLanes);
+      });
+      return finish_in_memory(kColumns, to);
+    }
     const int64_t step = target.column_step;
-    const int64_t last = exist(kVectors - 1);
     int64_t starts[kVectors];  // vectors may alias anything: here no store makes them new
-    CONVSHIP_UNROLL
-    for (int v = 0; v < kVectors; ++v) starts[v] = target.starts[v];
+    unrolled<kVectors>([&](auto v) CONVSHIP_INLINE { starts[v] = target.starts[v]; });
     if (target.residual) {
       const A* from = target.residual + (to - target.y);
-      CONVSHIP_UNROLL
-      for (int j = 0; j < kColumns; ++j, from = next(from, step)) {
-        CONVSHIP_UNROLL
+      unrolled<kColumns>([&](auto j) CONVSHIP_INLINE {
+        unrolled<kVectors>([&](auto v) CONVSHIP_INLINE {
+          sum[j][v] = hn::Add(sum[j][v], hn::LoadU(d, from + starts[v]));
+        });
+        from = next(from, step);
+      });
+    }
+    const auto each = [&](const auto& function) CONVSHIP_INLINE {
+      unrolled_array<kColumns, kVectors>([&](auto j, auto v)
+                                             CONVSHIP_INLINE { sum[j][v] = function(sum[j][v]); });
+    };
+    if (target.activation.kind == Activation::relu) {
+      each([](V x) CONVSHIP_INLINE { return relu_of_sum(x); });
+    } else if (target.activation.kind == Activation::relu6) {
+      each([](V x) CONVSHIP_INLINE { return up_to_six(x); });
+    } else if (target.activation.kind == Activation::hardswish) {
+      each([](V x) CONVSHIP_INLINE { return Hardswish<D>()(x); });
+    }
+    unrolled<kColumns>([&](auto j) CONVSHIP_INLINE {
+      unrolled<kVectors>([&](auto v) CONVSHIP_INLINE { hn::StoreU(sum[j][v], d, to + starts[v]); });
+      to = next(to, step);
+    });
+  }
+
+  // Whether finish() can do without memory: with it, each tile would align the stack and save
+  // more registers.
+  static bool finishes_in_registers(const Target<A>& to) {
+    const Activation::Kind kind = to.activation.kind;
+    return to.channels >= kBlock && (kind == Activation::none || kind == Activation::relu ||
+                                     kind == Activation::relu6 || kind == Activation::hardswish);
+  }
+
+  // The same from `result`.
+  HWY_NOINLINE void finish_in_memory(int64_t columns, A* to) const {
+    const D d;
+    const A* from = target.residual ? target.residual + (to - target.y) : nullptr;
+    A* const end = result + columns * kBlock;
+    const int64_t step = target.column_step;
+    if (from) {
+      for (A* sums = result; sums != end; sums += kBlock, from += step) {
         for (int v = 0; v < kVectors; ++v) {
-          const V more = load_some(d, from + starts[v], v + 1 < kVectors ? kLanes : last);
-          sum[j][v] = hn::Add(sum[j][v], more);
+          A* const sum = sums + v * kLanes;
+          const V more = load_some(d, from + target.starts[v], exist(v));
+          hn::Store(hn::Add(hn::Load(d, sum), more), d, sum);
         }
       }
     }
-    activate_all<kColumns * kVectors>(target.activation, &sum[0][0]);
-    CONVSHIP_UNROLL
-    for (int j = 0; j < kColumns; ++j, to = next(to, step)) {
-      CONVSHIP_UNROLL
+    activate_in_memory(d, target.activation, result, columns * kBlock);
+    for (A* sums = result; sums != end; sums += kBlock, to += step) {
       for (int v = 0; v < kVectors; ++v) {
-        store_some(d, sum[j][v], to + starts[v], v + 1 < kVectors ? kLanes : last);
+        store_some(d, hn::Load(d, sums + v * kLanes), to + target.starts[v], exist(v));
       }
     }
   }

@@ -48,32 +48,35 @@ constexpr double infinity<double>() {
   return __builtin_inf();
 }
 
-// `exist` of a vector's values; memory beyond them is not touched. Masked loads
-// and stores promise that where the CPU has them.
+// Whether masked loads and stores leave memory alone that they mask out. On AVX2, too, those of
+// floats and doubles do, which Highway does not promise for all of its types.
+constexpr bool kHasMasks = !HWY_MEM_OPS_MIGHT_FAULT || HWY_TARGET == HWY_AVX2;
+
+// `exist` of a vector's values; memory beyond them is not touched.
 template <class D, typename A = hn::TFromD<D>>
 HWY_INLINE hn::Vec<D> load_some(D d, const A* from, int64_t exist) {
   constexpr int64_t kLanes = hn::MaxLanes(D());
   if (exist >= kLanes) return hn::LoadU(d, from);
-#if HWY_MEM_OPS_MIGHT_FAULT
-  HWY_ALIGN A lanes[kLanes] = {};
-  for (int64_t i = 0; i < exist; ++i) lanes[i] = from[i];
-  return hn::Load(d, lanes);
-#else
-  return hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(exist)), d, from);
-#endif
+  if constexpr (kHasMasks) {
+    return hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(exist)), d, from);
+  } else {
+    HWY_ALIGN A lanes[kLanes] = {};
+    for (int64_t i = 0; i < exist; ++i) lanes[i] = from[i];
+    return hn::Load(d, lanes);
+  }
 }
 
 template <class D, typename A = hn::TFromD<D>>
 HWY_INLINE void store_some(D d, hn::Vec<D> value, A* to, int64_t exist) {
   constexpr int64_t kLanes = hn::MaxLanes(D());
   if (exist >= kLanes) return hn::StoreU(value, d, to);
-#if HWY_MEM_OPS_MIGHT_FAULT
-  HWY_ALIGN A lanes[kLanes];
-  hn::Store(value, d, lanes);
-  for (int64_t i = 0; i < exist; ++i) to[i] = lanes[i];
-#else
-  hn::BlendedStore(value, hn::FirstN(d, static_cast<size_t>(exist)), d, to);
-#endif
+  if constexpr (kHasMasks) {
+    hn::BlendedStore(value, hn::FirstN(d, static_cast<size_t>(exist)), d, to);
+  } else {
+    HWY_ALIGN A lanes[kLanes];
+    hn::Store(value, d, lanes);
+    for (int64_t i = 0; i < exist; ++i) to[i] = lanes[i];
+  }
 }
 
 // from[0], from[2 * step], ... of vectors of every step-th value; reads nothing beyond the
@@ -117,6 +120,12 @@ HWY_INLINE V without_minus_zero(V sum) {
 template <class V>
 HWY_INLINE V relu(V value) {
   return hn::IfThenZeroElse(hn::Le(value, hn::Zero(hn::DFromV<V>())), value);
+}
+
+// Of what is never -0.0. NaN stays, as the second operand (see max_of).
+template <class V>
+HWY_INLINE V relu_of_sum(V value) {
+  return hn::Max(hn::Zero(hn::DFromV<V>()), value);
 }
 
 // x in [-limit, limit], where an exponential stays in the range. NaN stays, as the
@@ -231,6 +240,42 @@ HWY_INLINE V up_to_six(V value) {
   return hn::Min(hn::Set(d, hn::TFromV<V>(6)), hn::Max(hn::Zero(d), value));
 }
 
+template <typename A>
+constexpr A kSixth = A(1) / A(6);
+
+// A vector that is an operand in memory of the instruction that uses it, and takes no register;
+// compilers would load it once for all.
+template <class D, typename A = hn::TFromD<D>>
+HWY_INLINE hn::Vec<D> operand(D d, const A*& from, int64_t at) {
+  asm("" : "+r"(from));
+  return hn::Load(d, from + at);
+}
+
+// hardswish where registers are full of sums: as Ramp, of numbers that are known to it.
+template <class D>
+struct Hardswish {
+  using V = hn::Vec<D>;
+  using A = hn::TFromD<D>;
+  static constexpr int64_t kLanes = hn::MaxLanes(D());
+
+  alignas(64) static constexpr auto kNumbers = [] {
+    struct {
+      A values[2 * kLanes];
+    } numbers{};
+    for (int64_t i = 0; i < kLanes; ++i) {
+      numbers.values[i] = 3;
+      numbers.values[kLanes + i] = kSixth<A>;
+    }
+    return numbers;
+  }();
+
+  HWY_INLINE V operator()(V x) const {
+    const A* numbers = kNumbers.values;
+    const V bounded = up_to_six(hn::Add(x, operand(D(), numbers, 0)));
+    return hn::Mul(hn::Mul(bounded, operand(D(), numbers, kLanes)), x);
+  }
+};
+
 // hardsigmoid and hardswish: min(max(x + 3, 0), 6) / 6, times x or not. One copy of it serves
 // a tile, for there are hundreds of tiles. A division by 6 would take as long as ten
 // multiply-adds; the product rounds once more, and not at 0 and 6.
@@ -246,7 +291,7 @@ struct Ramp {
 
   HWY_INLINE V operator()(V x) const {
     const V bounded = up_to_six(hn::Add(x, hn::Set(D(), A(3))));
-    const V result = hn::Mul(bounded, hn::Set(D(), A(1) / A(6)));
+    const V result = hn::Mul(bounded, hn::Set(D(), kSixth<A>));
     return hn::IfThenElse(times_x, hn::Mul(result, x), result);
   }
 };
@@ -301,10 +346,10 @@ HWY_INLINE hn::Vec<D> gelu(D d, hn::Vec<D> x) {
   }
 }
 
-// Those that take a polynomial: a loop over memory instead of a copy of it for
+// Those that take a polynomial are a loop over memory instead of a copy of it for
 // every vector of a tile.
 template <class D, typename A = hn::TFromD<D>>
-HWY_NOINLINE void slow_activation(D d, const Activation& activation, A* values, int64_t count) {
+HWY_NOINLINE void activate_in_memory(D d, const Activation& activation, A* values, int64_t count) {
   const auto each = [&](const auto& function) HWY_ATTR {
     for (int64_t i = 0; i < count; i += hn::MaxLanes(d)) {
       hn::Store(function(hn::Load(d, values + i)), d, values + i);
@@ -312,6 +357,18 @@ HWY_NOINLINE void slow_activation(D d, const Activation& activation, A* values, 
   };
   using V = hn::Vec<D>;
   switch (activation.kind) {
+    case Activation::none:
+      return;
+    case Activation::relu:
+      return each([](V x) HWY_ATTR { return relu(x); });
+    case Activation::relu6:
+      return each(up_to_six<V>);
+    case Activation::hardsigmoid:
+    case Activation::hardswish:
+      return each(Ramp<D>(activation.kind));
+    case Activation::leaky_relu:
+    case Activation::clamp:
+      return each(Bend<D>(activation));
     case Activation::silu:
       return each([&](V x) HWY_ATTR { return hn::Div(x, one_and_exp_of_negative(d, x)); });
     case Activation::gelu:
@@ -387,7 +444,7 @@ HWY_INLINE void activate_all(const Activation& activation, V* values) {
   HWY_ALIGN hn::TFromV<V> lanes[kCount * kLanes];
   CONVSHIP_UNROLL
   for (int i = 0; i < kCount; ++i) hn::Store(values[i], d, lanes + i * kLanes);
-  slow_activation(d, activation, lanes, kCount * kLanes);
+  activate_in_memory(d, activation, lanes, kCount * kLanes);
   CONVSHIP_UNROLL
   for (int i = 0; i < kCount; ++i) values[i] = hn::Load(d, lanes + i * kLanes);
 }

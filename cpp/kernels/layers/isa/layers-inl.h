@@ -309,11 +309,10 @@ HWY_INLINE void sum_lanes(FV* values) {
   if constexpr (kLanesEach > 1) {
     const F d;
     constexpr int kLeft = kCount > 1 ? kCount / 2 : 1;
-    CONVSHIP_UNROLL
-    for (int i = 0; i < kLeft; ++i) {
+    unrolled<kLeft>([&](auto i) CONVSHIP_INLINE {
       const FV a = values[2 * i], b = values[kCount > 1 ? 2 * i + 1 : 0];
       values[i] = hn::Add(hn::ConcatEven(d, b, a), hn::ConcatOdd(d, b, a));
-    }
+    });
     sum_lanes<kLeft, kLanesEach / 2>(values);
   }
 }
@@ -326,21 +325,16 @@ HWY_NOINLINE void linear_tile(const LinearTask& t, const W* weight, int64_t row,
   const W* w = weight + row * t.features;
   const float* x = t.x + image * t.x_step;
   FV sum[kRows][kImages];
-  CONVSHIP_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    CONVSHIP_UNROLL
-    for (int i = 0; i < kImages; ++i) sum[r][i] = hn::Zero(d);
-  }
-  const auto step = [&](const auto& load, const auto& load_row, int64_t f) HWY_ATTR {
+  unrolled_array<kRows, kImages>([&](auto r, auto i) CONVSHIP_INLINE { sum[r][i] = hn::Zero(d); });
+  const auto step = [&](const auto& load, const auto& load_row, int64_t f) CONVSHIP_INLINE {
     FV value[kImages];
-    CONVSHIP_UNROLL
-    for (int i = 0; i < kImages; ++i) value[i] = load(x + i * t.x_step + f);
-    CONVSHIP_UNROLL
-    for (int r = 0; r < kRows; ++r) {
+    unrolled<kImages>([&](auto i) CONVSHIP_INLINE { value[i] = load(x + i * t.x_step + f); });
+    unrolled<kRows>([&](auto r) CONVSHIP_INLINE {
       const FV row_weights = load_row(w + r * t.features + f);
-      CONVSHIP_UNROLL
-      for (int i = 0; i < kImages; ++i) sum[r][i] = hn::MulAdd(row_weights, value[i], sum[r][i]);
-    }
+      unrolled<kImages>([&](auto i) CONVSHIP_INLINE {
+        sum[r][i] = hn::MulAdd(row_weights, value[i], sum[r][i]);
+      });
+    });
   };
   int64_t f = 0;
   for (; f + kF <= t.features; f += kF) {
@@ -353,11 +347,8 @@ HWY_NOINLINE void linear_tile(const LinearTask& t, const W* weight, int64_t row,
          [&](const W* from) HWY_ATTR { return load_some_weights(from, exist); }, f);
   }
   FV total[kImages * kRows];
-  CONVSHIP_UNROLL
-  for (int r = 0; r < kRows; ++r) {
-    CONVSHIP_UNROLL
-    for (int i = 0; i < kImages; ++i) total[i * kRows + r] = sum[r][i];
-  }
+  unrolled_array<kRows, kImages>([&](auto r, auto i)
+                                     CONVSHIP_INLINE { total[i * kRows + r] = sum[r][i]; });
   sum_lanes<kImages * kRows, kF>(total);
   HWY_ALIGN float totals[kImages * kRows < kF ? kF : kImages * kRows];
   for (int i = 0; i < kImages * kRows; i += kF) hn::Store(total[i / kF], d, totals + i);
@@ -457,19 +448,6 @@ HWY_INLINE void finish_tile(const GroupsTask& t, FV* sum, int64_t at) {
   for (int j = 0; j < kColumns; ++j) store_some(d, sum[j], y + j * column, channels);
 }
 
-// Calls visit(Constant<k>) for k in [0, kCount).
-template <int k>
-struct Constant {
-  static constexpr int value = k;
-};
-template <int kCount, class Visit>
-HWY_INLINE void for_constants(const Visit& visit) {
-  if constexpr (kCount > 0) {
-    for_constants<kCount - 1>(visit);
-    visit(Constant<kCount - 1>());
-  }
-}
-
 // Channel k of each group of kWidth in all lanes of its group; x is what lies at
 // `from`.
 template <int kWidth, int k>
@@ -533,13 +511,13 @@ HWY_INLINE void groups_tile(
         // Every window has a column in the image (see GroupsTask::strip).
         if (is_outside(c * t.stride.w, kEdge && c < kTaps - 1, kEdge && c >= kColumns)) continue;
         const FV column = load_some(d, row + c * step, channels);
-        for_constants<kWidth>([&](auto channel) HWY_ATTR {
-          const FV value = of_group<kWidth, channel.value>(column, row + c * step);
+        unrolled<kWidth>([&](auto channel) CONVSHIP_INLINE {
+          const FV value = of_group<kWidth, channel>(column, row + c * step);
           CONVSHIP_UNROLL
           for (int k = 0; k < kTaps; ++k) {
             const int j = c - k;
             if (j < 0 || j >= kColumns) continue;
-            sum[j] = hn::MulAdd(value, weight[k * kWidth + channel.value], sum[j]);
+            sum[j] = hn::MulAdd(value, weight[k * kWidth + channel], sum[j]);
           }
         });
       }
@@ -553,9 +531,9 @@ HWY_INLINE void groups_tile(
         for (int j = 0; j < kColumns; ++j) {
           if (is_outside(j * t.stride.w + k * t.dilation.w, kEdge, kEdge)) continue;
           const FV column = load_some(d, from + j * step, channels);
-          for_constants<kWidth>([&](auto channel) HWY_ATTR {
-            const FV value = of_group<kWidth, channel.value>(column, from + j * step);
-            sum[j] = hn::MulAdd(value, weight[channel.value], sum[j]);
+          unrolled<kWidth>([&](auto channel) CONVSHIP_INLINE {
+            const FV value = of_group<kWidth, channel>(column, from + j * step);
+            sum[j] = hn::MulAdd(value, weight[channel], sum[j]);
           });
         }
       }
