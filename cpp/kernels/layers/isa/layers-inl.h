@@ -308,9 +308,9 @@ template <int kCount, int kLanesEach>
 HWY_INLINE void sum_lanes(FV* values) {
   if constexpr (kLanesEach > 1) {
     const F d;
-    constexpr int kLeft = kCount > 1 ? kCount / 2 : 1;
+    constexpr int kLeft = (kCount + 1) / 2;
     unrolled<kLeft>([&](auto i) CONVSHIP_INLINE {
-      const FV a = values[2 * i], b = values[kCount > 1 ? 2 * i + 1 : 0];
+      const FV a = values[2 * i], b = values[2 * i + 1 < kCount ? 2 * i + 1 : 2 * i];
       values[i] = hn::Add(hn::ConcatEven(d, b, a), hn::ConcatOdd(d, b, a));
     });
     sum_lanes<kLeft, kLanesEach / 2>(values);
@@ -350,7 +350,7 @@ HWY_NOINLINE void linear_tile(const LinearTask& t, const W* weight, int64_t row,
   unrolled_array<kRows, kImages>([&](auto r, auto i)
                                      CONVSHIP_INLINE { total[i * kRows + r] = sum[r][i]; });
   sum_lanes<kImages * kRows, kF>(total);
-  HWY_ALIGN float totals[kImages * kRows < kF ? kF : kImages * kRows];
+  HWY_ALIGN float totals[(kImages * kRows + kF - 1) / kF * kF];
   for (int i = 0; i < kImages * kRows; i += kF) hn::Store(total[i / kF], d, totals + i);
   for (int i = 0; i < kImages; ++i) {
     float* const y = t.y + (image + i) * t.y_step + row;
@@ -364,25 +364,44 @@ HWY_NOINLINE void linear_tile(const LinearTask& t, const W* weight, int64_t row,
   }
 }
 
-template <int kRows, typename W>
-void linear_rows(const LinearTask& t, const W* weight, int64_t row) {
-  constexpr int kImages = kRegisters >= 32 ? 4 : 2;
-  int64_t image = 0;
-  for (; image + kImages <= t.images; image += kImages) {
-    linear_tile<kRows, kImages>(t, weight, row, image);
+constexpr int kLinearImages = kRegisters >= 32 ? 4 : 3;
+
+// Rows [begin, end) of images [first, last).
+template <typename W>
+void linear_block(
+    const LinearTask& t, const W* weight, int64_t begin, int64_t end, int64_t first, int64_t last) {
+  const auto rows = [&](auto count) HWY_ATTR {
+    for (; begin + count <= end; begin += count) {
+      int64_t i = first;
+      for (; i + kLinearImages <= last; i += kLinearImages) {
+        linear_tile<count, kLinearImages>(t, weight, begin, i);
+      }
+      for (; i < last; ++i) linear_tile<count, 1>(t, weight, begin, i);
+    }
+  };
+  // One image: as many chains as hide a multiply-add's latency.
+  if (t.images == 1) {
+    for (; begin + 8 <= end; begin += 8) linear_tile<8, 1>(t, weight, begin, 0);
   }
-  for (; image < t.images; ++image) linear_tile<kRows, 1>(t, weight, row, image);
+  rows(Number<4>());
+  rows(Number<1>());
 }
 
 template <typename W>
 void linear_with(const LinearTask& t, const W* weight) {
-  int64_t row = t.begin;
-  // One image: as many chains as hide a multiply-add's latency.
-  if (t.images == 1) {
-    for (; row + 8 <= t.end; row += 8) linear_tile<8, 1>(t, weight, row, 0);
+  // Images that stay in the first-level cache while rows pass, and rows that stay in the
+  // second-level one while images do.
+  constexpr int64_t kImageBytes = 16 << 10, kRowBytes = 128 << 10;
+  const auto at_once = [&](int64_t bytes, int64_t value, int64_t tile) {
+    return larger(bytes / (t.features * value) / tile, 1) * tile;
+  };
+  const int64_t images = at_once(kImageBytes, sizeof(float), kLinearImages);
+  const int64_t rows = at_once(kRowBytes, sizeof(W), 8);
+  for (int64_t row = t.begin; row < t.end; row += rows) {
+    for (int64_t i = 0; i < t.images; i += images) {
+      linear_block(t, weight, row, smaller(row + rows, t.end), i, smaller(i + images, t.images));
+    }
   }
-  for (; row + 4 <= t.end; row += 4) linear_rows<4>(t, weight, row);
-  for (; row < t.end; ++row) linear_rows<1>(t, weight, row);
 }
 
 void linear_layer(const LinearTask& t) {
