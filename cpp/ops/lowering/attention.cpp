@@ -161,7 +161,7 @@ std::optional<Arrangement> Part::attention(const Scores& scores, const Arrangeme
   std::vector<Heads> heads;
   std::vector<plan::Value> inputs;
   for (const Arrangement* x : each) {
-    auto found = heads_of(*x, standard(x->value).dimensions);
+    auto found = heads_of(*x, layers_.standard(x->value).dimensions);
     if (!found) return {};
     heads.push_back(*std::move(found));
   }
@@ -178,7 +178,8 @@ std::optional<Arrangement> Part::attention(const Scores& scores, const Arrangeme
     if (scores.factors.numel() != heads[0].heads) return {};
     auto scale = floats_of(scores.factors.repeat_interleave(heads[0].depth));
     auto shift = std::make_shared<const std::vector<float>>(scale->size(), -0.0f);
-    inputs[0] = push_like(inputs[0], plan::Affine{std::move(scale), std::move(shift)}, {inputs[0]});
+    inputs[0] =
+        layers_.add_like(inputs[0], plan::Affine{std::move(scale), std::move(shift)}, {inputs[0]});
   }
   double scale = scores.scale;
   for (plan::Value& input : {std::ref(inputs[0]), std::ref(inputs[1])}) {
@@ -190,7 +191,7 @@ std::optional<Arrangement> Part::attention(const Scores& scores, const Arrangeme
   const plan::Attend layer{heads[0].heads, static_cast<float>(scale), heads[0].window,
                            heads[0].dilated, score_bias(scores.bias)};
   Arrangement y = scores.q;
-  y.value = push_like(inputs[0], layer, inputs);
+  y.value = layers_.add_like(inputs[0], layer, inputs);
   const int64_t depth = heads[2].depth;
   for (std::size_t d = 0; d + 2 < y.rank(); ++d) {
     for (Axis& axis : y.dimensions[d]) {
@@ -204,12 +205,12 @@ std::optional<Arrangement> Part::attention(const Scores& scores, const Arrangeme
 // Of queries and keys, of scores and values, or of a tensor and constants.
 bool Part::matmul(Node* node) {
   const auto a = arranged(node->input(0)), b = arranged(node->input(1));
-  if (const auto* found = known<Scores>(node->input(0))) {
+  if (const auto* found = facts_.find<Scores>(node->input(0))) {
     auto y = b && !found->turned ? attention(*found, *b) : std::nullopt;
     if (y) show(node->output(), *std::move(y));
     return y.has_value();
   }
-  if (const auto* found = known<Scores>(node->input(1))) {
+  if (const auto* found = facts_.find<Scores>(node->input(1))) {
     // The same with rows for columns.
     if (!a || !found->turned || a->rank() != found->q.rank()) return false;
     Arrangement values = *a;
@@ -228,7 +229,7 @@ bool Part::matmul(Node* node) {
   }
   const auto weight = constant_weight(node->input(1), 2);
   if (!a || !weight || a->rank() < 3 || !shows_channels(a->dimensions.back(), a->value) ||
-      channels(a->value) != weight->size(0)) {
+      layers_.channels(a->value) != weight->size(0)) {
     return false;
   }
   show(node->output(), pointwise(*a, weight->t().contiguous(), {}));
@@ -274,13 +275,13 @@ std::optional<Arrangement> in_order(const Arrangement& x,
 // Products as matmul's, whatever the order of dimensions.
 bool Part::einsum(Node* node) {
   const auto equation = equation_of(node->input(0));
-  const auto* list = known<Tensors>(node->input(1));
+  const auto* list = facts_.find<Tensors>(node->input(1));
   if (!equation || !list || list->size() != 2 || equation->result.size() < 3) return false;
   const auto& [a, b, result] = *equation;
   const std::string before = result.substr(0, result.size() - 2);
   const char row = result[result.size() - 2], column = result.back();
   const auto x = arranged((*list)[0]), y = arranged((*list)[1]);
-  if (const auto* found = known<Scores>((*list)[0])) {
+  if (const auto* found = facts_.find<Scores>((*list)[0])) {
     // Rows of scores, and what is summed over.
     if (!y || found->turned || a.size() != result.size() ||
         a.substr(0, a.size() - 1) != before + row) {
@@ -301,12 +302,12 @@ bool Part::einsum(Node* node) {
 }
 
 bool Part::score(Node* node, Arrangement q, Arrangement k) {
-  const auto queries = heads_of(q, standard(q.value).dimensions);
-  const auto keys = heads_of(k, standard(k.value).dimensions);
+  const auto queries = heads_of(q, layers_.standard(q.value).dimensions);
+  const auto keys = heads_of(k, layers_.standard(k.value).dimensions);
   if (!queries || !keys || queries->heads != keys->heads || queries->depth != keys->depth) {
     return false;
   }
-  known_[node->output()] = Scores{std::move(q), std::move(k)};
+  facts_.learn(node->output(), Scores{std::move(q), std::move(k)});
   return true;
 }
 
@@ -325,13 +326,13 @@ bool Part::turn_scores(Node* node, Scores scores, const std::vector<int64_t>& or
   } else {
     std::swap(scores.q, scores.k);
   }
-  known_[node->output()] = std::move(scores);
+  facts_.learn(node->output(), std::move(scores));
   return true;
 }
 
 // Dimensions before the queries and keys split or joined, as masks of windows need them.
 bool Part::view_scores(Node* node, Scores scores) {
-  const auto shape = numbers(node->input(1));
+  const auto shape = facts_.numbers(node->input(1));
   if (!shape || shape->size() < 3 || scores.turned) return false;
   const Numbers before(shape->begin(), shape->end() - 2);
   const auto last = [](const Arrangement& x) { return x.dimensions[x.rank() - 2]; };
@@ -345,14 +346,14 @@ bool Part::view_scores(Node* node, Scores scores) {
     if (!split) return false;
     x->dimensions = replaced(x->dimensions, 0, end, *split);
   }
-  known_[node->output()] = std::move(scores);
+  facts_.learn(node->output(), std::move(scores));
   return true;
 }
 
 // By a number; or with a bias added.
 bool Part::change_scores(Node* node, Scores scores, How how) {
-  const auto number = real(node->input(1));
-  const auto numbers = tensor_of(node->input(1));
+  const auto number = facts_.real(node->input(1));
+  const auto numbers = facts_.tensor(node->input(1));
   const bool product = how == How::multiply || how == How::divide;
   if (scores.normal || (product && scores.bias.defined())) return false;
   if (product && number && *number != 0) {
@@ -367,7 +368,7 @@ bool Part::change_scores(Node* node, Scores scores, How how) {
   } else {
     return false;
   }
-  known_[node->output()] = std::move(scores);
+  facts_.learn(node->output(), std::move(scores));
   return true;
 }
 
@@ -376,25 +377,25 @@ bool Part::change_scores(Node* node, Scores scores, How how) {
 bool Part::norm(Node* node) {
   const auto x = arranged(node->input(0));
   const auto over = constant_ints(node->input(2));
-  const auto dtype = node->inputs().size() == 5 ? formula(node->input(4)) : std::nullopt;
-  if (!x || x->rank() < 2 || real(node->input(1)) != 2.0 || !over || over->size() != 1 ||
-      constant_int(node->input(3)) != 1 || (dtype && !is_nothing(node->input(4)))) {
+  const auto dtype = node->inputs().size() == 5 ? facts_.formula(node->input(4)) : std::nullopt;
+  if (!x || x->rank() < 2 || facts_.real(node->input(1)) != 2.0 || !over || over->size() != 1 ||
+      constant_int(node->input(3)) != 1 || (dtype && !facts_.is_none(node->input(4)))) {
     return false;
   }
   const Axes& depth = x->dimensions.back();
-  const auto all = channels(x->value);
+  const auto all = layers_.channels(x->value);
   if (place_of(over->front(), x->rank()) != x->rank() - 1 || depth.size() != 1 ||
       !is_channel(depth[0]) || depth[0].step != 1 || !depth[0].count || !all ||
       *all % *depth[0].count != 0) {
     return false;
   }
   const plan::Value image = as_image(x->value);
-  const plan::Value squares = push_like(image, plan::Combine{How::multiply}, {image, image});
+  const plan::Value squares = layers_.add_like(image, plan::Combine{How::multiply}, {image, image});
   const at::Tensor ones = at::ones({*all, *depth[0].count, 1, 1});
   const plan::Value sums =
-      push_like(image, convolve(ones, {}, *all / *depth[0].count, {}), {squares});
-  const plan::Value roots = push_like(image, plan::Activate{Activation::sqrt}, {sums});
-  known_[node->output()] = Norms{{roots, x->dimensions}};
+      layers_.add_like(image, convolve(ones, {}, *all / *depth[0].count, {}), {squares});
+  const plan::Value roots = layers_.add_like(image, plan::Activate{Activation::sqrt}, {sums});
+  facts_.learn(node->output(), Norms{{roots, x->dimensions}});
   return true;
 }
 
@@ -404,11 +405,11 @@ bool Part::clamp_min(Node* node) {
   if (!least || !std::isfinite(static_cast<float>(*least))) return false;
   const Activation clamp{Activation::clamp, static_cast<float>(*least),
                          std::numeric_limits<float>::infinity()};
-  const auto* norms = known<Norms>(node->input(0));
+  const auto* norms = facts_.find<Norms>(node->input(0));
   if (!norms) return activation(node, clamp, false);
   Arrangement spread = norms->spread;
-  spread.value = push_like(spread.value, plan::Activate{clamp}, {spread.value});
-  known_[node->output()] = Norms{std::move(spread)};
+  spread.value = layers_.add_like(spread.value, plan::Activate{clamp}, {spread.value});
+  facts_.learn(node->output(), Norms{std::move(spread)});
   return true;
 }
 
@@ -416,9 +417,9 @@ bool Part::clamp_min(Node* node) {
 bool Part::scaled_dot_product_attention(Node* node) {
   const auto q = arranged(node->input(0)), k = arranged(node->input(1)),
              v = arranged(node->input(2));
-  const auto scale = real(node->input(6));
+  const auto scale = facts_.real(node->input(6));
   if (!q || !k || !v || q->rank() < 3 || constant_number(node->input(4)) != 0.0 ||
-      constant_int(node->input(5)) != 0 || (!scale && !is_nothing(node->input(6))) ||
+      constant_int(node->input(5)) != 0 || (!scale && !facts_.is_none(node->input(6))) ||
       constant_int(node->input(7)) != 0) {
     return false;
   }
@@ -427,8 +428,8 @@ bool Part::scaled_dot_product_attention(Node* node) {
   if (!depth) return false;
   scores.normal = true;
   scores.scale = scale ? *scale : 1 / std::sqrt(static_cast<double>(*depth));
-  if (!is_nothing(node->input(3))) {
-    const auto given = tensor_of(node->input(3));
+  if (!facts_.is_none(node->input(3))) {
+    const auto given = facts_.tensor(node->input(3));
     if (!given) return false;
     at::Tensor mask = *given;
     if (mask.scalar_type() == at::kBool) {
@@ -452,7 +453,7 @@ bool Part::native_multi_head_attention(Node* node) {
   const auto last = constant_weight(node->input(7), 2),
              last_bias = constant_weight(node->input(8), 1);
   if (!x || x->rank() != 3 || !heads || *heads < 1 || !weight || !bias || !last || !last_bias ||
-      !is_nothing(node->input(9)) || !is_one_for_each_image(*x) ||
+      !facts_.is_none(node->input(9)) || !is_one_for_each_image(*x) ||
       !shows_channels(x->dimensions[2], x->value)) {
     return false;
   }
@@ -460,7 +461,7 @@ bool Part::native_multi_head_attention(Node* node) {
     const auto same = arranged(node->input(other));
     if (!same || same->value != x->value || same->dimensions != x->dimensions) return false;
   }
-  const auto count = channels(x->value);
+  const auto count = layers_.channels(x->value);
   if (!count || *count % *heads != 0 || weight->size(0) != 3 * *count ||
       weight->size(1) != *count || last->size(0) != *count || last->size(1) != *count) {
     return false;
@@ -473,7 +474,7 @@ bool Part::native_multi_head_attention(Node* node) {
   const auto part = [&](int64_t number) {
     std::vector<int64_t> from;
     for (int64_t c = 0; c < *count; ++c) from.push_back(number * *count + c);
-    return Arrangement{select(all, std::move(from)),
+    return Arrangement{layers_.select(all, std::move(from)),
                        {x->dimensions[0], axes(depth, *heads), x->dimensions[1], axes(1, depth)}};
   };
   Scores scores{part(0), part(1), 1 / std::sqrt(static_cast<double>(depth))};

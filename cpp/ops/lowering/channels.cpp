@@ -36,55 +36,13 @@ std::vector<int64_t> ends_every(int64_t size, int64_t count) {
 
 }  // namespace
 
-std::pair<plan::Value, int64_t> Part::origin(plan::Value value, int64_t channel) const {
-  while (value >= 0) {
-    const plan::Instruction& i = layers_[value];
-    if (const auto* select = std::get_if<plan::Select>(&i.layer)) {
-      channel = (*select->from)[channel];
-    } else if (!std::holds_alternative<plan::Concatenate>(i.layer)) {
-      break;
-    }
-    std::size_t k = 0;
-    for (; k + 1 < i.inputs.size() && channel >= *channels(i.inputs[k]); ++k) {
-      channel -= *channels(i.inputs[k]);
-    }
-    value = i.inputs[k];
-  }
-  return {value, channel};
-}
-
-plan::Value Part::select(plan::Value value, std::vector<int64_t> from) {
-  std::vector<plan::Value> inputs{value};
-  if (!plan::is_run_of_blocks(from)) {
-    // What was concatenated or selected before is read from where it was made,
-    // so that what only passes through is copied once.
-    inputs.clear();
-    std::vector<int64_t> first;  // of each input's channels, in the concatenation
-    int64_t count = 0;
-    for (int64_t& channel : from) {
-      const auto [source, there] = origin(value, channel);
-      const auto found = std::find(inputs.begin(), inputs.end(), source);
-      const auto k = static_cast<std::size_t>(found - inputs.begin());
-      if (found == inputs.end()) {
-        inputs.push_back(source);
-        first.push_back(count);
-        count += *channels(source);
-      }
-      channel = first[k] + there;
-    }
-  }
-  return push_like(value,
-                   plan::Select{std::make_shared<const std::vector<int64_t>>(std::move(from))},
-                   std::move(inputs));
-}
-
 bool Part::channel_shuffle(Node* node) {
   const auto groups = constant_int(node->input(1));
   const auto x = inner(node->input(0), 4);
   if (!x || !groups || *groups < 1) return false;
-  const auto count = channels(*x);
+  const auto count = layers_.channels(*x);
   if (!count || *count % *groups != 0) return false;
-  bind(node->output(), select(*x, shuffled(*count, *groups)), 4);
+  bind(node->output(), layers_.select(*x, shuffled(*count, *groups)), 4);
   return true;
 }
 
@@ -99,7 +57,7 @@ std::optional<Part::Cut> Part::to_cut(const Node* node, std::size_t dimension) c
   auto x = arranged(node->input(0));
   const auto over = constant_int(node->input(dimension));
   const auto d = x ? place_of(over, x->rank()) : std::nullopt;
-  const auto count = x ? channels(x->value) : std::nullopt;
+  const auto count = x ? layers_.channels(x->value) : std::nullopt;
   if (!d || !count || !shows_channels(x->dimensions[*d], x->value)) return {};
   return Cut{*std::move(x), *d, *count};
 }
@@ -107,9 +65,9 @@ std::optional<Part::Cut> Part::to_cut(const Node* node, std::size_t dimension) c
 // Some of them, as a view.
 Arrangement Part::piece_of(const Cut& what, std::vector<int64_t> from) {
   Arrangement piece = what.tensor;
-  piece.value = select(piece.value, std::move(from));
-  base_[piece.value] = what.tensor.value;
-  piece.dimensions[what.dimension] = standard(piece.value).dimensions[1];
+  piece.value = layers_.select(piece.value, std::move(from));
+  layers_.share(piece.value, what.tensor.value);
+  piece.dimensions[what.dimension] = layers_.standard(piece.value).dimensions[1];
   return piece;
 }
 
@@ -121,7 +79,7 @@ bool Part::cut(Node* node, const Cut& what, const std::vector<int64_t>& ends) {
     pieces.push_back(piece_of(what, range(begin, end)));
     begin = end;
   }
-  known_[node->output()] = std::move(pieces);
+  facts_.learn(node->output(), std::move(pieces));
   return true;
 }
 
@@ -165,7 +123,7 @@ bool Part::unbind(Node* node) {
     if (!piece) return false;
     pieces.push_back(*std::move(piece));
   }
-  known_[node->output()] = std::move(pieces);
+  facts_.learn(node->output(), std::move(pieces));
   return true;
 }
 
@@ -185,7 +143,7 @@ bool Part::slice(Node* node) {
   if (from_first && to_last && step == 1) return identity(node, 0);
   const auto what = to_cut(node, 1);
   if (!what) return slice_pixels(node, *x, *d);
-  const auto kept = slice_of(node, 2, what->count);
+  const auto kept = facts_.slice(node, 2, what->count);
   if (!kept || kept->begin >= kept->end || !step || *step < 1) return false;
   std::vector<int64_t> from;
   for (int64_t c = kept->begin; c < kept->end; c += *step) from.push_back(c);
@@ -197,14 +155,14 @@ bool Part::slice_pixels(Node* node, Arrangement x, std::size_t dimension) {
   using Side = Axis::Side;
   x = in_a_row(std::move(x));
   const Axes axes = x.dimensions[dimension];
-  const auto begin = is_none(node->input(2)) ? 0 : number(node->input(2));
+  const auto begin = is_none(node->input(2)) ? 0 : facts_.number(node->input(2));
   const auto end = is_none(node->input(3))
                        ? std::optional(Formula(c10::IValue(std::numeric_limits<int64_t>::max())))
-                       : formula(node->input(3));
+                       : facts_.formula(node->input(3));
   const auto step = constant_int(node->input(4));
   if (axes.size() != 1 || axes[0].step != 1 || !begin || !end || !step || *step < 1) return false;
   const Side side = axes[0].side;
-  const Dimensions whole = standard(x.value).dimensions;
+  const Dimensions whole = layers_.standard(x.value).dimensions;
   if ((side != Side::h && side != Side::w) ||
       axes != whole[side == Side::h ? 2 : whole.size() - 1]) {
     return false;
@@ -212,17 +170,17 @@ bool Part::slice_pixels(Node* node, Arrangement x, std::size_t dimension) {
   x.value = crop(x.value, side, {*begin}, measure(*end));
   if (*step > 1) {
     const plan::Pair stride = side == Side::h ? plan::Pair{*step, 1} : plan::Pair{1, *step};
-    x.value =
-        push_view(x.value, plan::MaxPool{{{1, 1}, stride, {0, 0}, false}}, dimensions_.at(x.value));
+    x.value = layers_.add_view(x.value, plan::MaxPool{{{1, 1}, stride, {0, 0}, false}},
+                               layers_.dimensions(x.value));
   }
-  const Dimensions left = standard(x.value).dimensions;
+  const Dimensions left = layers_.standard(x.value).dimensions;
   x.dimensions[dimension] = left[side == Side::h ? 2 : left.size() - 1];
   return show_again(node, std::move(x));
 }
 
 bool Part::concatenate(Node* node) {
-  if (const auto* pieces = known<Pieces>(node->input(0))) return concatenate(node, *pieces);
-  const auto* list = known<Tensors>(node->input(0));
+  if (const auto* pieces = facts_.find<Pieces>(node->input(0))) return concatenate(node, *pieces);
+  const auto* list = facts_.find<Tensors>(node->input(0));
   if (!list || list->empty()) return false;
   const auto first =
       std::find_if(list->begin(), list->end(), [&](Value* v) { return arranged(v).has_value(); });
@@ -230,7 +188,7 @@ bool Part::concatenate(Node* node) {
   const int64_t rank = static_cast<int64_t>(arranged(*first)->rank());
   std::vector<Arrangement> tensors;
   for (Value* value : *list) {
-    if (known<Repeated>(value)) return add_pixels(node, *list);
+    if (facts_.find<Repeated>(value)) return add_pixels(node, *list);
     if (!arranged(value) && !tensor(value, rank)) return false;
     tensors.push_back(*arranged(value));
   }
@@ -247,7 +205,7 @@ bool Part::concatenate(Node* node, const std::vector<Arrangement>& tensors) {
   std::vector<plan::Value> inputs;
   for (const Arrangement& tensor : tensors) {
     if (tensor.rank() != whole.rank() || !shows_channels(tensor.dimensions[d], tensor.value) ||
-        dimensions_.at(tensor.value) != dimensions_.at(whole.value)) {
+        layers_.dimensions(tensor.value) != layers_.dimensions(whole.value)) {
       return false;
     }
     for (std::size_t other = 0; other < whole.rank(); ++other) {
@@ -257,8 +215,8 @@ bool Part::concatenate(Node* node, const std::vector<Arrangement>& tensors) {
     }
     inputs.push_back(tensor.value);
   }
-  whole.value = push_like(whole.value, plan::Concatenate{}, std::move(inputs));
-  whole.dimensions[d] = standard(whole.value).dimensions[1];
+  whole.value = layers_.add_like(whole.value, plan::Concatenate{}, std::move(inputs));
+  whole.dimensions[d] = layers_.standard(whole.value).dimensions[1];
   show(node->output(), std::move(whole));
   return true;
 }

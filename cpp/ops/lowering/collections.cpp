@@ -13,48 +13,48 @@ using torch::jit::Value;
 // Sizes as numbers; a list of tensors as the tensors.
 bool Part::unpack(Node* node) {
   const auto outputs = node->outputs();
-  if (const auto* pieces = known<Pieces>(node->input())) {
+  if (const auto* pieces = facts_.find<Pieces>(node->input())) {
     if (pieces->size() != outputs.size()) return false;
     const Pieces all = *pieces;
     for (std::size_t i = 0; i < outputs.size(); ++i) show(outputs[i], all[i]);
     return true;
   }
-  if (const auto* tensors = known<Tensors>(node->input())) {
+  if (const auto* tensors = facts_.find<Tensors>(node->input())) {
     const Tensors all = *tensors;
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       if (i >= all.size() || !arranged(all[i]) || !alias(outputs[i], all[i])) return false;
     }
     return all.size() == outputs.size();
   }
-  const auto list = numbers(node->input());
-  if (!known_.count(node->input()) || !list || list->size() != outputs.size()) return false;
+  const auto list = facts_.numbers(node->input());
+  if (!facts_.has(node->input()) || !list || list->size() != outputs.size()) return false;
   for (std::size_t i = 0; i < outputs.size(); ++i) learn(outputs[i], (*list)[i]);
   return true;
 }
 
 bool Part::item(Node* node) {
-  if (const auto* names = known<Dictionary>(node->input(0))) {
+  if (const auto* names = facts_.find<Dictionary>(node->input(0))) {
     const auto found = names->find(constant_string(node->input(1)).value_or(""));
     return found != names->end() && alias(node->output(), found->second);
   }
-  const auto index = number(node->input(1));
+  const auto index = facts_.number(node->input(1));
   if (!index) return false;
   const auto place = [&](std::size_t count) -> std::optional<std::size_t> {
     const int64_t at = *index < 0 ? *index + static_cast<int64_t>(count) : *index;
     if (at < 0 || at >= static_cast<int64_t>(count)) return {};
     return static_cast<std::size_t>(at);
   };
-  if (const auto* pieces = known<Pieces>(node->input(0))) {
+  if (const auto* pieces = facts_.find<Pieces>(node->input(0))) {
     const auto at = place(pieces->size());
     if (!at) return false;
     show(node->output(), Arrangement((*pieces)[*at]));
     return true;
   }
-  if (const auto* tensors = known<Tensors>(node->input(0))) {
+  if (const auto* tensors = facts_.find<Tensors>(node->input(0))) {
     const auto at = place(tensors->size());
     return at && arranged((*tensors)[*at]) && alias(node->output(), (*tensors)[*at]);
   }
-  const auto list = numbers(node->input(0));
+  const auto list = facts_.numbers(node->input(0));
   const auto at = list ? place(list->size()) : std::nullopt;
   return at && learn(node->output(), (*list)[*at]);
 }
@@ -62,20 +62,20 @@ bool Part::item(Node* node) {
 bool Part::list(Node* node) {
   if (node->output()->type()->isSubtypeOf(*c10::ListType::ofTensors())) {
     const auto inputs = node->inputs();
-    const auto is_mine = [&](Value* v) { return arranged(v) || known<Scores>(v); };
+    const auto is_mine = [&](Value* v) { return arranged(v) || facts_.find<Scores>(v); };
     if (!inputs.empty() && (in_loop(node) || std::none_of(inputs.begin(), inputs.end(), is_mine))) {
       return false;
     }
-    known_[node->output()] = Tensors(inputs.begin(), inputs.end());
+    facts_.learn(node->output(), Tensors(inputs.begin(), inputs.end()));
     return true;
   }
   Numbers all;
   for (const Value* value : node->inputs()) {
-    const auto found = formula(value);
+    const auto found = facts_.formula(value);
     if (!found) return false;
     all.push_back(*found);
   }
-  known_[node->output()] = std::move(all);
+  facts_.learn(node->output(), std::move(all));
   return true;
 }
 
@@ -87,16 +87,15 @@ bool Part::dictionary(Node* node) {
       !type->getValueType()->isSubtypeOf(*c10::TensorType::get())) {
     return false;
   }
-  known_[node->output()] = Dictionary{};
+  facts_.learn(node->output(), Dictionary{});
   return true;
 }
 
 bool Part::set_item(Node* node) {
-  const auto found = known_.find(node->input(0));
-  if (auto* list = found == known_.end() ? nullptr : std::get_if<Numbers>(&found->second)) {
-    const auto at = number(node->input(1));
-    const auto number = formula(node->input(2));
-    const bool other = aliased_.count(node->input(0)) > 0 || in_loop(node);
+  if (auto* list = facts_.find<Numbers>(node->input(0))) {
+    const auto at = facts_.number(node->input(1));
+    const auto number = facts_.formula(node->input(2));
+    const bool other = facts_.is_aliased(node->input(0)) || in_loop(node);
     if (other || !at || *at < 0 || *at >= static_cast<int64_t>(list->size()) || !number ||
         !node->output()->uses().empty()) {
       return false;
@@ -105,11 +104,11 @@ bool Part::set_item(Node* node) {
     return true;
   }
   const auto name = constant_string(node->input(1));
-  if (found == known_.end() || aliased_.count(node->input(0)) || !name || !inside(node->input(2))) {
+  auto* names = facts_.find<Dictionary>(node->input(0));
+  if (!names || facts_.is_aliased(node->input(0)) || !name || !inside(node->input(2)) ||
+      in_loop(node)) {
     return false;
   }
-  auto* names = std::get_if<Dictionary>(&found->second);
-  if (!names || in_loop(node)) return false;
   (*names)[*name] = node->input(2);
   return true;
 }
@@ -117,18 +116,19 @@ bool Part::set_item(Node* node) {
 // One list, or two.
 bool Part::join_lists(Node* node) {
   if (arranged(node->input(0))) return false;
-  if (const auto* pieces = known<Pieces>(node->input(0)); pieces && node->inputs().size() == 1) {
+  if (const auto* pieces = facts_.find<Pieces>(node->input(0));
+      pieces && node->inputs().size() == 1) {
     const Pieces same = *pieces;
-    known_[node->output()] = same;
+    facts_.learn(node->output(), same);
     return true;
   }
   Numbers all;
   for (const Value* input : node->inputs()) {
-    const auto list = numbers(input);
+    const auto list = facts_.numbers(input);
     if (!list) return compute(node);
     all.insert(all.end(), list->begin(), list->end());
   }
-  known_[node->output()] = std::move(all);
+  facts_.learn(node->output(), std::move(all));
   return true;
 }
 
@@ -136,7 +136,7 @@ bool Part::join_lists(Node* node) {
 bool Part::tuple(Node* node) {
   if (node->kind() == c10::prim::TupleConstruct) {
     const auto inputs = node->inputs();
-    known_[node->output()] = Tuple{{inputs.begin(), inputs.end()}};
+    facts_.learn(node->output(), Tuple{{inputs.begin(), inputs.end()}});
     return std::any_of(inputs.begin(), inputs.end(),
                        [&](const Value* input) { return arranged(input).has_value(); });
   }
@@ -147,9 +147,9 @@ bool Part::tuple(Node* node) {
     for (std::size_t i = 0; i < outputs.size(); ++i) learn(outputs[i], Formula(elements[i]));
     return true;
   }
-  const auto* made = known<Tuple>(node->input(0));
+  const auto* made = facts_.find<Tuple>(node->input(0));
   if (node->kind() == c10::prim::TupleIndex) {
-    const auto at = number(node->input(1));
+    const auto at = facts_.number(node->input(1));
     if (!made || !at || *at < 0 || *at >= static_cast<int64_t>(made->elements.size())) return false;
     return alias(node->output(), made->elements[*at]);
   }
@@ -162,49 +162,33 @@ bool Part::tuple(Node* node) {
   return true;
 }
 
-std::optional<kernels::conv2d::Range> Part::slice_of(const Node* node,
-                                                     std::size_t first,
-                                                     int64_t count) const {
-  const auto bound = [&](std::size_t i, int64_t otherwise) -> std::optional<int64_t> {
-    if (is_none(node->input(i))) return otherwise;
-    const auto given = number(node->input(i));
-    if (!given) return {};
-    return std::clamp(*given < 0 ? *given + count : *given, int64_t{0}, count);
-  };
-  const auto begin = bound(first, 0), end = bound(first + 1, count);
-  if (!begin || !end) return {};
-  return kernels::conv2d::Range{*begin, std::max(*begin, *end)};
-}
-
 // list, begin, end, step
 bool Part::slice_list(Node* node) {
-  const auto list = numbers(node->input(0));
-  if (!list || number(node->input(3)) != 1) return false;
-  const auto kept = slice_of(node, 1, static_cast<int64_t>(list->size()));
+  const auto list = facts_.numbers(node->input(0));
+  if (!list || facts_.number(node->input(3)) != 1) return false;
+  const auto kept = facts_.slice(node, 1, static_cast<int64_t>(list->size()));
   if (!kept) return false;
-  known_[node->output()] = Numbers(list->begin() + kept->begin, list->begin() + kept->end);
+  facts_.learn(node->output(), Numbers(list->begin() + kept->begin, list->begin() + kept->end));
   return true;
 }
 
 bool Part::append(Node* node) {
-  const auto found = known_.find(node->input(0));
-  if (found == known_.end()) return false;
   // A result that is read would be the same list under another name.
-  if (!node->output()->uses().empty() || aliased_.count(node->input(0))) return false;
-  if (auto* numbers = std::get_if<Numbers>(&found->second)) {
-    const auto number = formula(node->input(1));
+  if (!node->output()->uses().empty() || facts_.is_aliased(node->input(0))) return false;
+  if (auto* numbers = facts_.find<Numbers>(node->input(0))) {
+    const auto number = facts_.formula(node->input(1));
     if (number) numbers->push_back(*number);
     return number.has_value();
   }
   const auto tensor = arranged(node->input(1));
   if (!tensor) return false;
-  if (auto* pieces = std::get_if<Pieces>(&found->second)) {
+  if (auto* pieces = facts_.find<Pieces>(node->input(0))) {
     // By what it is now: nothing may be written over it.
     pieces->push_back(*tensor);
-    shown_.insert(tensor->value);
+    layers_.mark_shown(tensor->value);
     return true;
   }
-  auto* list = std::get_if<Tensors>(&found->second);
+  auto* list = facts_.find<Tensors>(node->input(0));
   if (!list || in_loop(node)) return false;
   list->push_back(node->input(1));
   return true;

@@ -18,7 +18,7 @@ bool Part::run(const torch::jit::Block* block) {
 
 // Of a condition that is known, or expected; or to an error, if sizes will be such.
 bool Part::branch(Node* node) {
-  const auto condition = formula(node->input(0));
+  const auto condition = facts_.formula(node->input(0));
   if (!condition) return false;
   const auto raises = [](const torch::jit::Block* block) {
     return std::any_of(block->nodes().begin(), block->nodes().end(), [](const Node* inner) {
@@ -56,9 +56,9 @@ bool Part::in_loop(const Node* node) {
 // Of a known number of rounds.
 bool Part::loop(Node* node) {
   constexpr int64_t kMost = 64;
-  const auto rounds = number(node->input(0));
+  const auto rounds = facts_.number(node->input(0));
   const torch::jit::Block* body = node->blocks()[0];
-  if (!rounds || *rounds < 0 || *rounds > kMost || number(node->input(1)) != 1) return false;
+  if (!rounds || *rounds < 0 || *rounds > kMost || facts_.number(node->input(1)) != 1) return false;
   const auto inputs = node->inputs().slice(2);
   const auto before = body->inputs().slice(1), after = body->outputs().slice(1);
   std::vector<const Value*> carried(inputs.begin(), inputs.end());
@@ -72,7 +72,7 @@ bool Part::loop(Node* node) {
     for (std::size_t k = 0; k < before.size(); ++k) {
       if (!alias(before[k], carried[k])) return false;
     }
-    if (!run(body) || number(body->outputs()[0]) != 1) return false;
+    if (!run(body) || facts_.number(body->outputs()[0]) != 1) return false;
     carried.assign(after.begin(), after.end());
   }
   for (std::size_t k = 0; k < carried.size(); ++k) {

@@ -39,13 +39,13 @@ std::optional<Line> line_of(Part::How how, double c, bool reversed) {
 // a, b, and of sums and differences a factor of b.
 bool Part::combine(Node* node, How how, bool in_place) {
   Value *a = node->input(0), *b = node->input(1);
-  const bool of_tensor = arranged(a) || known<Scores>(a);
-  if (known<Formula>(a) || (known<Formula>(b) && !of_tensor)) return compute(node);
-  if (const auto* scores = known<Scores>(a)) return change_scores(node, *scores, how);
+  const bool of_tensor = arranged(a) || facts_.find<Scores>(a);
+  if (facts_.find<Formula>(a) || (facts_.find<Formula>(b) && !of_tensor)) return compute(node);
+  if (const auto* scores = facts_.find<Scores>(a)) return change_scores(node, *scores, how);
   const bool sums = how == How::add || how == How::subtract;
   const auto factor = sums && node->inputs().size() == 3 ? constant_number(node->input(2)) : 1.0;
   if (!factor || node->inputs().size() != (sums ? 3 : 2)) return compute(node);
-  if (const auto number = real(b)) {
+  if (const auto number = facts_.real(b)) {
     return combine_with(node, a, how, *number * *factor, false, in_place);
   }
   if (*factor != 1) return false;
@@ -55,7 +55,7 @@ bool Part::combine(Node* node, How how, bool in_place) {
   const plan::Layer layer = how == How::add ? plan::Layer(plan::Add{.into_first = in_place})
                                             : plan::Combine{how, in_place};
   const auto shown = arranged(a);
-  const auto* norms = known<Norms>(b);
+  const auto* norms = facts_.find<Norms>(b);
   if (norms && (!shown || shown->dimensions != norms->spread.dimensions)) return false;
   const auto other = norms ? std::optional(norms->spread) : arranged(b);
   const bool as_images = inside(a) && inside(b) && shown->rank() == other->rank();
@@ -66,7 +66,7 @@ bool Part::combine(Node* node, How how, bool in_place) {
     if (!inner(a, rank) || !inner(b, rank)) return false;
   }
   if (!inside(a) && !inside(b)) return false;
-  const int64_t dimensions = dimensions_.at(tensors_.at(inside(a) ? a : b));
+  const int64_t dimensions = layers_.dimensions(tensors_.at(inside(a) ? a : b));
   if (!tensor(inside(a) ? b : a, dimensions)) return false;
   finish(node, layer, {tensors_.at(a), tensors_.at(b)}, dimensions, in_place);
   return true;
@@ -82,15 +82,15 @@ bool Part::combine(Node* node, plan::Layer layer, Arrangement a, Arrangement b) 
     if (!broadcasts(a.dimensions[d], b.dimensions[d])) return false;
     both.push_back(a.dimensions[d].empty() ? b.dimensions[d] : a.dimensions[d]);
   }
-  const bool matrices = dimensions_.at(a.value) == 2 && dimensions_.at(b.value) == 2;
+  const bool matrices = layers_.dimensions(a.value) == 2 && layers_.dimensions(b.value) == 2;
   for (Arrangement* x : {&a, &b}) {
     if (!matrices) x->value = as_image(x->value);
   }
   // Of two, the one that no other is spread over.
   const bool of_b =
-      count(joined(a.dimensions)) == 1 || dimensions_.at(a.value) < dimensions_.at(b.value);
+      count(joined(a.dimensions)) == 1 || layers_.dimensions(a.value) < layers_.dimensions(b.value);
   const plan::Value made =
-      push_like(of_b ? b.value : a.value, std::move(layer), {a.value, b.value});
+      layers_.add_like(of_b ? b.value : a.value, std::move(layer), {a.value, b.value});
   show(node->output(), {made, std::move(both)});
   return true;
 }
@@ -98,7 +98,7 @@ bool Part::combine(Node* node, plan::Layer layer, Arrangement a, Arrangement b) 
 // number - x * factor
 bool Part::subtract_from(Node* node) {
   const auto number = constant_number(node->input(1)), factor = constant_number(node->input(2));
-  if (!number || !factor || known<Formula>(node->input(0))) return compute(node);
+  if (!number || !factor || facts_.find<Formula>(node->input(0))) return compute(node);
   return scale_by_number(node, node->input(0), -*factor, *number, false);
 }
 
@@ -126,7 +126,7 @@ bool Part::combine_with(
     const bool sums = how == How::add || (how == How::subtract && !reversed);
     return sums && !in_place && add_image(node, x, *by, how == How::add ? 1 : -1);
   }
-  if (channels(*value) != by->numel()) return false;
+  if (layers_.channels(*value) != by->numel()) return false;
   auto scale = std::make_shared<std::vector<float>>();
   auto shift = std::make_shared<std::vector<float>>();
   for (int64_t c = 0; c < by->numel(); ++c) {
@@ -146,7 +146,7 @@ bool Part::combine_with(
 
 bool Part::scale_by_number(Node* node, const Value* x, double scale, double shift, bool in_place) {
   const auto value = elements(x);
-  const auto count = value ? channels(*value) : std::nullopt;
+  const auto count = value ? layers_.channels(*value) : std::nullopt;
   if (!count || !std::isfinite(static_cast<float>(scale))) return false;
   const auto all = [&](double number) {
     return std::make_shared<const std::vector<float>>(*count, static_cast<float>(number));

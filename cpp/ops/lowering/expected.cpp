@@ -15,7 +15,7 @@ using torch::jit::Value;
 
 // Of all values, for one input of images.
 std::optional<std::vector<plan::Size>> Part::expected_sizes(int64_t batch) const {
-  if (inputs_.size() != 1 || dimensions_.at(-1) != 4 ||
+  if (inputs_.size() != 1 || layers_.dimensions(-1) != 4 ||
       inputs_[0]->node()->kind() != c10::prim::Param) {
     return {};
   }
@@ -56,12 +56,12 @@ std::optional<int64_t> Part::expect(const Formula& formula) {
 
 // input, size, dtype, layout, device, pinned: of a tensor of the part.
 bool Part::new_zeros(Node* node) {
-  const auto shape = numbers(node->input(1));
+  const auto shape = facts_.numbers(node->input(1));
   const auto is_usual = [&](std::size_t i, int64_t usual) {
-    return is_nothing(node->input(i)) || constant_int(node->input(i)) == usual;
+    return facts_.is_none(node->input(i)) || constant_int(node->input(i)) == usual;
   };
-  const auto device = formula(node->input(4));
-  const bool on_cpu = is_nothing(node->input(4)) ||
+  const auto device = facts_.formula(node->input(4));
+  const bool on_cpu = facts_.is_none(node->input(4)) ||
                       (device && device->constant() && device->constant()->isDevice() &&
                        device->constant()->toDevice().is_cpu());
   if (!arranged(node->input(0)) || !shape || !on_cpu ||
@@ -104,7 +104,7 @@ bool is_small_table(const Node* node, const torch::jit::Stack& operands) {
 }  // namespace
 
 bool Part::is_table(const Value* value) const {
-  const auto found = known<Formula>(value) ? tensor_of(value) : std::nullopt;
+  const auto found = facts_.find<Formula>(value) ? facts_.tensor(value) : std::nullopt;
   return found && found->dim() > 0;
 }
 
@@ -112,13 +112,13 @@ bool Part::is_table(const Value* value) const {
 bool Part::compute_table(Node* node) {
   if (!is_deterministic(node)) return false;
   const c10::FunctionSchema* schema = node->maybeSchema();
-  if (schema->is_mutable() && !tables_.count(tensor_of(node->input(0))->storage().data())) {
+  if (schema->is_mutable() && !tables_.count(facts_.tensor(node->input(0))->storage().data())) {
     return false;
   }
   torch::jit::Stack stack;
   for (const Value* input : node->inputs()) {
-    auto given = operand(input);
-    if (const auto list = given ? std::nullopt : numbers(input)) {
+    auto given = facts_.operand(input);
+    if (const auto list = given ? std::nullopt : facts_.numbers(input)) {
       std::vector<int64_t> sizes;
       for (const Formula& number : *list) {
         const auto expected = expect(number);

@@ -127,4 +127,12 @@ c10::IValue Formula::evaluate(const std::function<int64_t(const Extent&)>& exten
   return Evaluation(extent_of)(*this);
 }
 
+std::optional<Formula> dimension_size(const Arrangement& tensor, int64_t dimension) {
+  const auto d = place_of(dimension, tensor.rank());
+  if (!d) return {};
+  const Axes& axes = tensor.dimensions[*d];
+  if (const auto number = count(axes)) return Formula(c10::IValue(*number));
+  return Formula(Extent{tensor.value, axes});
+}
+
 }  // namespace convship::ops::lowering

@@ -49,4 +49,7 @@ class Formula {
   std::shared_ptr<const Content> content_;
 };
 
+// How many places one of a tensor's dimensions has; nothing where it has no such dimension.
+std::optional<Formula> dimension_size(const Arrangement& tensor, int64_t dimension);
+
 }  // namespace convship::ops::lowering

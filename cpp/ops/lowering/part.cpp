@@ -76,7 +76,7 @@ void Part::settle_outgoing() {
         }
         return true;
       });
-      if (leaves && known<Arrangement>(value)) {
+      if (leaves && facts_.find<Arrangement>(value)) {
         inner(value, static_cast<int64_t>(arranged(value)->rank()));
       }
     }
@@ -123,10 +123,7 @@ std::optional<Part::Outgoing> Part::find_outgoing() const {
   // A view and what it shows would come out in memory of their own.
   std::unordered_set<plan::Value> roots;
   for (const plan::Value value : leaving) {
-    plan::Value root = value;
-    for (auto view = base_.find(root); view != base_.end(); view = base_.find(root)) {
-      root = view->second;
-    }
+    const plan::Value root = layers_.root(value);
     if (root < 0 || !roots.insert(root).second) return {};
   }
   return found;
@@ -134,7 +131,7 @@ std::optional<Part::Outgoing> Part::find_outgoing() const {
 
 std::vector<int64_t> Part::dimensions(const std::vector<Value*>& tensors) const {
   std::vector<int64_t> all;
-  for (const Value* tensor : tensors) all.push_back(dimensions_.at(tensors_.at(tensor)));
+  for (const Value* tensor : tensors) all.push_back(layers_.dimensions(tensors_.at(tensor)));
   return all;
 }
 
@@ -164,7 +161,7 @@ plan::Network Part::network(const std::vector<Value*>& outputs) const {
 std::optional<plan::Value> Part::tensor(Value* value, int64_t dimensions) {
   if (arranged(value)) return inner(value, dimensions);
   if (!value->type()->isSubtypeOf(*c10::TensorType::get()) || constant(value)) return {};
-  if (known_.count(value)) return {};  // made here, and no plan has it
+  if (facts_.has(value)) return {};  // made here, and no plan has it
   // Of what LibTorch computes nothing is known; of the caller's tensors the
   // first layer tells, and another kind is answered by LibTorch.
   if (dimensions != 4 && value->node()->kind() != c10::prim::Param) return {};
@@ -180,35 +177,15 @@ std::optional<plan::Value> Part::inner(const Value* value, int64_t dimensions) {
   const auto x = settle(*found, true);
   if (x && !inside(value)) {
     bind(value, *x, dimensions);
-    shown_.insert(found->value);
+    layers_.mark_shown(found->value);
   }
   return x;
 }
 
 void Part::bind(const Value* value, plan::Value to, int64_t dimensions) {
-  known_.erase(value);
+  facts_.forget(value);
   tensors_[value] = made_as_[value] = to;
-  dimensions_[to] = dimensions;
-}
-
-plan::Value Part::push(plan::Layer layer, std::vector<plan::Value> inputs) {
-  const auto made = static_cast<plan::Value>(layers_.size());
-  layers_.push_back({std::move(layer), std::move(inputs), made});
-  return made;
-}
-
-plan::Value Part::push_view(plan::Value of, plan::Layer layer, int64_t dimensions) {
-  const plan::Value made = push(std::move(layer), {of});
-  dimensions_[made] = dimensions;
-  base_[made] = of;
-  return made;
-}
-
-plan::Value Part::push_like(plan::Value like, plan::Layer layer, std::vector<plan::Value> inputs) {
-  const plan::Value made = push(std::move(layer), std::move(inputs));
-  dimensions_[made] = dimensions_.at(like);
-  sides_[made] = sides(like);
-  return made;
+  layers_.set_dimensions(to, dimensions);
 }
 
 void Part::finish(Node* node,
@@ -217,7 +194,7 @@ void Part::finish(Node* node,
                   int64_t dimensions,
                   bool in_place) {
   const plan::Value before = inputs[0];
-  const plan::Value after = push(std::move(layer), std::move(inputs));
+  const plan::Value after = layers_.add(std::move(layer), std::move(inputs));
   if (in_place) {
     for (auto& [value, to] : tensors_) {
       if (to == before) to = after;
@@ -229,12 +206,8 @@ void Part::finish(Node* node,
 bool Part::may_overwrite(const Value* value) const {
   const auto found = tensors_.find(value);
   const bool is_input = std::find(inputs_.begin(), inputs_.end(), value) != inputs_.end();
-  if (found == tensors_.end() || is_input || found->second < 0 || base_.count(found->second) ||
-      shown_.count(found->second)) {
-    return false;
-  }
-  return std::none_of(base_.begin(), base_.end(),
-                      [&](const auto& view) { return view.second == found->second; });
+  return found != tensors_.end() && !is_input && found->second >= 0 &&
+         !layers_.is_shared(found->second);
 }
 
 }  // namespace convship::ops::lowering

@@ -5,19 +5,18 @@
 #include <torch/csrc/jit/ir/ir.h>
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
-#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "ops/lowering/arrangement.h"
+#include "ops/lowering/facts.h"
 #include "ops/lowering/formula.h"
+#include "ops/lowering/layers.h"
 #include "ops/lowering/weights.h"
 #include "ops/planned.h"
 #include "plan/network.h"
@@ -61,50 +60,6 @@ class Part {
  private:
   using Value = torch::jit::Value;
   using Node = torch::jit::Node;
-  // What is known about a value that is no tensor.
-  struct SizesOf {
-    Arrangement tensor;
-  };
-  using Numbers = std::vector<Formula>;  // a list of them
-  using Tensors = std::vector<Value*>;
-  using Dictionary = std::map<std::string, Value*>;  // of tensors by names
-  using Pieces = std::vector<Arrangement>;           // a list of tensors that one node made
-  struct Tuple {
-    std::vector<const Value*> elements;
-  };
-  struct Repeated {  // a constant [1, ...], once for each image
-    at::Tensor constant;
-    Formula times;
-  };
-  struct Norms {  // of a tensor's last dimension: the value has them for all of its places
-    Arrangement spread;
-  };
-  struct Message {};  // that nobody reads unless sizes are wrong
-  struct Scores {     // of attention: scale * q k^T + bias, [..., queries, keys]
-    Arrangement q, k;
-    double scale = 1;
-    at::Tensor factors = {};  // [heads], or undefined
-    at::Tensor bias = {};     // [windows, heads, queries, keys], or undefined
-    bool normal = false;      // their softmax
-    bool turned = false;      // [..., keys, queries]
-  };
-  struct Narrowed {  // a tensor as bfloat16
-    plan::Value value;
-    const Value* tensor;
-  };
-  using Known = std::variant<Formula,
-                             SizesOf,
-                             Numbers,
-                             Tensors,
-                             Dictionary,
-                             Pieces,
-                             Tuple,
-                             Repeated,
-                             Norms,
-                             Message,
-                             Scores,
-                             Arrangement,  // of what is no image, sequence or matrix as it is
-                             Narrowed>;
 
   bool translate(Node* node);
   std::optional<Outgoing> find_outgoing() const;
@@ -232,7 +187,6 @@ class Part {
   std::optional<plan::Value> inner(const Value* value, int64_t dimensions);
   // As whose dimensions the part knows a tensor.
   std::optional<Arrangement> arranged(const Value* value) const;
-  Arrangement standard(plan::Value x) const;
   // Whether its first dimension counts through images, and nothing else does.
   bool is_one_for_each_image(const Arrangement& tensor) const;
   // Whether they count through all of its channels and nothing else.
@@ -269,61 +223,23 @@ class Part {
   };
   Multiplied multiplied(plan::Value input, const at::Tensor& weight) const;
   bool inside(const Value* value) const { return tensors_.count(value) > 0; }
-  // The size of images that have it whatever the input's.
-  std::optional<plan::Pair> image(plan::Value value) const;
-  plan::Pair sides(plan::Value value) const;  // 0: not known
-  Arrangement with_known_sides(Arrangement what) const;
-  // Of a tensor of the part, where weights tell.
-  std::optional<int64_t> channels(plan::Value value) const;
-  template <typename Kind>
-  const Kind* known(const Value* value) const {
-    const auto found = known_.find(value);
-    return found == known_.end() ? nullptr : std::get_if<Kind>(&found->second);
-  }
-  // A constant of the graph, or what the part knows of a value that is no tensor.
-  std::optional<Formula> formula(const Value* value) const;
-  std::optional<int64_t> number(const Value* value) const;
-  std::optional<double> real(const Value* value) const;
-  bool is_nothing(const Value* value) const;
-  std::optional<Numbers> numbers(const Value* value) const;
-  // What inputs `first` and the next of a slice's node leave of so many.
-  std::optional<kernels::conv2d::Range> slice_of(const Node* node,
-                                                 std::size_t first,
-                                                 int64_t count) const;
-  // A constant, or one that the part computed.
-  std::optional<at::Tensor> tensor_of(const Value* value) const;
-  // Of a constant list, too.
-  std::optional<Formula> operand(const Value* value) const;
   // What numbers are for images of the size that is expected, if that depends on nothing else;
   // from now on sizes that make others of them are LibTorch's.
   std::optional<int64_t> expect(const Formula& formula);
   std::optional<std::vector<plan::Size>> expected_sizes(int64_t batch) const;
-  // Of one of the tensor's dimensions.
-  std::optional<Formula> extent(const Arrangement& tensor, int64_t dimension) const;
   bool learn(const Value* value, const std::optional<Formula>& known);
   plan::Measure measure(const Formula& formula) const;
-  // Of the tensor: layers keep their first input's.
+  // Of the tensor.
   bool is_batch(const Formula& number, plan::Value x) const {
-    const auto input_of = [&](plan::Value value) {
-      while (value >= 0) value = layers_[value].inputs[0];
-      return value;
-    };
     const Extent* e = number.extent();
-    return e && e->axes == Axes{{Axis::Side::n}} && input_of(e->value) == input_of(x);
+    return e && e->axes == Axes{{Axis::Side::n}} && layers_.source(e->value) == layers_.source(x);
   }
   // Sizes that the plan takes.
   void require(std::function<bool(const std::vector<plan::Size>&)> holds) {
     requirements_.push_back(std::move(holds));
   }
   std::optional<Cut> to_cut(const Node* node, std::size_t dimension) const;
-  // Where a channel comes from that was concatenated or selected, perhaps often.
-  std::pair<plan::Value, int64_t> origin(plan::Value value, int64_t channel) const;
   void bind(const Value* value, plan::Value to, int64_t dimensions);
-  plan::Value push(plan::Layer layer, std::vector<plan::Value> inputs);
-  // In other dimensions, whose memory may be the value's.
-  plan::Value push_view(plan::Value of, plan::Layer layer, int64_t dimensions);
-  // Of an image as large as another value's.
-  plan::Value push_like(plan::Value like, plan::Layer layer, std::vector<plan::Value> inputs);
   // The node's result, written over its first input where in_place.
   void finish(Node* node,
               plan::Layer layer,
@@ -338,23 +254,15 @@ class Part {
                    std::vector<plan::Value> inputs);
   // The same for layers that every element has by itself, over x where in_place.
   bool finish_each(Node* node, const Value* x, plan::Layer layer, bool in_place);
-  // Channels of a value in a new order, read from where they were made.
-  plan::Value select(plan::Value value, std::vector<int64_t> from);
   bool may_overwrite(const Value* value) const;
 
   bool rounds_freely_;
   plan::Pair expected_;
   std::shared_ptr<Weights> weights_;
-  // Values of the part: what its layers make from 0 on, inputs from -1 down.
-  std::vector<plan::Instruction> layers_;
-  std::unordered_map<plan::Value, int64_t> dimensions_;
+  Layers layers_;
+  Facts facts_;
   std::unordered_map<const Value*, plan::Value> tensors_;
   std::unordered_map<const Value*, plan::Value> made_as_;  // before any was written over
-  std::unordered_map<const Value*, Known> known_;
-  std::unordered_map<plan::Value, plan::Pair> sides_;  // known though no layer tells
-  std::unordered_map<plan::Value, plan::Value> base_;  // of a view: whose memory it shows
-  std::unordered_set<plan::Value> shown_;              // by views with other dimensions
-  std::unordered_set<const Value*> aliased_;           // lists of more than one name
   std::vector<std::function<bool(const std::vector<plan::Size>&)>> requirements_;
   // Inputs of the whole part, which come before its layers' values in a network.
   std::shared_ptr<plan::Value> input_count_ = std::make_shared<plan::Value>(0);

@@ -23,15 +23,16 @@ bool Part::upsample(Node* node, bool bilinear) {
   plan::Upsample layer{};
   layer.way = Way::nearest;
   if (bilinear) {
-    const auto aligned = number(node->input(2));
+    const auto aligned = facts_.number(node->input(2));
     if (!aligned) return false;
     layer.way = *aligned != 0 ? Way::bilinear_aligned : Way::bilinear;
   }
-  const auto size = numbers(node->input(1));
+  const auto size = facts_.numbers(node->input(1));
   if (size && size->size() != 2) return false;
-  std::optional<Numbers> scales = numbers(node->input(after));
+  std::optional<Numbers> scales = facts_.numbers(node->input(after));
   if (node->inputs().size() == after + 2) {
-    const auto first = formula(node->input(after)), second = formula(node->input(after + 1));
+    const auto first = facts_.formula(node->input(after)),
+               second = facts_.formula(node->input(after + 1));
     if (!size || !first || !second) return false;
     scales = Numbers{*first, *second};
   }
@@ -56,7 +57,7 @@ bool Part::upsample(Node* node, bool bilinear) {
 }
 
 plan::Measure Part::scaled(plan::Value x, int64_t dimension, double scale) const {
-  const auto rule = [extent = measure(*extent(standard(x), dimension)),
+  const auto rule = [extent = measure(*dimension_size(layers_.standard(x), dimension)),
                      scale](const std::vector<plan::Size>& sizes) {
     const double size = static_cast<double>(extent(sizes)) * scale;
     // Others are refused.
@@ -68,7 +69,7 @@ plan::Measure Part::scaled(plan::Value x, int64_t dimension, double scale) const
 // input, [left, right, top, bottom], mode, value; or a mode's own operator.
 bool Part::pad(Node* node) {
   using Kind = plan::Pad::Kind;
-  const auto amounts = numbers(node->input(1));
+  const auto amounts = facts_.numbers(node->input(1));
   if (!amounts || amounts->size() % 2 != 0) return false;
   plan::Pad layer{};
   const auto kind = node->kind();
@@ -91,7 +92,7 @@ bool Part::pad(Node* node) {
   Value* const given = node->input(0);
   if (!arranged(given) && !tensor(given, 4)) return false;
   Arrangement x = *arranged(given);
-  const Dimensions whole = standard(x.value).dimensions;
+  const Dimensions whole = layers_.standard(x.value).dimensions;
   if (whole.size() != 4 || amounts->size() > 2 * x.rank() ||
       (amounts->size() == 2 && layer.kind != Kind::constant)) {
     return false;
@@ -109,9 +110,9 @@ bool Part::pad(Node* node) {
     (side == 2 ? layer.bottom : layer.right) = measure(behind);
     changed.emplace_back(d, side);
   }
-  x.value = push(std::move(layer), {x.value});
-  dimensions_[x.value] = 4;
-  const Dimensions now = standard(x.value).dimensions;
+  x.value = layers_.add(std::move(layer), {x.value});
+  layers_.set_dimensions(x.value, 4);
+  const Dimensions now = layers_.standard(x.value).dimensions;
   for (const auto& [d, side] : changed) x.dimensions[d] = now[side];
   show(node->output(), std::move(x));
   return true;
@@ -119,10 +120,10 @@ bool Part::pad(Node* node) {
 
 // input, shifts, dimensions: what leaves an image at one end comes in at the other.
 bool Part::roll(Node* node) {
-  const auto shifts = numbers(node->input(1)), over = numbers(node->input(2));
+  const auto shifts = facts_.numbers(node->input(1)), over = facts_.numbers(node->input(2));
   auto x = arranged(node->input(0));
   if (!x || !shifts || !over || shifts->size() != over->size()) return false;
-  const Dimensions whole = standard(x->value).dimensions;
+  const Dimensions whole = layers_.standard(x->value).dimensions;
   if (whole.size() != 4) return false;
   plan::Pad around{}, rest{};
   around.kind = plan::Pad::Kind::circular;
@@ -143,18 +144,18 @@ bool Part::roll(Node* node) {
       (row ? rest.top : rest.left) = less;
     }
   }
-  const plan::Value wider = push(std::move(around), {x->value});
-  const plan::Value rolled = push_like(x->value, std::move(rest), {wider});
+  const plan::Value wider = layers_.add(std::move(around), {x->value});
+  const plan::Value rolled = layers_.add_like(x->value, std::move(rest), {wider});
   show(node->output(), {rolled, x->dimensions});
   return true;
 }
 
 bool Part::pixel_shuffle(Node* node) {
-  const auto factor = number(node->input(1));
+  const auto factor = facts_.number(node->input(1));
   const auto given = inner(node->input(0), 4);
   if (!factor || *factor < 1 || !given) return false;
   const plan::Value x = *given;
-  const auto count = channels(x);
+  const auto count = layers_.channels(x);
   if (!count || *factor > *count || *count % (*factor * *factor) != 0) {
     return false;
   }
@@ -164,7 +165,7 @@ bool Part::pixel_shuffle(Node* node) {
 
 // input, groups, weight, bias, epsilon, cudnn
 bool Part::group_norm(Node* node) {
-  const auto groups = number(node->input(1));
+  const auto groups = facts_.number(node->input(1));
   return groups && normalize_groups(node, *groups, node->input(2), node->input(3), node->input(4));
 }
 
@@ -173,7 +174,7 @@ bool Part::group_norm(Node* node) {
 bool Part::instance_norm(Node* node) {
   const auto x = inner(node->input(0), 4);
   if (!x || constant_int(node->input(5)) != 1) return false;
-  const auto count = channels(*x);
+  const auto count = layers_.channels(*x);
   return count && normalize_groups(node, *count, node->input(1), node->input(2), node->input(7));
 }
 
@@ -182,7 +183,7 @@ bool Part::normalize_groups(
   const auto given = inner(node->input(0), 4);
   if (!given) return false;
   const plan::Value x = *given;
-  const auto count = channels(x);
+  const auto count = layers_.channels(x);
   const auto small = constant_number(epsilon);
   if (!count || !small || groups < 1 || *count % groups != 0) {
     return false;

@@ -41,18 +41,18 @@ bool Part::has_to_round(Value* value) {
 // input, dtype, non blocking, copy, memory format: to bfloat16 and back is
 // rounding.
 bool Part::convert(Node* node) {
-  if (known<Formula>(node->input(0))) return compute(node);
+  if (facts_.find<Formula>(node->input(0))) return compute(node);
   if (node->inputs().size() != 5 || !is_none(node->input(4)) || constant_int(node->input(3)) != 0) {
     return false;
   }
   const auto dtype = constant_int(node->input(1));
   if (dtype == static_cast<int64_t>(at::kBFloat16)) {
     if (!has_to_round(node->input(0))) return false;
-    known_[node->output()] = Narrowed{*elements(node->input(0)), node->input(0)};
+    facts_.learn(node->output(), Narrowed{*elements(node->input(0)), node->input(0)});
     return true;
   }
   if (dtype != static_cast<int64_t>(at::kFloat)) return false;
-  const auto* narrowed = known<Narrowed>(node->input(0));
+  const auto* narrowed = facts_.find<Narrowed>(node->input(0));
   if (!narrowed) return identity(node, 0);
   const auto [x, tensor] = *narrowed;
   finish_like(node, tensor, plan::Round{{plan::Rounding::Kind::bfloat16}}, {x});

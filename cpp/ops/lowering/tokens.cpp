@@ -18,8 +18,8 @@ Arrangement Part::pointwise(const Arrangement& x,
   const at::Tensor kernel = weight.view({weight.size(0), weight.size(1), 1, 1});
   const Multiplied what = multiplied(as_image(x.value), kernel);
   Arrangement y = x;
-  y.value = push_like(what.input, convolve(kernel, bias, 1, what.rounding), {what.input});
-  y.dimensions.back() = standard(y.value).dimensions[1];
+  y.value = layers_.add_like(what.input, convolve(kernel, bias, 1, what.rounding), {what.input});
+  y.dimensions.back() = layers_.standard(y.value).dimensions[1];
   return y;
 }
 
@@ -75,21 +75,22 @@ std::optional<at::Tensor> in_standard_order(const at::Tensor& constant,
 // x + factor * constants, of which there is one for each pixel, or each pixel's channel.
 bool Part::add_image(Node* node, const Value* x, const at::Tensor& constants, double factor) {
   Arrangement shown = in_a_row(*arranged(x));
-  const Dimensions whole = standard(shown.value).dimensions;
-  const auto count = channels(shown.value);
+  const Dimensions whole = layers_.standard(shown.value).dimensions;
+  const auto count = layers_.channels(shown.value);
   const auto ordered = in_standard_order(constants, shown.dimensions, whole);
   if (!ordered || !count || whole.size() < 3) return false;
   const auto all = ordered->dim() == 3 ? ordered->unsqueeze(2) : *ordered;
   const plan::Pair image{all.size(2), all.size(3)};
   const at::Tensor added = all[0].mul(factor).expand({*count, image.h, image.w});
-  shown.value = push_like(shown.value, plan::AddImage{floats_of(added), image}, {shown.value});
+  shown.value =
+      layers_.add_like(shown.value, plan::AddImage{floats_of(added), image}, {shown.value});
   show(node->output(), std::move(shown));
   return true;
 }
 
 // A constant, once for each image.
 bool Part::expand(Node* node) {
-  const auto sizes = numbers(node->input(1));
+  const auto sizes = facts_.numbers(node->input(1));
   if (!sizes) return false;
   const auto weight = constant_weight(node->input(0), static_cast<int64_t>(sizes->size()));
   if (!weight || weight->dim() < 2 || weight->size(0) != 1 || !(*sizes)[0].extent()) {
@@ -99,7 +100,7 @@ bool Part::expand(Node* node) {
     const auto size = (*sizes)[d].integer();
     if (size != -1 && size != weight->size(d)) return false;
   }
-  known_[node->output()] = Repeated{*weight, (*sizes)[0]};
+  facts_.learn(node->output(), Repeated{*weight, (*sizes)[0]});
   return true;
 }
 
@@ -111,27 +112,27 @@ bool Part::add_pixels(Node* node, const Tensors& tensors) {
   if (at == tensors.end()) return false;
   Arrangement x = in_a_row(*arranged(*at));
   const auto d = place_of(over, x.rank());
-  const Dimensions whole = standard(x.value).dimensions;
+  const Dimensions whole = layers_.standard(x.value).dimensions;
   if (!d || whole.size() != 3 || x.dimensions[*d] != whole[2]) return false;
   std::vector<at::Tensor> before, behind;
   for (auto each = tensors.begin(); each != tensors.end(); ++each) {
     if (each == at) continue;
-    const auto* repeated = known<Repeated>(*each);
+    const auto* repeated = facts_.find<Repeated>(*each);
     if (!repeated || !is_batch(repeated->times, x.value)) return false;
     const auto ordered = in_standard_order(repeated->constant, x.dimensions, whole);
-    if (!ordered || ordered->size(1) != channels(x.value)) return false;
+    if (!ordered || ordered->size(1) != layers_.channels(x.value)) return false;
     (each < at ? before : behind).push_back(ordered->squeeze(0).t());
   }
   const auto add = [&](const std::vector<at::Tensor>& pixels, bool last) {
     if (pixels.empty()) return;
     const at::Tensor all = at::cat(pixels);
-    const int64_t dimensions = dimensions_.at(x.value);
-    x.value = push(plan::AddPixels{floats_of(all), all.size(0), last}, {x.value});
-    dimensions_[x.value] = dimensions;
+    const int64_t dimensions = layers_.dimensions(x.value);
+    x.value = layers_.add(plan::AddPixels{floats_of(all), all.size(0), last}, {x.value});
+    layers_.set_dimensions(x.value, dimensions);
   };
   add(before, false);
   add(behind, true);
-  x.dimensions[*d] = standard(x.value).dimensions[2];
+  x.dimensions[*d] = layers_.standard(x.value).dimensions[2];
   show(node->output(), std::move(x));
   return true;
 }

@@ -32,7 +32,7 @@ bool writes_elsewhere(const Node* node) {
 bool Part::translate(Node* node) {
   // In a loop, what was known of them in the round before.
   for (const Value* output : node->outputs()) {
-    known_.erase(output);
+    facts_.forget(output);
     tensors_.erase(output);
   }
   if (writes_elsewhere(node)) return false;
@@ -255,7 +255,7 @@ bool Part::conv_pool2d(Node* node) {
       !convolution(node, 6, false)) {
     return false;
   }
-  auto& layer = std::get<plan::Convolve>(layers_.back().layer);
+  auto& layer = std::get<plan::Convolve>(layers_.last());
   layer.activation = activation == "relu" ? Activation::relu : Activation::none;
   layer.pooled = true;
   layer.pool = {*size, *stride, *padding, *ceil_mode != 0};
@@ -270,7 +270,7 @@ bool Part::linear(Node* node) {
   const bool rows = shown && shown->rank() == 2 && is_one_for_each_image(*shown);
   if (shown && !rows) {
     if (shown->rank() < 2 || !shows_channels(shown->dimensions.back(), shown->value)) return false;
-    if (channels(shown->value) != weight->size(1)) return false;
+    if (layers_.channels(shown->value) != weight->size(1)) return false;
     show(node->output(), pointwise(*shown, *weight, bias));
     return true;
   }
@@ -350,7 +350,7 @@ bool Part::prelu(Node* node) {
   const Value* x = node->input(0);
   if (!inside(x)) return false;
   finish(node, plan::Slope{channel_numbers(node->input(1), slope->numel(), 0)}, {tensors_.at(x)},
-         dimensions_.at(tensors_.at(x)));
+         layers_.dimensions(tensors_.at(x)));
   return true;
 }
 
@@ -376,7 +376,7 @@ bool Part::max_pool(Node* node, bool row) {
   if (!windows || !dilation || dilation->h != 1 || dilation->w != 1) return false;
   const auto x = tensor(node->input(0), row ? 3 : 4);
   if (!x) return false;
-  finish(node, plan::MaxPool{*windows}, {*x}, dimensions_.at(*x));
+  finish(node, plan::MaxPool{*windows}, {*x}, layers_.dimensions(*x));
   return true;
 }
 
@@ -387,7 +387,7 @@ bool Part::average_pool(Node* node, bool row) {
   if (!windows || !count || (!row && !is_none(node->input(6)))) return false;
   const auto x = tensor(node->input(0), row ? 3 : 4);
   if (!x) return false;
-  finish(node, plan::AveragePool{*windows, *count != 0}, {*x}, dimensions_.at(*x));
+  finish(node, plan::AveragePool{*windows, *count != 0}, {*x}, layers_.dimensions(*x));
   return true;
 }
 
@@ -407,7 +407,7 @@ bool Part::adaptive_pool(Node* node, bool average, bool row) {
   }
   const auto x = tensor(node->input(0), row ? 3 : 4);
   if (!x) return false;
-  finish(node, plan::AdaptivePool{*size, average}, {*x}, dimensions_.at(*x));
+  finish(node, plan::AdaptivePool{*size, average}, {*x}, layers_.dimensions(*x));
   return true;
 }
 
@@ -426,7 +426,7 @@ bool Part::reduce(Node* node, bool average) {
   const auto over = constant_ints(node->input(1));
   const auto keep = constant_int(node->input(2));
   auto x = arranged(node->input(0));
-  if (!over || !keep || !x || dimensions_.at(x->value) == 2) return false;
+  if (!over || !keep || !x || layers_.dimensions(x->value) == 2) return false;
   std::vector<bool> reduced(x->rank(), false);
   for (const int64_t each : *over) {
     const auto d = place_of(each, x->rank());
@@ -439,13 +439,13 @@ bool Part::reduce(Node* node, bool average) {
     if (!reduced[d]) left.push_back(x->dimensions[d]);
     if (reduced[d] && *keep != 0) left.emplace_back();
   }
-  const Dimensions whole = standard(x->value).dimensions;
+  const Dimensions whole = layers_.standard(x->value).dimensions;
   const bool over_channels = gone.size() == 1 && gone[0] == whole[1];
   if (!over_channels && joined(gone) != joined(whole, 2)) return false;
   const plan::Layer layer = over_channels ? plan::Layer(plan::AcrossChannels{average})
                                           : plan::AdaptivePool{{1, 1}, average};
-  const plan::Value made = push(layer, {x->value});
-  dimensions_[made] = dimensions_.at(x->value);
+  const plan::Value made = layers_.add(layer, {x->value});
+  layers_.set_dimensions(made, layers_.dimensions(x->value));
   show(node->output(0), {made, std::move(left)});
   return true;
 }
@@ -474,7 +474,7 @@ bool Part::batch_norm(Node* node) {
     (*shift)[c] = static_cast<float>((bias ? bias->const_data_ptr<float>()[c] : 0.0) -
                                      mean->const_data_ptr<float>()[c] * factor);
   }
-  finish(node, plan::Affine{std::move(scale), std::move(shift)}, {x}, dimensions_.at(x));
+  finish(node, plan::Affine{std::move(scale), std::move(shift)}, {x}, layers_.dimensions(x));
   return true;
 }
 
@@ -484,12 +484,12 @@ bool Part::softmax(Node* node, bool logarithm) {
   const auto dtype = constant_int(node->input(2));
   const bool single = is_none(node->input(2)) || dtype == static_cast<int64_t>(at::kFloat);
   if (!single || !over) return false;
-  if (const auto* scores = known<Scores>(node->input(0))) {
+  if (const auto* scores = facts_.find<Scores>(node->input(0))) {
     if (logarithm || scores->normal || place_of(over, scores->q.rank()) != scores->q.rank() - 1)
       return false;
     Scores normal = *scores;
     normal.normal = true;
-    known_[node->output()] = std::move(normal);
+    facts_.learn(node->output(), std::move(normal));
     return true;
   }
   const auto x = arranged(node->input(0));
@@ -502,10 +502,11 @@ bool Part::softmax(Node* node, bool logarithm) {
 // training: the input that must be false, 0 where there is none.
 bool Part::identity(Node* node, std::size_t training) {
   if (training > 0 && constant_int(node->input(training)) != 0) return false;
-  if (known<Arrangement>(node->input(0)) || known<Scores>(node->input(0))) return pass_on(node);
+  if (facts_.find<Arrangement>(node->input(0)) || facts_.find<Scores>(node->input(0)))
+    return pass_on(node);
   if (!inside(node->input(0))) return false;
   const plan::Value x = tensors_.at(node->input(0));
-  bind(node->output(), x, dimensions_.at(x));
+  bind(node->output(), x, layers_.dimensions(x));
   return true;
 }
 

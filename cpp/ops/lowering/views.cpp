@@ -31,39 +31,10 @@ std::vector<int64_t> places_of(const Axes& axes) {
 
 }  // namespace
 
-Arrangement Part::standard(plan::Value x) const {
-  const plan::Pair known = sides(x);
-  const auto whole = [](Side side, std::optional<int64_t> count) {
-    return count == 1 ? Axes{} : Axes{{side, 1, count}};
-  };
-  const auto if_known = [](int64_t side) { return side > 0 ? std::optional(side) : std::nullopt; };
-  const int64_t rank = dimensions_.at(x);
-  Arrangement all{x, {whole(Side::n, {}), whole(Side::c, channels(x))}};
-  if (rank == 4) all.dimensions.push_back(whole(Side::h, if_known(known.h)));
-  if (rank >= 3) all.dimensions.push_back(whole(Side::w, if_known(known.w)));
-  return all;
-}
-
 std::optional<Arrangement> Part::arranged(const Value* value) const {
-  if (const auto* found = known<Arrangement>(value)) return with_known_sides(*found);
-  if (inside(value)) return standard(tensors_.at(value));
+  if (const auto* found = facts_.find<Arrangement>(value)) return layers_.with_known_sides(*found);
+  if (inside(value)) return layers_.standard(tensors_.at(value));
   return {};
-}
-
-Arrangement Part::with_known_sides(Arrangement what) const {
-  const plan::Pair known = sides(what.value);
-  const int64_t all = channels(what.value).value_or(0);
-  for (Axes& axes : what.dimensions) {
-    for (Axis& axis : axes) {
-      const int64_t side = axis.side == Side::c   ? all
-                           : axis.side == Side::h ? known.h
-                           : axis.side == Side::w ? known.w
-                                                  : 0;
-      if (side > 0 && !axis.count) axis.count = side / axis.step;
-    }
-    axes = joined({axes});
-  }
-  return what;
 }
 
 bool Part::is_one_for_each_image(const Arrangement& tensor) const {
@@ -71,24 +42,24 @@ bool Part::is_one_for_each_image(const Arrangement& tensor) const {
 }
 
 bool Part::shows_channels(const Axes& axes, plan::Value x) const {
-  return axes == standard(x).dimensions[1];
+  return axes == layers_.standard(x).dimensions[1];
 }
 
 void Part::show(const Value* output, Arrangement what) {
-  what = with_known_sides(std::move(what));
+  what = layers_.with_known_sides(std::move(what));
   if (const auto x = settle(what, false)) {
     bind(output, *x, static_cast<int64_t>(what.rank()));
     return;
   }
   tensors_.erase(output);
-  known_[output] = std::move(what);
+  facts_.learn(output, std::move(what));
 }
 
 // Writing through any of the two would change both.
 bool Part::show_again(const Node* node, Arrangement what) {
   const plan::Value of = what.value;
   show(node->output(), std::move(what));
-  shown_.insert(of);
+  layers_.mark_shown(of);
   return true;
 }
 
@@ -96,7 +67,7 @@ bool Part::show_again(const Node* node, Arrangement what) {
 // not only a matrix's.
 std::optional<plan::Value> Part::settle(const Arrangement& what, bool may_move) {
   plan::Value x = what.value;
-  const Dimensions whole = standard(x).dimensions;
+  const Dimensions whole = layers_.standard(x).dimensions;
   const Dimensions& shown = what.dimensions;
   const std::size_t rank = what.rank();
   if (shown == whole) return x;
@@ -111,42 +82,42 @@ std::optional<plan::Value> Part::settle(const Arrangement& what, bool may_move) 
   const bool as_before = rank == whole.size() && by_channel &&
                          std::equal(shown.begin() + 2, shown.end(), whole.begin() + 2);
   // While no layer needs them otherwise, rows are known to be rows.
-  if (rank > 2 && dimensions_.at(x) != 2 && !as_before && !may_move) return {};
+  if (rank > 2 && layers_.dimensions(x) != 2 && !as_before && !may_move) return {};
   if (of_channels != whole[1]) {
-    const auto all = channels(x);
+    const auto all = layers_.channels(x);
     if (!all || count(of_channels) != all) return {};
-    x = select(x, places_of(of_channels));
+    x = layers_.select(x, places_of(of_channels));
   }
-  const bool is_matrix = dimensions_.at(x) == 2;
+  const bool is_matrix = layers_.dimensions(x) == 2;
   if (as_before) return x;
   if (by_channel && rank > 2 && !is_matrix) {
     const Axes one_row;
     const auto side = [&](const Axes& axes) { return measure(Formula(Extent{what.value, axes})); };
-    return push_view(x,
-                     plan::ReshapePixels{side(rank == 4 ? shown[2] : one_row), side(shown.back())},
-                     static_cast<int64_t>(rank));
+    return layers_.add_view(
+        x, plan::ReshapePixels{side(rank == 4 ? shown[2] : one_row), side(shown.back())},
+        static_cast<int64_t>(rank));
   }
-  if (!is_matrix) x = push_view(x, plan::Flatten{}, 2);
+  if (!is_matrix) x = layers_.add_view(x, plan::Flatten{}, 2);
   if (rank > 2) {
-    x = push_view(x, plan::Unflatten{{*height, *width}}, static_cast<int64_t>(rank));
+    x = layers_.add_view(x, plan::Unflatten{{*height, *width}}, static_cast<int64_t>(rank));
   }
   return x;
 }
 
 // With all pixels in a row, where one dimension counts through them.
 Arrangement Part::in_a_row(Arrangement what) {
-  if (dimensions_.at(what.value) != 4) return what;
-  const Axes pixels = joined(standard(what.value).dimensions, 2);
+  if (layers_.dimensions(what.value) != 4) return what;
+  const Axes pixels = joined(layers_.standard(what.value).dimensions, 2);
   const auto all = std::find(what.dimensions.begin(), what.dimensions.end(), pixels);
   if (pixels.empty() || all == what.dimensions.end()) return what;
   const auto side = [&](const Axes& axes) { return measure(Formula(Extent{what.value, axes})); };
-  what.value = push_view(what.value, plan::ReshapePixels{side({}), side(pixels)}, 3);
-  *all = standard(what.value).dimensions[2];
+  what.value = layers_.add_view(what.value, plan::ReshapePixels{side({}), side(pixels)}, 3);
+  *all = layers_.standard(what.value).dimensions[2];
   return what;
 }
 
 plan::Value Part::as_image(plan::Value x) {
-  return dimensions_.at(x) == 2 ? push_view(x, plan::Unflatten{{1, 1}}, 4) : x;
+  return layers_.dimensions(x) == 2 ? layers_.add_view(x, plan::Unflatten{{1, 1}}, 4) : x;
 }
 
 std::optional<plan::Value> Part::elements(const Value* value) const {
@@ -159,7 +130,7 @@ void Part::finish_like(Node* node,
                        plan::Layer layer,
                        std::vector<plan::Value> inputs) {
   const Arrangement as = *arranged(like);
-  const plan::Value made = push_like(as.value, std::move(layer), std::move(inputs));
+  const plan::Value made = layers_.add_like(as.value, std::move(layer), std::move(inputs));
   show(node->output(0), {made, as.dimensions});
 }
 
@@ -167,7 +138,7 @@ bool Part::finish_each(Node* node, const Value* x, plan::Layer layer, bool in_pl
   const auto value = elements(x);
   if (!value || (in_place && !may_overwrite(x))) return false;
   if (in_place) {
-    finish(node, std::move(layer), {*value}, dimensions_.at(*value), true);
+    finish(node, std::move(layer), {*value}, layers_.dimensions(*value), true);
   } else {
     finish_like(node, x, std::move(layer), {*value});
   }
@@ -176,7 +147,7 @@ bool Part::finish_each(Node* node, const Value* x, plan::Layer layer, bool in_pl
 
 bool Part::permute(Node* node) {
   const auto order = constant_ints(node->input(1));
-  if (const auto* scores = order ? known<Scores>(node->input(0)) : nullptr) {
+  if (const auto* scores = order ? facts_.find<Scores>(node->input(0)) : nullptr) {
     return turn_scores(node, *scores, *order);
   }
   auto x = arranged(node->input(0));
@@ -193,7 +164,7 @@ bool Part::permute(Node* node) {
 bool Part::transpose(Node* node) {
   auto x = arranged(node->input(0));
   const auto a = constant_int(node->input(1)), b = constant_int(node->input(2));
-  if (const auto* scores = a && b ? known<Scores>(node->input(0)) : nullptr) {
+  if (const auto* scores = a && b ? facts_.find<Scores>(node->input(0)) : nullptr) {
     const auto one = place_of(a, scores->q.rank()), other = place_of(b, scores->q.rank());
     std::vector<int64_t> order(scores->q.rank());
     std::iota(order.begin(), order.end(), 0);
@@ -209,7 +180,7 @@ bool Part::transpose(Node* node) {
 
 bool Part::unsqueeze(Node* node) {
   auto x = arranged(node->input(0));
-  const auto d = number(node->input(1));
+  const auto d = facts_.number(node->input(1));
   const auto at = x ? place_of(d, x->rank() + 1) : std::nullopt;
   return at && show_again(node, {x->value, replaced(x->dimensions, *at, *at, {Axes{}})});
 }
@@ -250,10 +221,10 @@ bool Part::flatten(Node* node) {
 }
 
 bool Part::view(Node* node) {
-  if (const auto* scores = known<Scores>(node->input(0))) {
+  if (const auto* scores = facts_.find<Scores>(node->input(0))) {
     return view_scores(node, *scores);
   }
-  const auto shape = numbers(node->input(1));
+  const auto shape = facts_.numbers(node->input(1));
   const auto x = arranged(node->input(0));
   if (!x || !shape) return false;
   if (auto image = from_a_row(*x, *shape)) return show_again(node, *std::move(image));
@@ -263,8 +234,8 @@ bool Part::view(Node* node) {
 
 // Positions in a row as those of an image, whose sides sizes tell.
 std::optional<Arrangement> Part::from_a_row(const Arrangement& x, const Numbers& shape) {
-  if (dimensions_.at(x.value) != 3 || x.rank() != 3 || shape.size() != 4) return {};
-  const Dimensions whole = standard(x.value).dimensions;
+  if (layers_.dimensions(x.value) != 3 || x.rank() != 3 || shape.size() != 4) return {};
+  const Dimensions whole = layers_.standard(x.value).dimensions;
   const auto row = std::find(x.dimensions.begin(), x.dimensions.end(), whole[2]);
   if (whole[2].empty() || row == x.dimensions.end() || x.dimensions[0] != whole[0]) return {};
   const auto at = static_cast<std::size_t>(row - x.dimensions.begin());
@@ -272,20 +243,20 @@ std::optional<Arrangement> Part::from_a_row(const Arrangement& x, const Numbers&
   const bool told = height.integer() && width.integer();
   const auto other = shape[at == 1 ? 3 : 1].integer();
   if (told || height.integer() == -1 || width.integer() == -1 || !is_batch(shape[0], x.value) ||
-      (other != -1 && other != channels(x.value))) {
+      (other != -1 && other != layers_.channels(x.value))) {
     return {};
   }
   Arrangement image = x;
-  image.value = push_view(x.value, plan::ReshapePixels{measure(height), measure(width)}, 4);
-  const Dimensions now = standard(image.value).dimensions;
+  image.value = layers_.add_view(x.value, plan::ReshapePixels{measure(height), measure(width)}, 4);
+  const Dimensions now = layers_.standard(image.value).dimensions;
   image.dimensions = replaced(x.dimensions, at, at + 1, {now[2], now[3]});
   return image;
 }
 
 // input, dimension, sizes
 bool Part::unflatten(Node* node) {
-  const auto d = number(node->input(1));
-  const auto sizes = numbers(node->input(2));
+  const auto d = facts_.number(node->input(1));
+  const auto sizes = facts_.numbers(node->input(2));
   const auto x = arranged(node->input(0));
   const auto at = x ? place_of(d, x->rank()) : std::nullopt;
   if (!at || !sizes) return false;
@@ -335,7 +306,7 @@ std::optional<Dimensions> Part::reshaped(const Arrangement& x,
     require([asked = measure(shape[d]), got = measure(Formula(Extent{x.value, (*to)[d]}))](
                 const auto& sizes) { return asked(sizes) == got(sizes); });
   }
-  return with_known_sides({x.value, *std::move(to)}).dimensions;
+  return layers_.with_known_sides({x.value, *std::move(to)}).dimensions;
 }
 
 // Of which a graph says that axes count so many.
@@ -346,18 +317,19 @@ void Part::learn_side(plan::Value x, const Axes& axes, int64_t number) {
     others *= axis.count.value_or(1);
   }
   if ((unknown > 1 && number > 1) || number % others != 0) return;
-  plan::Pair& known = sides_.try_emplace(x, plan::Pair{0, 0}).first->second;
+  plan::Pair known{0, 0};
   for (const Axis& axis : axes) {
     if (axis.count) continue;
     if (axis.side == Side::h) known.h = number / others * axis.step;
     if (axis.side == Side::w) known.w = number / others * axis.step;
   }
+  layers_.learn_sides(x, known);
 }
 
 // A number for each channel, which elementwise layers spread over the image by themselves; or
 // norms of a tensor's last dimension, for all of its places.
 bool Part::expand_as(Node* node) {
-  if (const auto* norms = known<Norms>(node->input(0))) {
+  if (const auto* norms = facts_.find<Norms>(node->input(0))) {
     const Arrangement spread = norms->spread;
     const auto like = arranged(node->input(1));
     if (!like || like->dimensions != spread.dimensions) return false;
@@ -365,7 +337,7 @@ bool Part::expand_as(Node* node) {
     return true;
   }
   if (!inside(node->input(1)) ||
-      !inner(node->input(0), dimensions_.at(tensors_.at(node->input(1))))) {
+      !inner(node->input(0), layers_.dimensions(tensors_.at(node->input(1))))) {
     return false;
   }
   // The other operand must be the image that it is spread over: then both give the same.
@@ -376,9 +348,9 @@ bool Part::expand_as(Node* node) {
     const Value* other = use.user->input(1 - use.offset);
     return use.offset < 2 && inside(other) && tensors_.at(other) == like;
   });
-  const auto count = channels(x);
-  const auto size = image(x);
-  return size && size->h == 1 && size->w == 1 && count && count == channels(like) && same &&
+  const auto count = layers_.channels(x);
+  const auto size = layers_.image(x);
+  return size && size->h == 1 && size->w == 1 && count && count == layers_.channels(like) && same &&
          identity(node, 0);
 }
 
@@ -388,7 +360,7 @@ bool Part::contiguous(Node* node) {
     return false;
   }
   // The same tensor or a copy, as the call's layout will have it: neither is written to.
-  shown_.insert(*elements(node->input(0)));
+  layers_.mark_shown(*elements(node->input(0)));
   return true;
 }
 
@@ -407,12 +379,13 @@ bool Part::select_one(Node* node) {
     return chosen && show_again(node, *std::move(chosen));
   }
   *x = in_a_row(*std::move(x));
-  if (dimensions_.at(x->value) != 3 || x->dimensions[*at] != standard(x->value).dimensions[2]) {
+  if (layers_.dimensions(x->value) != 3 ||
+      x->dimensions[*at] != layers_.standard(x->value).dimensions[2]) {
     return false;
   }
   const int64_t end = *index == -1 ? std::numeric_limits<int64_t>::max() : *index + 1;
   const plan::Value one = crop(x->value, Side::w, {*index}, {end});
-  sides_[one] = {1, 1};
+  layers_.learn_sides(one, {1, 1});
   return show_again(node, {one, replaced(x->dimensions, *at, *at + 1, {})});
 }
 
@@ -434,7 +407,7 @@ plan::Value Part::crop(plan::Value x, Side side, plan::Measure begin, plan::Meas
   pad.kind = plan::Pad::Kind::constant;
   (side == Side::h ? pad.top : pad.left) = before;
   (side == Side::h ? pad.bottom : pad.right) = behind;
-  return push_view(x, std::move(pad), dimensions_.at(x));
+  return layers_.add_view(x, std::move(pad), layers_.dimensions(x));
 }
 
 // Channels of which the axes of one dimension are at a place.
@@ -463,8 +436,8 @@ std::optional<Arrangement> Part::one_of_channels(const Arrangement& x,
     (*axis)->step = step;
     step *= *(*axis)->count;
   }
-  left.value = select(x.value, std::move(from));
-  base_[left.value] = x.value;
+  left.value = layers_.select(x.value, std::move(from));
+  layers_.share(left.value, x.value);
   return left;
 }
 
