@@ -353,7 +353,7 @@ bool Part::view_scores(Node* node, Scores scores) {
 // By a number; or with a bias added.
 bool Part::change_scores(Node* node, Scores scores, How how) {
   const auto number = facts_.real(node->input(1));
-  const auto numbers = facts_.tensor(node->input(1));
+  const auto numbers = facts_.constant_tensor(node->input(1));
   const bool product = how == How::multiply || how == How::divide;
   if (scores.normal || (product && scores.bias.defined())) return false;
   if (product && number && *number != 0) {
@@ -429,7 +429,7 @@ bool Part::scaled_dot_product_attention(Node* node) {
   scores.normal = true;
   scores.scale = scale ? *scale : 1 / std::sqrt(static_cast<double>(*depth));
   if (!facts_.is_none(node->input(3))) {
-    const auto given = facts_.tensor(node->input(3));
+    const auto given = facts_.constant_tensor(node->input(3));
     if (!given) return false;
     at::Tensor mask = *given;
     if (mask.scalar_type() == at::kBool) {

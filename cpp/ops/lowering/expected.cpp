@@ -104,7 +104,7 @@ bool is_small_table(const Node* node, const torch::jit::Stack& operands) {
 }  // namespace
 
 bool Part::is_table(const Value* value) const {
-  const auto found = facts_.find<Formula>(value) ? facts_.tensor(value) : std::nullopt;
+  const auto found = facts_.find<Formula>(value) ? facts_.constant_tensor(value) : std::nullopt;
   return found && found->dim() > 0;
 }
 
@@ -112,7 +112,8 @@ bool Part::is_table(const Value* value) const {
 bool Part::compute_table(Node* node) {
   if (!is_deterministic(node)) return false;
   const c10::FunctionSchema* schema = node->maybeSchema();
-  if (schema->is_mutable() && !tables_.count(facts_.tensor(node->input(0))->storage().data())) {
+  if (schema->is_mutable() &&
+      !tables_.count(facts_.constant_tensor(node->input(0))->storage().data())) {
     return false;
   }
   torch::jit::Stack stack;

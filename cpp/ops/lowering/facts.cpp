@@ -10,8 +10,7 @@ namespace convship::ops::lowering {
 using torch::jit::Node;
 
 void Facts::alias(const Value* to, const Value* from) {
-  const Fact same = facts_.at(from);
-  learn(to, same);
+  learn(to, facts_.at(from));
   aliased_.insert(to);
   aliased_.insert(from);
 }
@@ -36,7 +35,7 @@ std::optional<double> Facts::real(const Value* value) const {
   return found ? found->real() : constant_number(value);
 }
 
-std::optional<at::Tensor> Facts::tensor(const Value* value) const {
+std::optional<at::Tensor> Facts::constant_tensor(const Value* value) const {
   const auto found = formula(value);
   if (!found || !found->constant() || !found->constant()->isTensor()) return {};
   return found->constant()->toTensor();

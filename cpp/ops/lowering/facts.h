@@ -12,6 +12,7 @@
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -91,7 +92,7 @@ class Facts {
   std::optional<Formula> formula(const Value* value) const;
   std::optional<int64_t> number(const Value* value) const;
   std::optional<double> real(const Value* value) const;
-  std::optional<at::Tensor> tensor(const Value* value) const;
+  std::optional<at::Tensor> constant_tensor(const Value* value) const;
   bool is_none(const Value* value) const;
   std::optional<Numbers> numbers(const Value* value) const;
   // Of a constant list, too.

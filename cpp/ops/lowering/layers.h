@@ -18,7 +18,7 @@ namespace convship::ops::lowering {
 // -1 down.
 class Layers {
  public:
-  // What it makes. Whoever adds a layer says how many dimensions a tensor of that has.
+  // What it makes, of whose dimensions nothing is known yet.
   plan::Value add(plan::Layer layer, std::vector<plan::Value> inputs);
   // In other dimensions, whose memory may be the value's.
   plan::Value add_view(plan::Value of, plan::Layer layer, int64_t dimensions);
@@ -45,8 +45,7 @@ class Layers {
   std::optional<int64_t> channels(plan::Value value) const;
   // The size of images that have it whatever the input's.
   std::optional<plan::Pair> image(plan::Value value) const;
-  plan::Pair sides(plan::Value value) const;  // 0: not known
-  // Though no layer tells; 0 stays unknown.
+  // Though no layer tells; 0: nothing new.
   void learn_sides(plan::Value value, plan::Pair sides);
   Arrangement with_known_sides(Arrangement what) const;
 
@@ -59,6 +58,7 @@ class Layers {
   plan::Value root(plan::Value value) const;  // whose memory it shows
 
  private:
+  plan::Pair sides(plan::Value value) const;  // 0: not known
   std::pair<plan::Value, int64_t> origin(plan::Value value, int64_t channel) const;
 
   std::vector<plan::Instruction> layers_;

@@ -229,7 +229,7 @@ class Part {
   std::optional<std::vector<plan::Size>> expected_sizes(int64_t batch) const;
   bool learn(const Value* value, const std::optional<Formula>& known);
   plan::Measure measure(const Formula& formula) const;
-  // Of the tensor.
+  // Whether it is how many images the tensor has.
   bool is_batch(const Formula& number, plan::Value x) const {
     const Extent* e = number.extent();
     return e && e->axes == Axes{{Axis::Side::n}} && layers_.source(e->value) == layers_.source(x);

@@ -1,6 +1,5 @@
 // What a graph computes about shapes, known before any size is: it needs no
 // layer.
-#include <algorithm>
 #include <stdexcept>
 #include <utility>
 

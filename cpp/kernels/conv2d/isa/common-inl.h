@@ -14,8 +14,10 @@
 #include "kernels/conv2d/tasks.h"
 #include "kernels/instruction_set.h"
 
-// Before loops over registers: unrolled early, their arrays never see memory.
+// Before loops over registers. In another loop they are unrolled early, so that their arrays never
+// see memory; see `unrolled` for those in none.
 #define CONVSHIP_UNROLL _Pragma("GCC unroll 36")
+// Of lambdas.
 #define CONVSHIP_INLINE HWY_ATTR __attribute__((always_inline))
 
 namespace convship::kernels::conv2d {

@@ -50,14 +50,16 @@ constexpr double infinity<double>() {
 
 // Whether masked loads and stores leave memory alone that they mask out. On AVX2, too, those of
 // floats and doubles do, which Highway does not promise for all of its types.
-constexpr bool kHasMasks = !HWY_MEM_OPS_MIGHT_FAULT || HWY_TARGET == HWY_AVX2;
+template <typename A>
+constexpr bool kHasMasks =
+    !HWY_MEM_OPS_MIGHT_FAULT || (HWY_TARGET == HWY_AVX2 && sizeof(A) >= sizeof(float));
 
 // `exist` of a vector's values; memory beyond them is not touched.
 template <class D, typename A = hn::TFromD<D>>
 HWY_INLINE hn::Vec<D> load_some(D d, const A* from, int64_t exist) {
   constexpr int64_t kLanes = hn::MaxLanes(D());
   if (exist >= kLanes) return hn::LoadU(d, from);
-  if constexpr (kHasMasks) {
+  if constexpr (kHasMasks<A>) {
     return hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(exist)), d, from);
   } else {
     HWY_ALIGN A lanes[kLanes] = {};
@@ -70,7 +72,7 @@ template <class D, typename A = hn::TFromD<D>>
 HWY_INLINE void store_some(D d, hn::Vec<D> value, A* to, int64_t exist) {
   constexpr int64_t kLanes = hn::MaxLanes(D());
   if (exist >= kLanes) return hn::StoreU(value, d, to);
-  if constexpr (kHasMasks) {
+  if constexpr (kHasMasks<A>) {
     hn::BlendedStore(value, hn::FirstN(d, static_cast<size_t>(exist)), d, to);
   } else {
     HWY_ALIGN A lanes[kLanes];
@@ -122,7 +124,8 @@ HWY_INLINE V relu(V value) {
   return hn::IfThenZeroElse(hn::Le(value, hn::Zero(hn::DFromV<V>())), value);
 }
 
-// Of what is never -0.0. NaN stays, as the second operand (see max_of).
+// Of what is never -0.0, unless the caller has denormal numbers flushed to it, when that may
+// stay. NaN stays, as the second operand (see max_of).
 template <class V>
 HWY_INLINE V relu_of_sum(V value) {
   return hn::Max(hn::Zero(hn::DFromV<V>()), value);
@@ -276,9 +279,8 @@ struct Hardswish {
   }
 };
 
-// hardsigmoid and hardswish: min(max(x + 3, 0), 6) / 6, times x or not. One copy of it serves
-// a tile, for there are hundreds of tiles. A division by 6 would take as long as ten
-// multiply-adds; the product rounds once more, and not at 0 and 6.
+// hardsigmoid and hardswish: min(max(x + 3, 0), 6) / 6, times x or not. A division by 6
+// would take as long as ten multiply-adds; the product rounds once more, and not at 0 and 6.
 template <class D>
 struct Ramp {
   using V = hn::Vec<D>;
@@ -346,8 +348,8 @@ HWY_INLINE hn::Vec<D> gelu(D d, hn::Vec<D> x) {
   }
 }
 
-// Those that take a polynomial are a loop over memory instead of a copy of it for
-// every vector of a tile.
+// Of values in memory, and the only home of those that take a polynomial: a loop instead of a
+// copy of it for every vector of a tile.
 template <class D, typename A = hn::TFromD<D>>
 HWY_NOINLINE void activate_in_memory(D d, const Activation& activation, A* values, int64_t count) {
   const auto each = [&](const auto& function) HWY_ATTR {

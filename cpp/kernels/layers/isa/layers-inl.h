@@ -376,6 +376,9 @@ void linear_block(
       for (; i + kLinearImages <= last; i += kLinearImages) {
         linear_tile<count, kLinearImages>(t, weight, begin, i);
       }
+      if constexpr (kLinearImages > 2) {
+        for (; i + 2 <= last; i += 2) linear_tile<count, 2>(t, weight, begin, i);
+      }
       for (; i < last; ++i) linear_tile<count, 1>(t, weight, begin, i);
     }
   };
@@ -393,7 +396,7 @@ void linear_with(const LinearTask& t, const W* weight) {
   // second-level one while images do.
   constexpr int64_t kImageBytes = 16 << 10, kRowBytes = 128 << 10;
   const auto at_once = [&](int64_t bytes, int64_t value, int64_t tile) {
-    return larger(bytes / (t.features * value) / tile, 1) * tile;
+    return larger(bytes / (larger(t.features, 1) * value) / tile, 1) * tile;
   };
   const int64_t images = at_once(kImageBytes, sizeof(float), kLinearImages);
   const int64_t rows = at_once(kRowBytes, sizeof(W), 8);
