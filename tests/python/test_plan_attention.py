@@ -41,6 +41,8 @@ class Attention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.way == "sdpa":
             return F.scaled_dot_product_attention(q, k, v)
+        if self.way == "sdpa_causal":
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
         if self.way == "sdpa_mask":
             return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
         if self.way == "sdpa_keys":
@@ -76,7 +78,18 @@ class Attention(nn.Module):
 @pytest.mark.parametrize("how", ["script", "trace"])
 @pytest.mark.parametrize(
     "way",
-    ["sdpa", "sdpa_mask", "sdpa_keys", "sdpa_bias", "einsum", "matmul", "bias", "turned", "cosine"],
+    [
+        "sdpa",
+        "sdpa_causal",
+        "sdpa_mask",
+        "sdpa_keys",
+        "sdpa_bias",
+        "einsum",
+        "matmul",
+        "bias",
+        "turned",
+        "cosine",
+    ],
 )
 def test_attention_runs_whole(way: str, how: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -355,6 +368,16 @@ def test_branches_by_size_are_those_of_each_size(tmp_path: Path) -> None:
         packed.append(_C.packings()[0])
     # Both sides of the branch; what is common to them once.
     assert packed[0] == packed[1] < packed[2] == packed[-1]
+
+
+def test_causal_attention_hides_the_positions_of_each_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Attention("sdpa_causal").eval()
+    model = load(network, torch.randn(1, 3, 5, 6), "script", tmp_path)
+    for sides in ((5, 6), (1, 9), (20, 7), (5, 6)):
+        x = torch.randn(2, 3, *sides)
+        assert model.plan(x)["whole"]
+        check(network, model, x)
 
 
 def test_wrong_images_leave_a_plan_that_sizes_decide_as_it_is(tmp_path: Path) -> None:

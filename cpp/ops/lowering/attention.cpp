@@ -413,14 +413,23 @@ bool Part::clamp_min(Node* node) {
   return true;
 }
 
+// Of keys up to each query, for as many positions as are expected.
+std::optional<at::Tensor> Part::causal_mask(const Arrangement& q, const Arrangement& k) {
+  constexpr int64_t kMost = int64_t{1} << 24;
+  const auto queries = expect(*dimension_size(q, -2));
+  const auto keys = queries ? expect(*dimension_size(k, -2)) : std::nullopt;
+  if (!keys || *queries < 1 || *keys < 1 || *queries > kMost / *keys) return {};
+  return at::ones({*queries, *keys}, at::kBool).tril();
+}
+
 // query, key, value, mask, dropout, whether it is causal, scale, whether heads share keys
 bool Part::scaled_dot_product_attention(Node* node) {
   const auto q = arranged(node->input(0)), k = arranged(node->input(1)),
              v = arranged(node->input(2));
   const auto scale = facts_.real(node->input(6));
-  if (!q || !k || !v || q->rank() < 3 || constant_number(node->input(4)) != 0.0 ||
-      constant_int(node->input(5)) != 0 || (!scale && !facts_.is_none(node->input(6))) ||
-      constant_int(node->input(7)) != 0) {
+  const auto causal = constant_int(node->input(5));
+  if (!q || !k || !v || q->rank() < 3 || constant_number(node->input(4)) != 0.0 || !causal ||
+      (!scale && !facts_.is_none(node->input(6))) || constant_int(node->input(7)) != 0) {
     return false;
   }
   Scores scores{*q, *k};
@@ -428,9 +437,10 @@ bool Part::scaled_dot_product_attention(Node* node) {
   if (!depth) return false;
   scores.normal = true;
   scores.scale = scale ? *scale : 1 / std::sqrt(static_cast<double>(*depth));
-  if (!facts_.is_none(node->input(3))) {
-    const auto given = facts_.constant_tensor(node->input(3));
-    if (!given) return false;
+  if (*causal != 0 || !facts_.is_none(node->input(3))) {
+    const auto given = *causal != 0 ? causal_mask(*q, *k) : facts_.constant_tensor(node->input(3));
+    // LibTorch refuses both.
+    if (!given || (*causal != 0 && !facts_.is_none(node->input(3)))) return false;
     at::Tensor mask = *given;
     if (mask.scalar_type() == at::kBool) {
       mask = at::zeros(mask.sizes())

@@ -120,6 +120,7 @@ class Part {
   bool norm(Node* node);
   bool clamp_min(Node* node);
   std::optional<Arrangement> attention(const Scores& scores, const Arrangement& values);
+  std::optional<at::Tensor> causal_mask(const Arrangement& q, const Arrangement& k);
   bool scaled_dot_product_attention(Node* node);
   bool native_multi_head_attention(Node* node);
   bool combine(Node* node, How how, bool in_place);
