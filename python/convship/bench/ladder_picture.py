@@ -238,7 +238,7 @@ def _stages(axis: Axes, rows: list[dict[str, Any]]) -> None:
         frameon=False,
         columnspacing=1.0,
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.18),
+        bbox_to_anchor=(0.5, -0.24),  # below the name of the axis
         ncols=5,
     )
     _rungs(axis, [row["rung"] for row in rows], unit)
