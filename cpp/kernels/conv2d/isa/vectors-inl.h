@@ -348,6 +348,33 @@ HWY_INLINE hn::Vec<D> gelu(D d, hn::Vec<D> x) {
   }
 }
 
+// each(function) for an activation that takes a few instructions; false for one that takes
+// more.
+template <class D, class Each>
+HWY_INLINE bool activate_shortly(const Activation& activation, const Each& each) {
+  using V = hn::Vec<D>;
+  switch (activation.kind) {
+    case Activation::none:
+      return true;
+    case Activation::relu:
+      each([](V x) HWY_ATTR { return relu(x); });
+      return true;
+    case Activation::relu6:
+      each(up_to_six<V>);
+      return true;
+    case Activation::hardsigmoid:
+    case Activation::hardswish:
+      each(Ramp<D>(activation.kind));
+      return true;
+    case Activation::leaky_relu:
+    case Activation::clamp:
+      each(Bend<D>(activation));
+      return true;
+    default:
+      return false;
+  }
+}
+
 // Of values in memory, and the only home of those that take a polynomial: a loop instead of a
 // copy of it for every vector of a tile.
 template <class D, typename A = hn::TFromD<D>>
@@ -357,20 +384,9 @@ HWY_NOINLINE void activate_in_memory(D d, const Activation& activation, A* value
       hn::Store(function(hn::Load(d, values + i)), d, values + i);
     }
   };
+  if (activate_shortly<D>(activation, each)) return;
   using V = hn::Vec<D>;
   switch (activation.kind) {
-    case Activation::none:
-      return;
-    case Activation::relu:
-      return each([](V x) HWY_ATTR { return relu(x); });
-    case Activation::relu6:
-      return each(up_to_six<V>);
-    case Activation::hardsigmoid:
-    case Activation::hardswish:
-      return each(Ramp<D>(activation.kind));
-    case Activation::leaky_relu:
-    case Activation::clamp:
-      return each(Bend<D>(activation));
     case Activation::silu:
       return each([&](V x) HWY_ATTR { return hn::Div(x, one_and_exp_of_negative(d, x)); });
     case Activation::gelu:
@@ -416,31 +432,7 @@ HWY_INLINE void activate_all(const Activation& activation, V* values) {
     CONVSHIP_UNROLL
     for (int i = 0; i < kCount; ++i) values[i] = function(values[i]);
   };
-  switch (activation.kind) {
-    case Activation::none:
-      return;
-    case Activation::relu:
-      return each([](V x) HWY_ATTR { return relu(x); });
-    case Activation::relu6:
-      return each(up_to_six<V>);
-    case Activation::hardsigmoid:
-    case Activation::hardswish:
-      return each(Ramp<hn::DFromV<V>>(activation.kind));
-    case Activation::leaky_relu:
-    case Activation::clamp:
-      return each(Bend<hn::DFromV<V>>(activation));
-    case Activation::sigmoid:
-    case Activation::silu:
-    case Activation::gelu:
-    case Activation::gelu_tanh:
-    case Activation::elu:
-    case Activation::tanh:
-    case Activation::mish:
-    case Activation::softplus:
-    case Activation::abs:
-    case Activation::sqrt:
-      break;
-  }
+  if (activate_shortly<hn::DFromV<V>>(activation, each)) return;
   const hn::DFromV<V> d;
   constexpr int64_t kLanes = hn::MaxLanes(hn::DFromV<V>());
   HWY_ALIGN hn::TFromV<V> lanes[kCount * kLanes];
