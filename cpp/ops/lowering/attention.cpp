@@ -428,7 +428,9 @@ bool Part::scaled_dot_product_attention(Node* node) {
              v = arranged(node->input(2));
   const auto scale = facts_.real(node->input(6));
   const auto causal = constant_int(node->input(5));
+  const bool masked = !facts_.is_none(node->input(3));
   if (!q || !k || !v || q->rank() < 3 || constant_number(node->input(4)) != 0.0 || !causal ||
+      (*causal != 0 && masked) ||  // which LibTorch refuses
       (!scale && !facts_.is_none(node->input(6))) || constant_int(node->input(7)) != 0) {
     return false;
   }
@@ -437,10 +439,9 @@ bool Part::scaled_dot_product_attention(Node* node) {
   if (!depth) return false;
   scores.normal = true;
   scores.scale = scale ? *scale : 1 / std::sqrt(static_cast<double>(*depth));
-  if (*causal != 0 || !facts_.is_none(node->input(3))) {
+  if (*causal != 0 || masked) {
     const auto given = *causal != 0 ? causal_mask(*q, *k) : facts_.constant_tensor(node->input(3));
-    // LibTorch refuses both.
-    if (!given || (*causal != 0 && !facts_.is_none(node->input(3)))) return false;
+    if (!given) return false;
     at::Tensor mask = *given;
     if (mask.scalar_type() == at::kBool) {
       mask = at::zeros(mask.sizes())

@@ -6,22 +6,21 @@
 
 namespace convship::ops::lowering {
 
-plan::Value Layers::add(plan::Layer layer, std::vector<plan::Value> inputs) {
+plan::Value Layers::add(plan::Layer layer, std::vector<plan::Value> inputs, int64_t dimensions) {
   const auto made = static_cast<plan::Value>(layers_.size());
   layers_.push_back({std::move(layer), std::move(inputs), made});
+  dimensions_[made] = dimensions;
   return made;
 }
 
 plan::Value Layers::add_view(plan::Value of, plan::Layer layer, int64_t dimensions) {
-  const plan::Value made = add(std::move(layer), {of});
-  dimensions_[made] = dimensions;
+  const plan::Value made = add(std::move(layer), {of}, dimensions);
   share(made, of);
   return made;
 }
 
 plan::Value Layers::add_like(plan::Value like, plan::Layer layer, std::vector<plan::Value> inputs) {
-  const plan::Value made = add(std::move(layer), std::move(inputs));
-  dimensions_[made] = dimensions(like);
+  const plan::Value made = add(std::move(layer), std::move(inputs), dimensions(like));
   sides_[made] = sides(like);
   return made;
 }

@@ -18,8 +18,8 @@ namespace convship::ops::lowering {
 // -1 down.
 class Layers {
  public:
-  // What it makes, of whose dimensions nothing is known yet.
-  plan::Value add(plan::Layer layer, std::vector<plan::Value> inputs);
+  // What it makes, as a tensor of so many dimensions.
+  plan::Value add(plan::Layer layer, std::vector<plan::Value> inputs, int64_t dimensions);
   // In other dimensions, whose memory may be the value's.
   plan::Value add_view(plan::Value of, plan::Layer layer, int64_t dimensions);
   // Of an image as large as another value's.

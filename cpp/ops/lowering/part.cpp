@@ -194,7 +194,7 @@ void Part::finish(Node* node,
                   int64_t dimensions,
                   bool in_place) {
   const plan::Value before = inputs[0];
-  const plan::Value after = layers_.add(std::move(layer), std::move(inputs));
+  const plan::Value after = layers_.add(std::move(layer), std::move(inputs), dimensions);
   if (in_place) {
     for (auto& [value, to] : tensors_) {
       if (to == before) to = after;

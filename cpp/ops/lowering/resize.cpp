@@ -110,8 +110,7 @@ bool Part::pad(Node* node) {
     (side == 2 ? layer.bottom : layer.right) = measure(behind);
     changed.emplace_back(d, side);
   }
-  x.value = layers_.add(std::move(layer), {x.value});
-  layers_.set_dimensions(x.value, 4);
+  x.value = layers_.add(std::move(layer), {x.value}, 4);
   const Dimensions now = layers_.standard(x.value).dimensions;
   for (const auto& [d, side] : changed) x.dimensions[d] = now[side];
   show(node->output(), std::move(x));
@@ -144,7 +143,7 @@ bool Part::roll(Node* node) {
       (row ? rest.top : rest.left) = less;
     }
   }
-  const plan::Value wider = layers_.add(std::move(around), {x->value});
+  const plan::Value wider = layers_.add(std::move(around), {x->value}, 4);
   const plan::Value rolled = layers_.add_like(x->value, std::move(rest), {wider});
   show(node->output(), {rolled, x->dimensions});
   return true;

@@ -126,9 +126,8 @@ bool Part::add_pixels(Node* node, const Tensors& tensors) {
   const auto add = [&](const std::vector<at::Tensor>& pixels, bool last) {
     if (pixels.empty()) return;
     const at::Tensor all = at::cat(pixels);
-    const int64_t dimensions = layers_.dimensions(x.value);
-    x.value = layers_.add(plan::AddPixels{floats_of(all), all.size(0), last}, {x.value});
-    layers_.set_dimensions(x.value, dimensions);
+    x.value = layers_.add(plan::AddPixels{floats_of(all), all.size(0), last}, {x.value},
+                          layers_.dimensions(x.value));
   };
   add(before, false);
   add(behind, true);

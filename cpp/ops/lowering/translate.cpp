@@ -444,8 +444,7 @@ bool Part::reduce(Node* node, bool average) {
   if (!over_channels && joined(gone) != joined(whole, 2)) return false;
   const plan::Layer layer = over_channels ? plan::Layer(plan::AcrossChannels{average})
                                           : plan::AdaptivePool{{1, 1}, average};
-  const plan::Value made = layers_.add(layer, {x->value});
-  layers_.set_dimensions(made, layers_.dimensions(x->value));
+  const plan::Value made = layers_.add(layer, {x->value}, layers_.dimensions(x->value));
   show(node->output(0), {made, std::move(left)});
   return true;
 }
