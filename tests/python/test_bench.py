@@ -330,6 +330,16 @@ def test_command_measures_compares_and_writes(convship, tmp_path):
     }
 
 
+def test_what_was_measured_is_printed_though_it_cannot_be_written(convship, tmp_path):
+    result = convship(
+        *("bench", "op", "--shapes", "lenet2", "--rounds", 1, "--slot-ms", 5),
+        *("--engines", "convship native", "--json", tmp_path / "nowhere" / "a.json"),
+    )
+    assert result.returncode != 0
+    assert "Microseconds per call" in result.stdout
+    assert "a.json: cannot be written" in result.stderr
+
+
 def test_wrong_arguments_fail(capsys):
     assert main(["bench", "op", "--shapes", "x"]) == 2
     out, err = capsys.readouterr()

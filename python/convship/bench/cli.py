@@ -73,13 +73,13 @@ def model(
         slot_ms=slot_ms,
         say=_say,
     )
+    print(ladder_as_text(report, color=sys.stdout.isatty()))
     if json is not None:
         write_atomically(json, report.to_json().encode())
     if plot is not None:
         draw_ladder(report, plot)
     if html is not None:
         write_atomically(html, as_page(report).encode())
-    print(ladder_as_text(report, color=sys.stdout.isatty()))
     return 0 if report.ours_is_right else 1
 
 
@@ -114,11 +114,11 @@ def op(
         slot_ms=slot_ms,
         say=_say,
     )
+    print(as_text(report, color=sys.stdout.isatty()))
     if json is not None:
         write_atomically(json, report.to_json().encode())
     if plot is not None:
         draw(report, plot)
-    print(as_text(report, color=sys.stdout.isatty()))
     return 0 if report.ours_is_right else 1
 
 

@@ -47,8 +47,8 @@ def profile(
         calls=calls,
         shapes=shapes,
     )
+    print(as_text(report, top=top, color=sys.stdout.isatty()))
     if json is not None:
         write_atomically(json, report.to_json().encode())
     if trace is not None:
         write_atomically(trace, report.trace_json().encode())
-    print(as_text(report, top=top, color=sys.stdout.isatty()))
