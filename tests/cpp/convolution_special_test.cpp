@@ -94,6 +94,24 @@ TEST_CASE_TEMPLATE("special values of the input", T, CONVSHIP_TYPES) {
   CHECK(checker.tally().cases > 10'000);
 }
 
+// Whole vectors of channels that adjoin go from the sums' registers to their place.
+TEST_CASE_TEMPLATE("special values of layers that only convolve", T, CONVSHIP_TYPES) {
+  Checker<T> checker;
+  Failures failures;
+  for (const int64_t width : {1, 6, 13}) {
+    for (const Layout out : {Layout::nhwc, Layout::blocked}) {
+      Case c = special_case(width, 3);
+      c.g.c_out = 16;
+      c.relu = true;
+      c.residual = width == 6;
+      c.out = out;
+      REQUIRE(complete(c.g, false));
+      everywhere(c, Special::Place::input, c.g.c_in * c.g.image.h * c.g.image.w, checker, failures);
+      everywhere(c, Special::Place::bias, c.g.c_out, checker, failures);
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("special values of weights, bias and residual", T, CONVSHIP_TYPES) {
   Checker<T> checker;
   Failures failures;

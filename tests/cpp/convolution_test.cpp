@@ -329,3 +329,37 @@ TEST_CASE("every output width of layers whose channels adjoin") {
   const bool has_loops = convship::available_isas().size() > 1;
   CHECK((!has_loops || checker.tally().calls[static_cast<std::size_t>(Family::channels)] > 400));
 }
+
+// Blocks of 16 channels, whichever of them belong to a group: its first one may be any of a block.
+TEST_CASE("groups that begin within a block of channels") {
+  Checker<float> checker;
+  Failures failures;
+  for (int64_t number = 0, width = 1; width <= 13; ++width) {
+    for (const int64_t channels : {8, 12, 20, 24, 28, 40, 48}) {
+      for (const int64_t out : {channels, channels + 4, int64_t{24}}) {
+        Case c;
+        c.number = static_cast<uint64_t>(number++);
+        const int64_t stride = number % 5 == 0 ? 2 : 1;
+        c.g = simple(3 * channels, {9, width * stride}, 3 * out, {3, 3});
+        c.g.groups = 3;
+        c.g.stride = {stride, stride};
+        c.g.padding = {1, 1};
+        if (number % 4 == 3) c.g.pool_size = c.g.pool_stride = {2, 2};
+        if (!complete(c.g, /*ceil_mode=*/true)) continue;
+        c.in = number % 3 == 0 ? Layout::nhwc : Layout::blocked;
+        c.out = number % 7 == 0 ? Layout::nhwc : Layout::blocked;
+        c.integers = number % 2 == 0;
+        c.residual = number % 4 == 1;
+        c.flush_end = number % 8 < 4;
+        c.width = number % 6 == 0 ? 2 : 1;
+        if (!failures.enough()) failures.note(checker.check(c));
+      }
+    }
+  }
+  const auto calls = [&](Family family) {
+    return checker.tally().calls[static_cast<std::size_t>(family)];
+  };
+  const bool has_loops = convship::available_isas().size() > 1;
+  CHECK((!has_loops || calls(Family::winograd_2x2_3x3) > 50));
+  CHECK((!has_loops || calls(Family::channels) > 50));
+}

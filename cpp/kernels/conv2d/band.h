@@ -16,9 +16,19 @@ Interleave<T> band_of(const View<const T>& input,
                       int64_t channels,
                       int64_t y,
                       Pair size) {
-  return {input.at(n, c, 0, 0), input.c_step, input.h_step, input.w_step,
-          input.block,          g.image,      channels,     y - g.padding.h,
-          -g.padding.w,         size.h,       size.w};
+  const int64_t first = c % input.block;
+  return {input.at(n, c - first, 0, 0),
+          input.c_step,
+          input.h_step,
+          input.w_step,
+          input.block,
+          first,
+          g.image,
+          channels,
+          y - g.padding.h,
+          -g.padding.w,
+          size.h,
+          size.w};
 }
 
 }  // namespace convship::kernels::conv2d

@@ -55,7 +55,8 @@ class Destination {
     to.narrow = index_.narrow ? index_.narrow + at : nullptr;
     to.wide = index_.wide ? index_.wide + at : nullptr;
     if constexpr (std::is_same_v<T, A>) {
-      if (output_.block == 1 || lanes_ == 1 || o % output_.block == 0) {
+      // Of a group that begins within a vector of a block, vectors lie in two blocks.
+      if (output_.block == 1 || o % lanes_ == 0) {
         to.y = output_.at(n, o, begin, 0);
         to.residual = residual_.data ? residual_.at(n, o, begin, 0) : nullptr;
         to.channel_step = output_.block > 1 ? 1 : output_.c_step;
@@ -78,16 +79,17 @@ class Destination {
     to.row_step = view.h_step;
     to.column_step = view.w_step;
     for (int64_t i = 0; i < kMaxChannels; ++i) to.starts[i] = i * lanes_ * view.c_step;
-    const auto for_each = [&](const auto& visit) {
+    const auto for_rows = [&](const auto& visit) {
       for (int64_t c = 0; c < channels; ++c) {
-        for (int64_t y = 0; y < rows; ++y) {
-          for (int64_t x = 0; x < g_.pooled.w; ++x) visit(c, y, x, view.at(0, c, y, x) - buffer);
-        }
+        for (int64_t y = 0; y < rows; ++y) visit(c, y, view.at(0, c, y, 0));
       }
     };
     if (residual_.data) {
-      for_each([&](int64_t c, int64_t y, int64_t x, int64_t i) {
-        buffer[count + i] = Accumulator<T>::widen(*residual_.at(n, o + c, begin + y, x));
+      for_rows([&](int64_t c, int64_t y, A* row) {
+        const T* from = residual_.at(n, o + c, begin + y, 0);
+        for (int64_t x = 0; x < g_.pooled.w; ++x) {
+          row[count + x * view.w_step] = Accumulator<T>::widen(from[x * residual_.w_step]);
+        }
       });
     }
     loop(task);
@@ -110,8 +112,11 @@ class Destination {
         return;
       }
     }
-    for_each([&](int64_t c, int64_t y, int64_t x, int64_t i) {
-      *output_.at(n, o + c, begin + y, x) = Accumulator<T>::narrow(buffer[i]);
+    for_rows([&](int64_t c, int64_t y, const A* row) {
+      T* const out = output_.at(n, o + c, begin + y, 0);
+      for (int64_t x = 0; x < g_.pooled.w; ++x) {
+        out[x * output_.w_step] = Accumulator<T>::narrow(row[x * view.w_step]);
+      }
     });
   }
 

@@ -5,6 +5,7 @@
 #include "kernels/conv2d/per_tap.h"
 #include "kernels/conv2d/tasks.h"
 #include "kernels/conv2d/tiles.h"
+#include "kernels/conv2d/winograd.h"
 
 namespace convship::kernels::conv2d {
 
@@ -105,7 +106,7 @@ Family fastest_winograd(const Geometry& g, int64_t lanes, double share) {
   double least = share * cost(g, lanes, 1, k * k) * padding_of(g, lanes, 1);
   for (const Variant& v : kVariants) {
     const double c = static_cast<double>(phases) * cost(phase, lanes, v.out, v.points) *
-                     padding_of(g, lanes, kWinogradVectors);
+                     padding_of(g, lanes, winograd_vectors(g.c_out / g.groups, lanes));
     if (v.taps == k && channels >= fewest_channels(v.family) && c < least) {
       best = v.family;
       least = c;

@@ -17,8 +17,6 @@ namespace convship::kernels::conv2d {
 // to this many channels where the lanes hold columns.
 constexpr int kMaxVectors = 4;
 constexpr int kMaxChannels = 8;
-// Vectors of output channels in a block of Winograd's.
-constexpr int kWinogradVectors = 2;
 // Larger windows go to the plain loop.
 constexpr int kMostWindowRows = 64;
 
@@ -284,11 +282,12 @@ static inline int64_t columns_ring(const Pool& pool, int64_t channels, int64_t l
 // Part of an image, zeros around it, as [channel / lanes][row][column][lanes].
 template <typename A>
 struct Interleave {
-  const A* x;  // row 0, column 0, channel 0 of the image and group
+  const A* x;  // row 0, column 0 of the image, in the block of channels where the group begins
   int64_t c_step;
   int64_t h_step;
   int64_t w_step;
   int64_t block;
+  int64_t first;  // channel of that block, which is the group's first one
   Pair image;
   int64_t channels;
   int64_t top;  // of the part, in the image; may be outside
@@ -296,6 +295,12 @@ struct Interleave {
   int64_t rows;
   int64_t columns;
 };
+
+// Where the group's channel c is, from x on.
+template <typename A>
+static inline int64_t channel_at(const Interleave<A>& t, int64_t c) {
+  return (t.first + c) / t.block * t.c_step + (t.first + c) % t.block;
+}
 
 // What multiplies several neighbouring channels at once: two of bfloat16, or
 // four of 8 bits. They make a word of 32 bits, which stands where a
@@ -334,12 +339,13 @@ struct Narrow {
 // Transforms the weights of one block of output channels.
 template <typename A>
 struct WinogradWeights {
-  const A* taps;    // [channel][tap][kWinogradVectors * lanes]
+  int vectors;      // of output channels in a block: 2 or 3
+  const A* taps;    // [channel][tap][vectors * lanes]
   const double* g;  // [reach][taps of a row]
   int64_t channels;
-  A* u;  // [point][channel][kWinogradVectors * lanes]
+  A* u;  // [point][channel][vectors * lanes]
   int64_t point_step;
-  A* magnitudes;  // [point][kWinogradVectors * lanes]: sums of |u| over channels
+  A* magnitudes;  // [point][vectors * lanes]: sums of |u| over channels
 };
 
 // Transforms some input channels of a strip.
@@ -358,13 +364,14 @@ struct WinogradInput {
 // v times u, for some points and some blocks of output channels.
 template <typename A>
 struct WinogradProduct {
+  int vectors;  // of output channels in a block: 2 or 3
   const A* v;
   int64_t v_point_step;
   int64_t tiles;
   int64_t channels;  // padded to the lanes
-  const A* u;        // [point][block][channel][kWinogradVectors * lanes]
+  const A* u;        // [point][block][channel][vectors * lanes]
   int64_t u_point_step;
-  A* m;  // [block][point][tile][kWinogradVectors * lanes]
+  A* m;  // [block][point][tile][vectors * lanes]
   int64_t m_point_step;
   int64_t blocks;
   int64_t points;
@@ -374,11 +381,12 @@ struct WinogradProduct {
 // Transforms one block of output channels back, then pools and writes it.
 template <typename A>
 struct WinogradOutput {
-  const A* m;  // [point][tile][kWinogradVectors * lanes]
+  int vectors;  // of output channels in a block: 2 or 3
+  const A* m;   // [point][tile][vectors * lanes]
   int64_t m_point_step;
   Pair tiles;
   int64_t first_row;  // conv row of the strip's first tile
-  const A* bias;      // [kWinogradVectors * lanes]
+  const A* bias;      // [vectors * lanes]
   Pool pool;
   Target<A> target;
   A* scratch;

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "kernels/conv2d/band.h"
 #include "kernels/conv2d/dilation.h"
 #include "kernels/conv2d/strip.h"
 #include "kernels/scratch.h"
@@ -82,6 +83,11 @@ WinogradShape winograd_shape(Family family) {
   return {2, 5};
 }
 
+int winograd_vectors(int64_t out, int64_t lanes) {
+  const int64_t vectors = ceil_div(out, lanes);
+  return ceil_div(vectors, 3) * 3 <= ceil_div(vectors, 2) * 2 ? 3 : 2;
+}
+
 template <typename T>
 WinogradPack<T>::WinogradPack(const InstructionSet& isa,
                               Family family,
@@ -93,6 +99,7 @@ WinogradPack<T>::WinogradPack(const InstructionSet& isa,
       narrow_(isa.single.narrow),
       tile_(winograd_shape(family)),
       shape_(shape),
+      vectors_(winograd_vectors(shape.c_out / shape.groups, lanes_)),
       channels_(ceil_div(shape.channels, lanes_) * lanes_),
       blocks_(ceil_div(shape.c_out / shape.groups, block_size())) {
   const int64_t points = tile_.points();
@@ -125,6 +132,7 @@ WinogradPack<T>::WinogradPack(const InstructionSet& isa,
     by_channel(shape, weight + o * shape.channels * tile_.taps * tile_.taps, exist, block_size(),
                taps.get());
     WinogradWeights<A> task{};
+    task.vectors = vectors_;
     task.taps = taps.get();
     task.g = g.data();
     task.channels = shape.channels;
@@ -287,53 +295,42 @@ class WinogradPack<T>::Run {
     v += i * s.image_tiles() * p_.lanes_;
     const int64_t reach = p_.tile_.reach(), out = p_.tile_.out;
     const int64_t rows = (s.tiles.h - 1) * out + reach, columns = (s.tiles.w - 1) * out + reach;
-    const int64_t top = s.first_row - g_.padding.h;
     const auto scratch = make_scratch<A>(rows * columns * p_.lanes_);
     WinogradInput<A> task{};
-    task.source.image = g_.image;
-    task.source.top = top;
-    task.source.left = -g_.padding.w;
     task.tiles = s.tiles;
-    task.v = v;
     task.point_step = point_step(s, p_.channels_);
     task.channel_step = s.tile_count();
     task.scratch = scratch.get();
     const int64_t c = s.group * p_.shape_.channels;
-    if constexpr (std::is_same_v<T, A>) {
-      if (call_.input.block == 1 || c % call_.input.block == 0) {
-        const auto& x = call_.input;
-        task.source.x = x.at(n, c, 0, 0);
-        task.source.c_step = x.c_step;
-        task.source.h_step = x.h_step;
-        task.source.w_step = x.w_step;
-        task.source.block = x.block;
-        task.source.channels = p_.shape_.channels;
-        task.begin = from * p_.lanes_;
-        task.end = to * p_.lanes_;
-        if (!(p_.loops_.input(task) < p_.limit_)) unsafe_[n] = true;
-        return;
-      }
-    }
-    // Anything else as a dense copy of the strip, a vector of channels at a time.
-    const auto strip = conv2d::Strip::like(false, p_.lanes_, rows, columns);
-    const auto copy = make_scratch<A>(strip.size);
-    for (int64_t vector = from; vector < to; ++vector) {
-      const int64_t first = vector * p_.lanes_;
-      conv2d::Strip some = strip;
-      some.channels = std::min(p_.lanes_, p_.shape_.channels - first);
-      copy_strip(some, call_.input, g_.image, n, c + first, top, -g_.padding.w, copy.get());
-      task.source.x = copy.get();
-      task.source.c_step = strip.steps.c_step;
-      task.source.h_step = strip.steps.h_step;
-      task.source.w_step = 1;
-      task.source.block = 1;
-      task.source.image = {rows, columns};
-      task.source.top = task.source.left = 0;
-      task.source.channels = some.channels;
-      task.begin = 0;
-      task.end = p_.lanes_;
-      task.v = v + first * s.tile_count();
+    const auto transform = [&] {
       if (!(p_.loops_.input(task) < p_.limit_)) unsafe_[n] = true;
+    };
+    const Pair size{rows, columns};
+    if constexpr (std::is_same_v<T, A>) {
+      task.source = band_of(call_.input, g_, n, c, p_.shape_.channels, s.first_row, size);
+      task.begin = from * p_.lanes_;
+      task.end = to * p_.lanes_;
+      task.v = v;
+      transform();
+    } else {
+      // As dense copies in float32, with their padding, of a vector of channels at a time.
+      const int64_t top = s.first_row - g_.padding.h;
+      Geometry dense{};
+      dense.image = size;
+      const auto strip = conv2d::Strip::like(false, p_.lanes_, rows, columns);
+      const auto copy = make_scratch<A>(strip.size);
+      for (int64_t vector = from; vector < to; ++vector) {
+        const int64_t first = vector * p_.lanes_;
+        conv2d::Strip some = strip;
+        some.channels = std::min(p_.lanes_, p_.shape_.channels - first);
+        copy_strip(some, call_.input, g_.image, n, c + first, top, -g_.padding.w, copy.get());
+        const View<const A> view = nchw<const A>(copy.get(), p_.lanes_, size);
+        task.source = band_of(view, dense, 0, 0, some.channels, 0, size);
+        task.begin = 0;
+        task.end = p_.lanes_;
+        task.v = v + first * s.tile_count();
+        transform();
+      }
     }
   }
 
@@ -344,6 +341,7 @@ class WinogradPack<T>::Run {
     const int64_t m_size = points * point_step(s, p_.block_size());
     const auto m = make_scratch<A>(std::min(to - from, p_.pass_blocks_) * m_size);
     WinogradOutput<A> back{};
+    back.vectors = p_.vectors_;
     back.m_point_step = point_step(s, p_.block_size());
     back.tiles = s.tiles;
     back.first_row = s.first_row;
@@ -359,6 +357,7 @@ class WinogradPack<T>::Run {
     back.scratch = memory.get();
     A* const buffer = memory.get() + ceil_div(scratch_size, 16) * 16;
     WinogradProduct<A> product{};
+    product.vectors = p_.vectors_;
     product.v = v;
     product.v_point_step = point_step(s, p_.channels_);
     product.tiles = s.tile_count();

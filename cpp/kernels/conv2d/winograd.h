@@ -22,6 +22,10 @@ struct WinogradShape {
 // For the families whose name begins with winograd.
 WinogradShape winograd_shape(Family family);
 
+// Vectors in a block of output channels, of which a group has `out`: those that pad them least,
+// or three, which take fewer loads a multiply-add.
+int winograd_vectors(int64_t out, int64_t lanes);
+
 template <typename T>
 class WinogradPack final : public Pack<T> {
  public:
@@ -39,13 +43,14 @@ class WinogradPack final : public Pack<T> {
 
  private:
   class Run;
-  int64_t block_size() const { return kWinogradVectors * lanes_; }
+  int64_t block_size() const { return vectors_ * lanes_; }
 
   const WinogradLoops<A>& loops_;
   int64_t lanes_;
   void (*narrow_)(const Narrow<A>&);
   WinogradShape tile_;
   WeightShape shape_;
+  int vectors_;          // of output channels in a block
   int64_t channels_;     // padded to the lanes
   int64_t blocks_;       // of output channels, in one group
   int64_t pass_blocks_;  // of them that are multiplied in one pass

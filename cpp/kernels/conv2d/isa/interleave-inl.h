@@ -34,19 +34,22 @@ struct ChannelRows {
 
   void seen(hn::Vec<D> values) { largest = larger_magnitude(largest, values); }
 
-  // Channels side by side in memory.
+  // Channels side by side in memory, or in two blocks where a group begins within one.
   void copy_adjoining(const A* from, int64_t count, A* to) {
     const D d;
     const int64_t exist = smaller(kLanes, t.channels - c);
-    from += c / t.block * t.c_step + c % t.block;
-    for (int64_t j = 0; j < count; ++j, from += t.w_step, to += kLanes) {
-      if (exist == kLanes) {
-        hn::Store(hn::LoadU(d, from), d, to);
-      } else {
-        // Not a masked load: not every CPU has one that stays inside.
-        for (int64_t i = 0; i < kLanes; ++i) to[i] = i < exist ? from[i] : A(0);
-      }
-      seen(hn::Load(d, to));
+    const int64_t left = t.block > 1 ? t.block - (t.first + c) % t.block : exist;
+    const int64_t here = smaller(exist, left);
+    const A* next = from + channel_at(t, c + here);
+    from += channel_at(t, c);
+    for (int64_t j = 0; j < count; ++j, from += t.w_step, next += t.w_step, to += kLanes) {
+      const hn::Vec<D> values = load_some(d, from, here);
+      hn::Store(values, d, to);
+      seen(values);
+      if (here == exist) continue;
+      const hn::Vec<D> others = load_some(d, next, exist - here);
+      store_some(d, others, to + here, exist - here);
+      seen(others);
     }
   }
 

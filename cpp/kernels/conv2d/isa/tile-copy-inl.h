@@ -54,8 +54,7 @@ struct ChunkCopy {
     constexpr int64_t kWords = kLanes / Word::kChannels;
     if (sizeof(T) == 2 && copy.words == 2) return two_words(row, begin, end, to);
     for (int64_t w = 0; w < copy.words; w += kWords) {
-      const int64_t channel = exist(w) > 0 ? c + w * Word::kChannels : 0;
-      const T* from = row + channel / t.block * t.c_step + channel % t.block;
+      const T* from = row + channel_at(t, exist(w) > 0 ? c + w * Word::kChannels : 0);
       const int64_t some = exist(w), count = smaller(kWords, copy.words - w);
       for (int64_t j = begin; j < end; ++j) {
         const auto words = Word::round(load_lanes(from + j * t.w_step, some), copy.levels);

@@ -95,10 +95,10 @@ struct Winograd {
 
 // G g G' in double precision, rounded once. Plain loops over output channels,
 // which the compiler gives to vectors.
-template <class W, typename A>
+template <class W, int kVectors, typename A>
 void winograd_weights(const WinogradWeights<A>& t) {
   constexpr int kReach = W::kReach, kTaps = W::kTaps;
-  constexpr int kBlock = kWinogradVectors * hn::MaxLanes(hn::ScalableTag<A>());
+  constexpr int kBlock = kVectors * hn::MaxLanes(hn::ScalableTag<A>());
   for (int i = 0; i < W::kPoints * kBlock; ++i) t.magnitudes[i] = 0;
   for (int64_t c = 0; c < t.channels; ++c) {
     const A* w = t.taps + c * kTaps * kTaps * kBlock;
@@ -188,14 +188,15 @@ A winograd_input(const WinogradInput<A>& t) {
 }
 
 // m = v u for one point and one block of output channels.
-template <typename A>
+template <typename A, int kVectors>
 struct WinogradGemm {
   using D = hn::ScalableTag<A>;
   using V = hn::Vec<D>;
   static constexpr int64_t kLanes = hn::MaxLanes(D());
-  static constexpr int kVectors = kWinogradVectors;
   static constexpr int64_t kBlock = kVectors * kLanes;
   static constexpr int kTile = (kRegisters - kVectors - 1) / kVectors;
+  // Where sums, weights and a value take all registers, the last weight stays in memory.
+  static constexpr int kLoaded = (kTile + 1) * kVectors + 1 == kRegisters ? kVectors - 1 : kVectors;
   // Sums of more input channels than this are added up in memory: a chain of
   // roundings as short as a direct sum's chunks.
   static constexpr int64_t kChain = 32;
@@ -250,15 +251,18 @@ struct WinogradGemm {
       for (int64_t i = c; i < end; i += kLanes, v += channel_step) {
         ahead.fetch();
         for (const A* x = v; x != v + kLanes; ++x, u += kBlock) {
-          V weight[kVectors];
+          V weight[kLoaded];
           CONVSHIP_UNROLL
-          for (int k = 0; k < kVectors; ++k) weight[k] = hn::Load(d, u + k * kLanes);
+          for (int k = 0; k < kLoaded; ++k) weight[k] = hn::Load(d, u + k * kLanes);
           CONVSHIP_UNROLL
           for (int j = 0; j < kSize; ++j) {
             const V value = hn::Set(d, x[j * kLanes]);
             CONVSHIP_UNROLL
-            for (int k = 0; k < kVectors; ++k) {
+            for (int k = 0; k < kLoaded; ++k) {
               sum[j][k] = hn::MulAdd(value, weight[k], sum[j][k]);
+            }
+            if constexpr (kLoaded < kVectors) {
+              sum[j][kLoaded] = hn::MulAdd(value, operand(d, u, kLoaded * kLanes), sum[j][kLoaded]);
             }
           }
         }
@@ -277,14 +281,14 @@ struct WinogradGemm {
 
 template <typename A>
 void winograd_product(const WinogradProduct<A>& task) {
-  WinogradGemm<A>{task}.run();
+  task.vectors == 2 ? WinogradGemm<A, 2>{task}.run() : WinogradGemm<A, 3>{task}.run();
 }
 
-template <class W, typename A>
+template <class W, typename A, int kVectors>
 struct WinogradBack {
   using D = hn::ScalableTag<A>;
   using V = hn::Vec<D>;
-  using P = Pooling<D, kWinogradVectors>;
+  using P = Pooling<D, kVectors>;
   static constexpr int64_t kLanes = P::kLanes;
   static constexpr int64_t kBlock = P::kBlock;
   static constexpr int kOut = W::kOut;
@@ -325,7 +329,7 @@ struct WinogradBack {
       const int64_t end = smaller(t.pool.end - row, kOut);
       const int64_t columns = smaller(t.pool.width - column, kOut);
       const int64_t at = (row - t.pool.begin) * to.row_step + column * to.column_step;
-      for (int k = 0; k < kWinogradVectors; ++k) {
+      for (int k = 0; k < kVectors; ++k) {
         const int64_t exist = writer.exist(k);
         if (exist == 0) break;
         V y[kOut * kOut];
@@ -357,7 +361,7 @@ struct WinogradBack {
     for (int64_t y = 0; y < t.tiles.h; ++y) {
       for (int64_t x = 0; x < t.tiles.w; ++x) {
         CONVSHIP_UNROLL
-        for (int k = 0; k < kWinogradVectors; ++k) {
+        for (int k = 0; k < kVectors; ++k) {
           V r[kOut * kOut];
           results(y * t.tiles.w + x, k, r);
           CONVSHIP_UNROLL
@@ -367,9 +371,8 @@ struct WinogradBack {
               const V* corner = r + (2 * i) * kOut + 2 * j;
               const V best =
                   max_of(max_of(corner[0], corner[1]), max_of(corner[kOut], corner[kOut + 1]));
-              hn::Store(
-                  activate(t.target.activation, best), d,
-                  t.scratch + i * row_size + ((x * kHalf + j) * kWinogradVectors + k) * kLanes);
+              hn::Store(activate(t.target.activation, best), d,
+                        t.scratch + i * row_size + ((x * kHalf + j) * kVectors + k) * kLanes);
             }
           }
         }
@@ -392,7 +395,7 @@ struct WinogradBack {
     A* const rows = t.scratch;
     for (int64_t tile = 0; tile < tiles(); ++tile) {
       CONVSHIP_UNROLL
-      for (int k = 0; k < kWinogradVectors; ++k) {
+      for (int k = 0; k < kVectors; ++k) {
         V y[kOut * kOut];
         results(tile, k, y);
         A* to = rows + tile / t.tiles.w * kOut * row_size +
@@ -417,7 +420,12 @@ struct WinogradBack {
 
 template <class W, typename A>
 void winograd_output(const WinogradOutput<A>& task) {
-  WinogradBack<W, A>{task}.run();
+  task.vectors == 2 ? WinogradBack<W, A, 2>{task}.run() : WinogradBack<W, A, 3>{task}.run();
+}
+
+template <class W, typename A>
+void winograd_weights(const WinogradWeights<A>& task) {
+  task.vectors == 2 ? winograd_weights<W, 2>(task) : winograd_weights<W, 3>(task);
 }
 
 template <class W, typename A>

@@ -17,7 +17,7 @@ void copy_adjoining(const WordsCopy& copy, int32_t* to) {
     for_rows(
         t,
         [&](int64_t row, const float* from, int64_t begin, int64_t end) {
-          from += c / t.block * t.c_step + c % t.block;
+          from += channel_at(t, c);
           int32_t* words = to + row * t.columns * kWords;
           for (int64_t j = begin; j < end; ++j) {
             const auto word = Word::round(load_lanes(from + j * t.w_step, exist), copy.levels);
