@@ -158,9 +158,15 @@ Step average_pool_step(const AveragePool& layer, const Operand& x, const Operand
 }
 
 Step adaptive_pool_step(const AdaptivePool& layer, const Operand& x, const Operand& y) {
-  return pool_step(layer.average ? "adaptive average pool" : "adaptive max pool", x, y,
-                   adaptive_windows(layer.size.h, x.size.image.h),
-                   adaptive_windows(layer.size.w, x.size.image.w), layer.average);
+  auto rows = adaptive_windows(layer.size.h, x.size.image.h);
+  auto columns = adaptive_windows(layer.size.w, x.size.image.w);
+  if (layer.reduction == Reduction::sum) {
+    for (auto* windows : {&rows, &columns}) {
+      for (Window& window : *windows) window.count = 1;
+    }
+  }
+  return pool_step(std::string("adaptive ") + name_of(layer.reduction) + " pool", x, y,
+                   std::move(rows), std::move(columns), layer.reduction != Reduction::maximum);
 }
 
 Step activate_step(const Activate& layer, const Operand& x, const Operand& y) {
@@ -203,10 +209,29 @@ Step broadcast_step(std::string name,
           }};
 }
 
+const char* name_of(How how) {
+  switch (how) {
+    case How::add:
+      return "add";
+    case How::subtract:
+      return "subtract";
+    case How::multiply:
+      return "multiply";
+    case How::divide:
+      return "divide";
+    case How::maximum:
+      return "maximum";
+    case How::minimum:
+      return "minimum";
+  }
+  return "";
+}
+
 }  // namespace
 
 Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operand& y) {
-  if (!(a.size == b.size)) return broadcast_step("add", How::add, layer.activation, a, b, y);
+  if (!(a.size == b.size))
+    return broadcast_step(name_of(How::add), How::add, layer.activation, a, b, y);
   return map_step("add", a, y,
                   [b, activation = layer.activation](const Frame& frame, int64_t n, int64_t block,
                                                      MapTask& task) {
@@ -216,10 +241,7 @@ Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operan
 }
 
 Step combine_step(const Combine& layer, const Operand& a, const Operand& b, const Operand& y) {
-  const char* const name = layer.how == How::multiply ? "multiply"
-                           : layer.how == How::divide ? "divide"
-                                                      : "subtract";
-  return broadcast_step(name, layer.how, layer.activation, a, b, y);
+  return broadcast_step(name_of(layer.how), layer.how, layer.activation, a, b, y);
 }
 
 Step add_image_step(const AddImage& layer, const Operand& x, const Operand& y) {

@@ -96,16 +96,19 @@ struct AveragePool {
   bool count_padding = true;
 };
 
-// Averages or maxima of windows of nearly equal size, as torch's adaptive_avg_pool2d and
+// What becomes of several values.
+enum class Reduction { mean, maximum, sum };
+
+// Of windows of nearly equal size, as those of torch's adaptive_avg_pool2d and
 // adaptive_max_pool2d.
 struct AdaptivePool {
   Pair size;
-  bool average = true;
+  Reduction reduction = Reduction::mean;
 };
 
-// Each pixel by itself: the mean of its channels, or their maximum; [N, 1, H, W].
+// Of each pixel's channels; [N, 1, H, W].
 struct AcrossChannels {
-  bool average;
+  Reduction reduction;
 };
 
 struct Activate {
@@ -179,6 +182,11 @@ struct Pad {
 
 // [N, C * factor^2, H, W] to [N, C, H * factor, W * factor].
 struct PixelShuffle {
+  int64_t factor;
+};
+
+// [N, C, H * factor, W * factor] to [N, C * factor^2, H, W].
+struct PixelUnshuffle {
   int64_t factor;
 };
 
@@ -270,6 +278,7 @@ using Layer = std::variant<Convolve,
                            Upsample,
                            Pad,
                            PixelShuffle,
+                           PixelUnshuffle,
                            Softmax,
                            Concatenate,
                            Select,
@@ -289,6 +298,7 @@ struct Instruction {
 };
 
 const char* layer_name(const Layer& layer);
+const char* name_of(Reduction reduction);
 
 class Network {
  public:

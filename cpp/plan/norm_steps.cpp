@@ -67,11 +67,19 @@ Step softmax_step(const Softmax& layer, const Operand& x, const Operand& y) {
 }
 
 Step across_step(const AcrossChannels& layer, const Operand& x, const Operand& y) {
-  const char* const name = layer.average ? "mean of channels, " : "maximum of channels, ";
-  return {name + describe(x.size), [layer, x, y](const Frame& frame) {
+  kernels::AcrossTask base{};
+  base.x_block = x.block_step();
+  base.channels = x.size.c;
+  base.maximum = layer.reduction == Reduction::maximum;
+  base.divisor = layer.reduction == Reduction::mean ? static_cast<float>(x.size.c) : 1;
+  return {std::string(name_of(layer.reduction)) + " of channels, " + describe(x.size),
+          [base, x, y](const Frame& frame) {
             for_pixels(frame, x.size, x.size.c, [&](int64_t n, int64_t pixel, int64_t count) {
-              frame.isa.layers.across({x.pixel(frame, n, pixel), x.block_step(),
-                                       y.pixel(frame, n, pixel), x.size.c, count, layer.average});
+              kernels::AcrossTask task = base;
+              task.x = x.pixel(frame, n, pixel);
+              task.y = y.pixel(frame, n, pixel);
+              task.pixels = count;
+              frame.isa.layers.across(task);
             });
           }};
 }

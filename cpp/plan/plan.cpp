@@ -94,6 +94,8 @@ class Builder {
       steps_.push_back(pad_step(*pad, {pad->top(sizes_), pad->left(sizes_)}, x(0), y));
     } else if (const auto* shuffle = std::get_if<PixelShuffle>(&i.layer)) {
       steps_.push_back(pixel_shuffle_step(*shuffle, x(0), y));
+    } else if (const auto* unshuffle = std::get_if<PixelUnshuffle>(&i.layer)) {
+      steps_.push_back(pixel_unshuffle_step(*unshuffle, x(0), y));
     } else if (const auto* softmax = std::get_if<Softmax>(&i.layer)) {
       steps_.push_back(softmax_step(*softmax, x(0), y));
     } else if (std::holds_alternative<Flatten>(i.layer)) {

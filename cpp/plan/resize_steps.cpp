@@ -183,4 +183,31 @@ Step pixel_shuffle_step(const PixelShuffle& layer, const Operand& x, const Opera
           }};
 }
 
+// Channel k, pixel (p, q) is channel k / factor^2 of the pixel (p * factor + i, q * factor + j),
+// i and j the digits of k % factor^2 to the base factor.
+Step pixel_unshuffle_step(const PixelUnshuffle& layer, const Operand& x, const Operand& y) {
+  return {"pixel unshuffle, " + describe(x.size) + " to " + describe(y.size),
+          [x, y, factor = layer.factor](const Frame& frame) {
+            const int64_t width = y.size.image.w, row = x.size.image.w * kChannelBlock;
+            for_rows(frame, y, [&](int64_t n, int64_t block, int64_t begin, int64_t end) {
+              const int64_t first = block * kChannelBlock;
+              const int64_t exist = std::min(kChannelBlock, y.size.c - first);
+              float* const to = y.block(frame, n, block);
+              for (int64_t c = 0; c < exist; ++c) {
+                const int64_t k = first + c, i = k / factor % factor, j = k % factor;
+                const float* const from = x.channel(frame, n, k / (factor * factor));
+                for (int64_t p = begin; p < end; ++p) {
+                  const float* source = from + (p * factor + i) * row + j * kChannelBlock;
+                  float* pixel = to + p * width * kChannelBlock + c;
+                  for (int64_t q = 0; q < width; ++q) {
+                    *pixel = *source;
+                    pixel += kChannelBlock;
+                    source += factor * kChannelBlock;
+                  }
+                }
+              }
+            });
+          }};
+}
+
 }  // namespace convship::plan

@@ -121,6 +121,14 @@ class Infer {
     y.c /= factor * factor;
     return y;
   }
+  Size operator()(const PixelUnshuffle& shuffle) const {
+    const int64_t factor = shuffle.factor;
+    const auto [h, w] = in_[0].image;
+    if (h % factor != 0 || w % factor != 0) refuse(layer_, "sides that the factor does not divide");
+    Size y = with_image(layer_, in_[0], {h / factor, w / factor});
+    y.c *= factor * factor;
+    return y;
+  }
   Size operator()(const Softmax&) const { return in_[0]; }
   Size operator()(const Concatenate&) const { return joined(); }
   Size operator()(const Select& select) const {

@@ -78,6 +78,7 @@ Step upsample_step(const Upsample& layer, const Operand& x, const Operand& y);
 // top, left: of the image in the result.
 Step pad_step(const Pad& layer, Pair corner, const Operand& x, const Operand& y);
 Step pixel_shuffle_step(const PixelShuffle& layer, const Operand& x, const Operand& y);
+Step pixel_unshuffle_step(const PixelUnshuffle& layer, const Operand& x, const Operand& y);
 Step softmax_step(const Softmax& layer, const Operand& x, const Operand& y);
 Step attend_step(
     const Attend& layer, const Operand& q, const Operand& k, const Operand& v, const Operand& y);

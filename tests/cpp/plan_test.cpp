@@ -154,7 +154,7 @@ class Reference {
           most = std::max(most, at(n, c, h, v));
           ++count;
         }
-      return pool.average ? sum / static_cast<double>(count) : most;
+      return reduced(pool.reduction, sum, most, count);
     });
   }
   void operator()(const AcrossChannels& across) {
@@ -164,7 +164,7 @@ class Reference {
         sum += at(n, c, p, q);
         most = std::max(most, at(n, c, p, q));
       }
-      return across.average ? sum / static_cast<double>(x_.c) : most;
+      return reduced(across.reduction, sum, most, x_.c);
     });
   }
   void operator()(const Activate& layer) {
@@ -287,6 +287,12 @@ class Reference {
       return at(n, (c * f + p % f) * f + q % f, p / f, q / f);
     });
   }
+  void operator()(const PixelUnshuffle& shuffle) {
+    const int64_t f = shuffle.factor;
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      return at(n, c / (f * f), p * f + c / f % f, q * f + c % f);
+    });
+  }
   void operator()(const Softmax& softmax) {
     each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
       double sum = 0;
@@ -398,9 +404,17 @@ class Reference {
           return a * b;
         case How::divide:
           break;
+        case How::maximum:
+          return std::max(a, b);
+        case How::minimum:
+          return std::min(a, b);
       }
       return a / b;
     });
+  }
+  static double reduced(Reduction reduction, double sum, double most, int64_t count) {
+    if (reduction == Reduction::maximum) return most;
+    return reduction == Reduction::sum ? sum : sum / static_cast<double>(count);
   }
   bool inside(int64_t h, int64_t w) const {
     return h >= 0 && w >= 0 && h < x_.image.h && w < x_.image.w;
@@ -504,8 +518,8 @@ class RandomNetwork {
       case 5:
         return add(AveragePool{windows(), pick(0, 1) == 0}, {x});
       case 6:
-        if (pick(0, 2) == 0) return add(AcrossChannels{pick(0, 1) == 0}, {x});
-        return add(AdaptivePool{{pick(1, 4), pick(1, 4)}, pick(0, 1) == 0}, {x});
+        if (pick(0, 2) == 0) return add(AcrossChannels{reduction()}, {x});
+        return add(AdaptivePool{{pick(1, 4), pick(1, 4)}, reduction()}, {x});
       case 7:
         return add(activate(), {x});
       case 8:
@@ -530,6 +544,7 @@ class RandomNetwork {
       case 18:
         return add(pad(), {x}) && add(convolution(size), {count() - 1});
       case 19:
+        if (size.image.h % 2 == 0 && size.image.w % 2 == 0) return add(PixelUnshuffle{2}, {x});
         return size.c % 4 == 0 && add(PixelShuffle{2}, {x});
       case 20:
       case 21:
@@ -601,16 +616,17 @@ class RandomNetwork {
     return add(convolution(size_of(x)), {x}) && add(activate(), {conv}) &&
            add(MaxPool{windows()}, {conv + 1});
   }
+  Reduction reduction() { return static_cast<Reduction>(pick(0, 2)); }
   // With itself, or with what has one pixel, one channel or both.
   bool combine(Value x) {
     using How = convship::kernels::CombineTask::How;
     Value v = x;
     const int64_t kind = pick(0, 3);
-    if ((kind & 1) != 0 && !add(AdaptivePool{{1, 1}, pick(0, 1) == 0}, {x})) return false;
+    if ((kind & 1) != 0 && !add(AdaptivePool{{1, 1}, reduction()}, {x})) return false;
     if ((kind & 1) != 0) v = count() - 1;
-    if ((kind & 2) != 0 && !add(AcrossChannels{pick(0, 1) == 0}, {v})) return false;
+    if ((kind & 2) != 0 && !add(AcrossChannels{reduction()}, {v})) return false;
     if ((kind & 2) != 0) v = count() - 1;
-    const auto how = static_cast<How>(pick(0, 3));
+    const auto how = static_cast<How>(pick(0, 5));
     if (how == How::divide) {  // by nothing near zero
       if (!add(Activate{{Activation::clamp, 0.5f, 2}}, {v})) return false;
       return add(Combine{how}, {x, count() - 1});

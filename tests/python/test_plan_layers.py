@@ -191,7 +191,16 @@ RESIZE: dict[str, Callable[[Tensor], Tensor]] = {
     "circular": lambda x: F.pad(x, (3, 1, 2, 4), mode="circular"),
     "columns alone": lambda x: F.pad(x, (1, 2)),
     "shuffle": lambda x: F.pixel_shuffle(torch.cat([x, x, x, x], 1), 2),
+    "unshuffle": lambda x: F.pixel_unshuffle(x[:, :, :9, :15], 3)[:, 71:91],
+    "there and back": lambda x: F.pixel_shuffle(F.pixel_unshuffle(F.pad(x, (1, 0, 1, 0)), 2), 2),
     "numbers": lambda x: (x * 0.5 - 1) / 3 + x,
+    "extremes": lambda x: torch.maximum(x, 0.5 * x) - x.min(-x),
+    "extremes, spread": lambda x: torch.max(x, x.mean((2, 3), keepdim=True)) + torch.minimum(
+        x.mean(1, keepdim=True), x
+    ),
+    "sums": lambda x: x.sum((2, 3), keepdim=True) * x + x.sum(1, keepdim=True),
+    "norms": lambda x: F.normalize(x, dim=1) + F.normalize(x, dim=(2, 3)),
+    "gated": lambda x: F.glu(torch.cat([x, 0.5 * x], 1), 1),
 }  # fmt: skip
 
 
@@ -210,6 +219,8 @@ def test_resizing_and_padding(case: str, tmp_path: Path) -> None:
         nn.PReLU(20),
         nn.ELU(0.7),
         nn.SELU(),
+        nn.CELU(),
+        nn.RReLU(0.1, 0.4),
         nn.Tanh(),
         nn.Mish(),
         nn.Hardtanh(),
@@ -364,6 +375,79 @@ def test_loops_of_known_rounds(collect: bool, tmp_path: Path) -> None:
     model = load(network, x, "script", tmp_path)
     assert collect or model.plan(x)["whole"]
     check(network, model, x)
+
+
+class ResponseNorm(nn.Module):
+    """Global response normalisation (Woo et al., 2023), as its authors and as others write it."""
+
+    def __init__(self, product: bool) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 20, 3), nn.Conv2d(20, 5, 1)
+        self.wide, self.narrow = nn.Linear(20, 40), nn.Linear(40, 20)
+        self.weight, self.bias = nn.Parameter(torch.randn(40)), nn.Parameter(torch.randn(40))
+        self.product = product
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.wide(self.first(x).permute(0, 2, 3, 1)))
+        norms = torch.norm(x, p=2, dim=(1, 2), keepdim=True)
+        response = x * (norms / (norms.mean(dim=-1, keepdim=True) + 1e-6))
+        weight, bias = self.weight.view(1, 1, 1, -1), self.bias.view(1, 1, 1, -1)
+        if self.product:
+            x = x + torch.addcmul(bias, weight, response)
+        else:
+            x = weight * response + bias + x
+        return self.last(self.narrow(x).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+@pytest.mark.parametrize("product", [False, True])
+def test_global_response_normalisation(product: bool, how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    check_whole(ResponseNorm(product), torch.randn(2, 3, 9, 11), tmp_path, how)
+
+
+class Pyramid(nn.Module):
+    """Pooled to several sizes (Zhao et al., 2017); two lists of tensors become one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 20, 3), nn.Conv2d(40, 5, 1)
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(side), nn.Conv2d(20, 5, 1), nn.ReLU())
+            for side in (1, 2, 3, 6)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        sides = [x.size(2), x.size(3)]
+        made = [F.interpolate(stage(x), size=sides, mode="bilinear") for stage in self.stages]
+        return self.last(torch.cat([x] + made, 1))  # noqa: RUF005 - as scripts have it
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+def test_lists_of_tensors_are_joined(how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    check_whole(Pyramid(), torch.randn(2, 3, 15, 18), tmp_path, how)
+
+
+@pytest.mark.parametrize("largest", [False, True])
+def test_extremes_of_nan_are_nan(largest: bool, tmp_path: Path) -> None:
+    class Extremes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(2, 20, 1), nn.Conv2d(2, 20, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = self.a(x[:, :2]), self.b(x[:, 2:])
+            return torch.maximum(a, b) if largest else torch.minimum(a, b)
+
+    network = Extremes().eval()
+    for channel in (0, 3):
+        x = torch.randn(1, 4, 3, 5)
+        x[0, channel, 1, 2] = torch.nan
+        found = only(load(network, x, "trace", tmp_path).run(x))
+        assert torch.equal(found.isnan(), network(x).isnan())
+        assert found[0, :, 1, 2].isnan().all()
 
 
 class Branches(nn.Module):

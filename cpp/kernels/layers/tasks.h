@@ -47,7 +47,7 @@ struct MapTask {
 
 // y = activation(a + b), or another operator's, for `pixels` pixels.
 struct CombineTask {
-  enum class How { add, subtract, multiply, divide };
+  enum class How { add, subtract, multiply, divide, maximum, minimum };
   struct Operand {
     const float* data;
     int64_t step;      // from pixel to pixel, 0 where one serves all of them
@@ -61,15 +61,16 @@ struct CombineTask {
   conv2d::Activation activation;
 };
 
-// Each of `pixels` pixels by itself: the mean of its channels, or their maximum, as an
-// image of one channel.
+// Each of `pixels` pixels by itself: the sum of its channels, divided, or their maximum, as
+// an image of one channel.
 struct AcrossTask {
   const float* x;
   int64_t x_block;  // step from one block of channels to the next
   float* y;
   int64_t channels;
   int64_t pixels;
-  bool average;  // else the maximum
+  bool maximum;
+  float divisor;  // of sums
 };
 
 // Each of `pixels` pixels by itself: exp(x) / sum of exp(x) over its channels, or the

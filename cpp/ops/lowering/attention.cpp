@@ -372,30 +372,25 @@ bool Part::change_scores(Node* node, Scores scores, How how) {
   return true;
 }
 
-// input, order, dimensions, whether they are kept: Euclidean, of the last dimension, a head's
-// channels. Their squares are summed by a convolution, as often as there are channels.
-bool Part::norm(Node* node) {
-  const auto x = arranged(node->input(0));
+// Of the last dimension, a head's channels. Their squares are summed by a convolution, as often
+// as there are channels.
+bool Part::norm_of_heads(Node* node, const Arrangement& x) {
   const auto over = constant_ints(node->input(2));
-  const auto dtype = node->inputs().size() == 5 ? facts_.formula(node->input(4)) : std::nullopt;
-  if (!x || x->rank() < 2 || facts_.real(node->input(1)) != 2.0 || !over || over->size() != 1 ||
-      constant_int(node->input(3)) != 1 || (dtype && !facts_.is_none(node->input(4)))) {
-    return false;
-  }
-  const Axes& depth = x->dimensions.back();
-  const auto all = layers_.channels(x->value);
-  if (place_of(over->front(), x->rank()) != x->rank() - 1 || depth.size() != 1 ||
+  if (x.rank() < 2 || !over || over->size() != 1 || constant_int(node->input(3)) != 1) return false;
+  const Axes& depth = x.dimensions.back();
+  const auto all = layers_.channels(x.value);
+  if (place_of(over->front(), x.rank()) != x.rank() - 1 || depth.size() != 1 ||
       !is_channel(depth[0]) || depth[0].step != 1 || !depth[0].count || !all ||
       *all % *depth[0].count != 0) {
     return false;
   }
-  const plan::Value image = as_image(x->value);
+  const plan::Value image = as_image(x.value);
   const plan::Value squares = layers_.add_like(image, plan::Combine{How::multiply}, {image, image});
   const at::Tensor ones = at::ones({*all, *depth[0].count, 1, 1});
   const plan::Value sums =
       layers_.add_like(image, convolve(ones, {}, *all / *depth[0].count, {}), {squares});
   const plan::Value roots = layers_.add_like(image, plan::Activate{Activation::sqrt}, {sums});
-  facts_.learn(node->output(), Norms{{roots, x->dimensions}});
+  facts_.learn(node->output(), Norms{{roots, x.dimensions}});
   return true;
 }
 

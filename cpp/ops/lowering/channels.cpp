@@ -92,11 +92,12 @@ bool Part::chunk(Node* node) {
 
 bool Part::split(Node* node) {
   const auto what = to_cut(node, 2);
-  const auto sizes = constant_ints(node->input(1));
-  if (!what || !sizes || sizes->empty()) return false;
-  if (const auto size = constant_int(node->input(1))) {
+  if (!what) return false;
+  if (const auto size = facts_.number(node->input(1))) {
     return *size > 0 && cut(node, *what, ends_every(*size, what->count));
   }
+  const auto sizes = constant_ints(node->input(1));
+  if (!sizes || sizes->empty()) return false;
   std::vector<int64_t> ends;
   int64_t end = 0;
   for (const int64_t size : *sizes) {
@@ -104,6 +105,19 @@ bool Part::split(Node* node) {
     ends.push_back(end += size);
   }
   return end == what->count && cut(node, *what, ends);
+}
+
+// The first half of the channels times the sigmoid of the others.
+bool Part::glu(Node* node) {
+  const auto what = to_cut(node, 1);
+  if (!what || what->count % 2 != 0) return false;
+  Arrangement values = piece_of(*what, range(0, what->count / 2));
+  const plan::Value gates = piece_of(*what, range(what->count / 2, what->count)).value;
+  const plan::Value open =
+      layers_.add_like(gates, plan::Activate{kernels::conv2d::Activation::sigmoid}, {gates});
+  values.value = layers_.add_like(values.value, plan::Combine{How::multiply}, {values.value, open});
+  show(node->output(), std::move(values));
+  return true;
 }
 
 // Of a dimension that counts through some of the channels.

@@ -116,17 +116,34 @@ bool Part::set_item(Node* node) {
 // One list, or two.
 bool Part::join_lists(Node* node) {
   if (arranged(node->input(0))) return false;
-  if (const auto* pieces = facts_.find<Pieces>(node->input(0));
-      pieces && node->inputs().size() == 1) {
-    const Pieces same = *pieces;
-    facts_.learn(node->output(), same);
-    return true;
-  }
+  const bool tensors = node->output()->type()->isSubtypeOf(*c10::ListType::ofTensors());
+  if (tensors) return join_tensors(node);
   Numbers all;
   for (const Value* input : node->inputs()) {
     const auto list = facts_.numbers(input);
     if (!list) return compute(node);
     all.insert(all.end(), list->begin(), list->end());
+  }
+  facts_.learn(node->output(), std::move(all));
+  return true;
+}
+
+bool Part::join_tensors(Node* node) {
+  Pieces all;
+  for (const Value* input : node->inputs()) {
+    if (const auto* pieces = facts_.find<Pieces>(input)) {
+      all.insert(all.end(), pieces->begin(), pieces->end());
+      continue;
+    }
+    const auto* list = facts_.find<Tensors>(input);
+    if (!list) return false;
+    for (const Value* each : *list) {
+      const auto tensor = arranged(each);
+      if (!tensor) return false;
+      // By what it is now: nothing may be written over it.
+      layers_.mark_shown(tensor->value);
+      all.push_back(*tensor);
+    }
   }
   facts_.learn(node->output(), std::move(all));
   return true;

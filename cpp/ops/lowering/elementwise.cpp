@@ -1,4 +1,4 @@
-// Sums, differences, products and quotients: of tensors, and of a tensor and constants.
+// Sums, differences, products, quotients and extremes: of tensors, and of a tensor and constants.
 #include <cmath>
 #include <utility>
 
@@ -28,10 +28,13 @@ std::optional<Line> line_of(Part::How how, double c, bool reversed) {
     case Part::How::multiply:
       return Line{c, kNothing};
     case Part::How::divide:
+      if (reversed || c == 0) return {};
+      return Line{1 / c, kNothing};
+    case Part::How::maximum:
+    case Part::How::minimum:
       break;
   }
-  if (reversed || c == 0) return {};
-  return Line{1 / c, kNothing};
+  return {};
 }
 
 }  // namespace
@@ -102,31 +105,38 @@ bool Part::subtract_from(Node* node) {
   return scale_by_number(node, node->input(0), -*factor, *number, false);
 }
 
+// A constant for each channel of x, from a tensor that broadcasting makes that.
+std::optional<at::Tensor> Part::by_channel(const Value* constants, const Value* x) const {
+  const auto value = elements(x);
+  const auto given = constant(constants);
+  if (!value || !given || !given->isTensor()) return {};
+  const auto by = constant_weight(constants, given->toTensor().dim());
+  if (!by || layers_.channels(*value) != by->numel()) return {};
+  const Dimensions shown = arranged(x)->dimensions;
+  const auto rank = static_cast<int64_t>(shown.size()), dims = by->dim();
+  if (dims > rank) return {};
+  // From the last dimension on, as broadcasting counts.
+  for (int64_t d = 0; d < dims; ++d) {
+    if (by->size(d) == by->numel() && shows_channels(shown[rank - dims + d], *value)) return by;
+  }
+  return {};
+}
+
 // With a constant for each channel, or one for all of them.
 bool Part::combine_with(
     Node* node, const Value* x, How how, const Value* constants, bool reversed, bool in_place) {
-  const auto value = elements(x);
   const auto given = constant(constants);
-  if (!value || !given || !given->isTensor()) return false;
-  const auto by = constant_weight(constants, given->toTensor().dim());
-  if (!by) return false;
-  const Dimensions shown = arranged(x)->dimensions;
-  const auto rank = static_cast<int64_t>(shown.size()), dims = by->dim();
-  if (dims > rank) return false;
-  if (by->numel() == 1) {
-    return combine_with(node, x, how, by->item<float>(), reversed, in_place);
+  if (!elements(x) || !given || !given->isTensor()) return false;
+  const auto all = constant_weight(constants, given->toTensor().dim());
+  if (!all || all->dim() > static_cast<int64_t>(arranged(x)->rank())) return false;
+  if (all->numel() == 1) {
+    return combine_with(node, x, how, all->item<float>(), reversed, in_place);
   }
-  // From the last dimension on, as broadcasting counts.
-  bool by_channel = false;
-  for (int64_t d = 0; d < dims; ++d) {
-    by_channel = by_channel ||
-                 (by->size(d) == by->numel() && shows_channels(shown[rank - dims + d], *value));
-  }
-  if (!by_channel) {
+  const auto by = by_channel(constants, x);
+  if (!by) {
     const bool sums = how == How::add || (how == How::subtract && !reversed);
-    return sums && !in_place && add_image(node, x, *by, how == How::add ? 1 : -1);
+    return sums && !in_place && add_image(node, x, *all, how == How::add ? 1 : -1);
   }
-  if (layers_.channels(*value) != by->numel()) return false;
   auto scale = std::make_shared<std::vector<float>>();
   auto shift = std::make_shared<std::vector<float>>();
   for (int64_t c = 0; c < by->numel(); ++c) {
@@ -136,6 +146,14 @@ bool Part::combine_with(
     shift->push_back(static_cast<float>(line->shift));
   }
   return finish_each(node, x, plan::Affine{std::move(scale), std::move(shift)}, in_place);
+}
+
+// input + value * first * second, where all but the second are constants.
+bool Part::add_product(Node* node) {
+  const Value* x = node->input(2);
+  const auto shift = by_channel(node->input(0), x), scale = by_channel(node->input(1), x);
+  if (!shift || !scale || constant_number(node->input(3)) != 1.0) return false;
+  return finish_each(node, x, plan::Affine{floats_of(*scale), floats_of(*shift)}, false);
 }
 
 bool Part::combine_with(

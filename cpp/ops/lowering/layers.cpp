@@ -81,6 +81,10 @@ std::optional<int64_t> Layers::channels(plan::Value value) const {
     const int64_t pixels = shuffle->factor * shuffle->factor;
     return before ? std::optional(*before / pixels) : std::nullopt;
   }
+  if (const auto* unshuffle = std::get_if<plan::PixelUnshuffle>(&i.layer)) {
+    const auto before = channels(i.inputs[0]);
+    return before ? std::optional(*before * unshuffle->factor * unshuffle->factor) : std::nullopt;
+  }
   if (const auto* select = std::get_if<plan::Select>(&i.layer)) return select->from->size();
   if (std::holds_alternative<plan::AcrossChannels>(i.layer)) return 1;
   if (const auto* unflatten = std::get_if<plan::Unflatten>(&i.layer)) {

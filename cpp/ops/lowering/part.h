@@ -79,6 +79,9 @@ class Part {
   bool activation(Node* node, kernels::conv2d::Activation activation, bool in_place);
   bool gelu(Node* node);
   bool elu(Node* node, bool in_place);
+  bool celu(Node* node, bool in_place);
+  bool randomized_relu(Node* node, bool in_place);
+  bool glu(Node* node);
   bool leaky_relu(Node* node, bool in_place);
   bool clamp(Node* node, bool in_place);
   bool prelu(Node* node);
@@ -87,10 +90,17 @@ class Part {
   bool fake_quantize(Node* node);
   bool max_pool(Node* node, bool row);
   bool average_pool(Node* node, bool row);
-  bool adaptive_pool(Node* node, bool average, bool row);
-  bool mean(Node* node);
+  bool adaptive_pool(Node* node, plan::Reduction reduction, bool row);
+  struct Reduced;
+  std::optional<Reduced> reduced(const Arrangement& x,
+                                 const Value* over,
+                                 const Value* keep,
+                                 plan::Reduction reduction) const;
+  bool reduce(Node* node, const Value* over, const Value* keep, plan::Reduction reduction);
+  bool sum(Node* node, plan::Reduction reduction);
   bool maximum(Node* node);
-  bool reduce(Node* node, bool average);
+  bool norm(Node* node);
+  bool norm_of_heads(Node* node, const Arrangement& x);
   bool flatten(Node* node);
   bool view(Node* node);
   bool unsqueeze(Node* node);
@@ -117,7 +127,6 @@ class Part {
   bool turn_scores(Node* node, Scores scores, const std::vector<int64_t>& order);
   bool change_scores(Node* node, Scores scores, How how);
   std::optional<double> factor_of(plan::Value x) const;
-  bool norm(Node* node);
   bool clamp_min(Node* node);
   std::optional<Arrangement> attention(const Scores& scores, const Arrangement& values);
   std::optional<at::Tensor> causal_mask(const Arrangement& q, const Arrangement& k);
@@ -129,6 +138,8 @@ class Part {
       Node* node, const Value* x, How how, const Value* constants, bool reversed, bool in_place);
   bool combine_with(
       Node* node, const Value* x, How how, double number, bool reversed, bool in_place);
+  std::optional<at::Tensor> by_channel(const Value* constants, const Value* x) const;
+  bool add_product(Node* node);
   bool add_image(Node* node, const Value* x, const at::Tensor& constants, double factor);
   bool subtract_from(Node* node);
   bool power(Node* node);
@@ -146,6 +157,7 @@ class Part {
   bool upsample(Node* node, bool bilinear);
   bool pad(Node* node);
   bool pixel_shuffle(Node* node);
+  bool pixel_unshuffle(Node* node);
   plan::Measure scaled(plan::Value x, int64_t dimension, double scale) const;
   bool scale_by_number(Node* node, const Value* x, double scale, double shift, bool in_place);
   bool softmax(Node* node, bool logarithm);
@@ -160,6 +172,7 @@ class Part {
   bool property(Node* node, std::string_view kind);
   bool list(Node* node);
   bool join_lists(Node* node);
+  bool join_tensors(Node* node);
   bool tuple(Node* node);
   bool slice_list(Node* node);
   bool dictionary(Node* node);

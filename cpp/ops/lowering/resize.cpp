@@ -162,6 +162,14 @@ bool Part::pixel_shuffle(Node* node) {
   return true;
 }
 
+bool Part::pixel_unshuffle(Node* node) {
+  const auto factor = facts_.number(node->input(1));
+  const auto x = inner(node->input(0), 4);
+  if (!factor || *factor < 1 || !x || !layers_.channels(*x)) return false;
+  finish(node, plan::PixelUnshuffle{*factor}, {*x}, 4);
+  return true;
+}
+
 // input, groups, weight, bias, epsilon, cudnn
 bool Part::group_norm(Node* node) {
   const auto groups = facts_.number(node->input(1));

@@ -102,6 +102,9 @@ bool Part::property(Node* node, std::string_view kind) {
   }
   if (kind == "prim::device")
     return learn(node->output(), Formula(c10::IValue(at::Device(at::kCPU))));
+  if (kind == "prim::layout") {
+    return learn(node->output(), Formula(c10::IValue(static_cast<int64_t>(at::kStrided))));
+  }
   return learn(node->output(), Formula(c10::IValue(false)));
 }
 

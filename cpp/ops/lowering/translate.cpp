@@ -71,6 +71,11 @@ bool Part::translate(Node* node) {
   if (kind == "aten::leaky_relu_") return leaky_relu(node, true);
   if (kind == "aten::elu" || kind == "aten::selu") return elu(node, false);
   if (kind == "aten::elu_" || kind == "aten::selu_") return elu(node, true);
+  if (kind == "aten::celu") return celu(node, false);
+  if (kind == "aten::celu_") return celu(node, true);
+  if (kind == "aten::rrelu") return randomized_relu(node, false);
+  if (kind == "aten::rrelu_") return randomized_relu(node, true);
+  if (kind == "aten::glu") return glu(node);
   if (kind == "aten::prelu") return prelu(node);
   if (kind == "aten::hardtanh" || kind == "aten::clamp") return clamp(node, false);
   if (kind == "aten::hardtanh_" || kind == "aten::clamp_") return clamp(node, true);
@@ -80,11 +85,20 @@ bool Part::translate(Node* node) {
   if (kind == "aten::max_pool1d") return max_pool(node, true);
   if (kind == "aten::avg_pool2d") return average_pool(node, false);
   if (kind == "aten::avg_pool1d") return average_pool(node, true);
-  if (kind == "aten::adaptive_avg_pool2d") return adaptive_pool(node, true, false);
-  if (kind == "aten::adaptive_avg_pool1d") return adaptive_pool(node, true, true);
-  if (kind == "aten::adaptive_max_pool2d") return adaptive_pool(node, false, false);
-  if (kind == "aten::adaptive_max_pool1d") return adaptive_pool(node, false, true);
-  if (kind == "aten::mean") return mean(node);
+  if (kind == "aten::adaptive_avg_pool2d") return adaptive_pool(node, plan::Reduction::mean, false);
+  if (kind == "aten::adaptive_avg_pool1d") return adaptive_pool(node, plan::Reduction::mean, true);
+  if (kind == "aten::adaptive_max_pool2d")
+    return adaptive_pool(node, plan::Reduction::maximum, false);
+  if (kind == "aten::adaptive_max_pool1d")
+    return adaptive_pool(node, plan::Reduction::maximum, true);
+  if (kind == "aten::mean") return sum(node, plan::Reduction::mean);
+  if (kind == "aten::sum") return sum(node, plan::Reduction::sum);
+  if (kind == "aten::maximum" || (kind == "aten::max" && node->inputs().size() == 2)) {
+    return combine(node, How::maximum, false);
+  }
+  if (kind == "aten::minimum" || (kind == "aten::min" && node->inputs().size() == 2)) {
+    return combine(node, How::minimum, false);
+  }
   if (kind == "aten::amax" || kind == "aten::max") return maximum(node);
   if (kind == "aten::flatten") return flatten(node);
   if (kind == "aten::select") return select_one(node);
@@ -102,6 +116,7 @@ bool Part::translate(Node* node) {
     return pad(node);
   }
   if (kind == "aten::pixel_shuffle") return pixel_shuffle(node);
+  if (kind == "aten::pixel_unshuffle") return pixel_unshuffle(node);
   if (kind == "aten::add" && node->inputs().size() == 2) return join_lists(node);
   if (kind == "aten::add") return combine(node, How::add, false);
   if (kind == "aten::add_") return combine(node, How::add, true);
@@ -111,6 +126,7 @@ bool Part::translate(Node* node) {
   if (kind == "aten::mul_") return combine(node, How::multiply, true);
   if (kind == "aten::div") return combine(node, How::divide, false);
   if (kind == "aten::div_") return combine(node, How::divide, true);
+  if (kind == "aten::addcmul") return add_product(node);
   if (kind == "aten::rsub") return subtract_from(node);
   if (kind == "aten::neg") {
     return scale_by_number(node, node->input(0), -1, -0.0, false) || compute(node);
@@ -164,8 +180,8 @@ bool Part::translate(Node* node) {
   if (kind == "aten::is_autocast_enabled" || kind == "aten::is_grad_enabled") {
     return learn(node->output(), Formula(c10::IValue(false)));
   }
-  if (kind == "prim::dtype" || kind == "prim::device" || kind == "prim::requires_grad" ||
-      kind == "prim::is_nested") {
+  if (kind == "prim::dtype" || kind == "prim::device" || kind == "prim::layout" ||
+      kind == "prim::requires_grad" || kind == "prim::is_nested") {
     return property(node, kind);
   }
   if (kind == "prim::If") return branch(node);
@@ -341,6 +357,20 @@ bool Part::elu(Node* node, bool in_place) {
                     in_place);
 }
 
+// max(x, 0) + min(alpha * (exp(x / alpha) - 1), 0)
+bool Part::celu(Node* node, bool in_place) {
+  return constant_number(node->input(1)) == 1.0 &&
+         activation(node, {Activation::elu, 1, 1}, in_place);
+}
+
+// input, lower and upper slope, training, generator: leaky where it does not train.
+bool Part::randomized_relu(Node* node, bool in_place) {
+  const auto low = constant_number(node->input(1)), high = constant_number(node->input(2));
+  if (!low || !high || constant_int(node->input(3)) != 0) return false;
+  const auto slope = static_cast<float>((*low + *high) / 2);
+  return activation(node, {Activation::leaky_relu, slope}, in_place);
+}
+
 bool Part::prelu(Node* node) {
   const auto slope = constant_weight(node->input(1), 1);
   if (!slope) return false;
@@ -351,101 +381,6 @@ bool Part::prelu(Node* node) {
   if (!inside(x)) return false;
   finish(node, plan::Slope{channel_numbers(node->input(1), slope->numel(), 0)}, {tensors_.at(x)},
          layers_.dimensions(tensors_.at(x)));
-  return true;
-}
-
-namespace {
-
-// input, kernel size, stride, padding; an empty stride is the kernel's size.
-std::optional<plan::Windows> windows_of(const Node* node, bool row, std::size_t ceil_mode) {
-  const auto size = constant_pair(node->input(1), row, 1);
-  const auto padding = constant_pair(node->input(3), row, 0);
-  auto stride = constant_pair(node->input(2), row, 1);
-  const auto given = constant_ints(node->input(2));
-  if (given && given->empty()) stride = size;
-  const auto ceil = constant_int(node->input(ceil_mode));
-  if (!size || !stride || !padding || !ceil) return {};
-  return plan::Windows{*size, *stride, *padding, *ceil != 0};
-}
-
-}  // namespace
-
-bool Part::max_pool(Node* node, bool row) {
-  const auto windows = windows_of(node, row, 5);
-  const auto dilation = constant_pair(node->input(4), row, 1);
-  if (!windows || !dilation || dilation->h != 1 || dilation->w != 1) return false;
-  const auto x = tensor(node->input(0), row ? 3 : 4);
-  if (!x) return false;
-  finish(node, plan::MaxPool{*windows}, {*x}, layers_.dimensions(*x));
-  return true;
-}
-
-// With a divisor of its own only for images.
-bool Part::average_pool(Node* node, bool row) {
-  const auto windows = windows_of(node, row, 4);
-  const auto count = constant_int(node->input(5));
-  if (!windows || !count || (!row && !is_none(node->input(6)))) return false;
-  const auto x = tensor(node->input(0), row ? 3 : 4);
-  if (!x) return false;
-  finish(node, plan::AveragePool{*windows, *count != 0}, {*x}, layers_.dimensions(*x));
-  return true;
-}
-
-namespace {
-
-// Which no layer makes: where a maximum was.
-bool needs_second(const Node* node) {
-  return node->outputs().size() > 1 && !node->output(1)->uses().empty();
-}
-
-}  // namespace
-
-bool Part::adaptive_pool(Node* node, bool average, bool row) {
-  const auto size = constant_pair(node->input(1), row, 1);
-  if (!size || size->h < 1 || size->w < 1 || !arranged(node->input(0)) || needs_second(node)) {
-    return false;
-  }
-  const auto x = tensor(node->input(0), row ? 3 : 4);
-  if (!x) return false;
-  finish(node, plan::AdaptivePool{*size, average}, {*x}, layers_.dimensions(*x));
-  return true;
-}
-
-// input, dimensions, whether they are kept, type
-bool Part::mean(Node* node) {
-  return node->inputs().size() == 4 && is_none(node->input(3)) && reduce(node, true);
-}
-
-// input, dimension(s), whether they are kept
-bool Part::maximum(Node* node) {
-  return node->inputs().size() == 3 && !needs_second(node) && reduce(node, false);
-}
-
-// Over both sides of the image, or the sequence's one, or over channels.
-bool Part::reduce(Node* node, bool average) {
-  const auto over = constant_ints(node->input(1));
-  const auto keep = constant_int(node->input(2));
-  auto x = arranged(node->input(0));
-  if (!over || !keep || !x || layers_.dimensions(x->value) == 2) return false;
-  std::vector<bool> reduced(x->rank(), false);
-  for (const int64_t each : *over) {
-    const auto d = place_of(each, x->rank());
-    if (!d) return false;
-    reduced[*d] = true;
-  }
-  Dimensions gone, left;
-  for (std::size_t d = 0; d < x->rank(); ++d) {
-    if (reduced[d]) gone.push_back(x->dimensions[d]);
-    if (!reduced[d]) left.push_back(x->dimensions[d]);
-    if (reduced[d] && *keep != 0) left.emplace_back();
-  }
-  const Dimensions whole = layers_.standard(x->value).dimensions;
-  const bool over_channels = gone.size() == 1 && gone[0] == whole[1];
-  if (!over_channels && joined(gone) != joined(whole, 2)) return false;
-  const plan::Layer layer = over_channels ? plan::Layer(plan::AcrossChannels{average})
-                                          : plan::AdaptivePool{{1, 1}, average};
-  const plan::Value made = layers_.add(layer, {x->value}, layers_.dimensions(x->value));
-  show(node->output(0), {made, std::move(left)});
   return true;
 }
 

@@ -326,7 +326,7 @@ void Part::learn_side(plan::Value x, const Axes& axes, int64_t number) {
   layers_.learn_sides(x, known);
 }
 
-// A number for each channel, which elementwise layers spread over the image by themselves; or
+// A number for each channel, or for each pixel, which elementwise layers spread by themselves; or
 // norms of a tensor's last dimension, for all of its places.
 bool Part::expand_as(Node* node) {
   if (const auto* norms = facts_.find<Norms>(node->input(0))) {
@@ -344,14 +344,15 @@ bool Part::expand_as(Node* node) {
   const plan::Value x = tensors_.at(node->input(0)), like = tensors_.at(node->input(1));
   const auto& uses = node->output()->uses();
   const bool same = std::all_of(uses.begin(), uses.end(), [&](const torch::jit::Use& use) {
-    if (use.user->kind() != c10::aten::mul && use.user->kind() != c10::aten::add) return false;
+    const auto kind = use.user->kind();
+    if (kind != c10::aten::mul && kind != c10::aten::add && kind != c10::aten::div) return false;
     const Value* other = use.user->input(1 - use.offset);
     return use.offset < 2 && inside(other) && tensors_.at(other) == like;
   });
-  const auto count = layers_.channels(x);
+  const auto count = layers_.channels(x), all = layers_.channels(like);
   const auto size = layers_.image(x);
-  return size && size->h == 1 && size->w == 1 && count && count == layers_.channels(like) && same &&
-         identity(node, 0);
+  const bool is_pixel = size && size->h == 1 && size->w == 1;
+  return same && count && all && (count == 1 || (is_pixel && count == all)) && identity(node, 0);
 }
 
 bool Part::contiguous(Node* node) {

@@ -110,6 +110,11 @@ HWY_INLINE V max_of(V a, V b) {
   return hn::IfThenElse(hn::IsNaN(a), a, hn::Max(a, b));
 }
 
+template <class V>
+HWY_INLINE V min_of(V a, V b) {
+  return hn::IfThenElse(hn::IsNaN(a), a, hn::Min(a, b));
+}
+
 // A fused sum can underflow to -0.0; whether it does must not tell which zeros were
 // added to it.
 template <class V>

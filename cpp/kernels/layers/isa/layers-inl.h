@@ -109,6 +109,10 @@ void combine_layer(const CombineTask& t) {
       return combine_pixels(t, [](FV a, FV b) { return hn::Mul(a, b); });
     case CombineTask::How::divide:
       return combine_pixels(t, [](FV a, FV b) { return hn::Div(a, b); });
+    case CombineTask::How::maximum:
+      return combine_pixels(t, [](FV a, FV b) { return max_of(a, b); });
+    case CombineTask::How::minimum:
+      return combine_pixels(t, [](FV a, FV b) { return min_of(a, b); });
   }
 }
 
@@ -136,17 +140,16 @@ HWY_INLINE float most_of_lanes(FV values) {
 
 void across_layer(const AcrossTask& t) {
   const F d;
-  const FV none = hn::Set(d, t.average ? 0.0f : -infinity<float>());
+  const FV none = hn::Set(d, t.maximum ? -infinity<float>() : 0.0f);
   for (int64_t i = 0; i < t.pixels; ++i) {
     FV all = none;
     for_channels(t.x + i * kPixel, t.x_block, t.channels, [&](FV x, int64_t, auto exist) HWY_ATTR {
       const FV value = hn::IfThenElse(exist, x, none);
-      all = t.average ? hn::Add(all, value) : max_of(all, value);
+      all = t.maximum ? max_of(all, value) : hn::Add(all, value);
     });
     float* const y = t.y + i * kPixel;
     for (int64_t v = 0; v < kPixel; v += kF) hn::StoreU(hn::Zero(d), d, y + v);
-    *y = t.average ? hn::GetLane(hn::SumOfLanes(d, all)) / static_cast<float>(t.channels)
-                   : most_of_lanes(all);
+    *y = t.maximum ? most_of_lanes(all) : hn::GetLane(hn::SumOfLanes(d, all)) / t.divisor;
   }
 }
 

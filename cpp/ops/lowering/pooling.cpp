@@ -1,0 +1,142 @@
+// What becomes of several pixels or channels: pools, means, sums, maxima and norms.
+#include <utility>
+
+#include "ops/lowering/constants.h"
+#include "ops/lowering/part.h"
+
+namespace convship::ops::lowering {
+
+using kernels::conv2d::Activation;
+using torch::jit::Node;
+using torch::jit::Value;
+
+namespace {
+
+// input, kernel size, stride, padding; an empty stride is the kernel's size.
+std::optional<plan::Windows> windows_of(const Node* node, bool row, std::size_t ceil_mode) {
+  const auto size = constant_pair(node->input(1), row, 1);
+  const auto padding = constant_pair(node->input(3), row, 0);
+  auto stride = constant_pair(node->input(2), row, 1);
+  const auto given = constant_ints(node->input(2));
+  if (given && given->empty()) stride = size;
+  const auto ceil = constant_int(node->input(ceil_mode));
+  if (!size || !stride || !padding || !ceil) return {};
+  return plan::Windows{*size, *stride, *padding, *ceil != 0};
+}
+
+}  // namespace
+
+bool Part::max_pool(Node* node, bool row) {
+  const auto windows = windows_of(node, row, 5);
+  const auto dilation = constant_pair(node->input(4), row, 1);
+  if (!windows || !dilation || dilation->h != 1 || dilation->w != 1) return false;
+  const auto x = tensor(node->input(0), row ? 3 : 4);
+  if (!x) return false;
+  finish(node, plan::MaxPool{*windows}, {*x}, layers_.dimensions(*x));
+  return true;
+}
+
+// With a divisor of its own only for images.
+bool Part::average_pool(Node* node, bool row) {
+  const auto windows = windows_of(node, row, 4);
+  const auto count = constant_int(node->input(5));
+  if (!windows || !count || (!row && !is_none(node->input(6)))) return false;
+  const auto x = tensor(node->input(0), row ? 3 : 4);
+  if (!x) return false;
+  finish(node, plan::AveragePool{*windows, *count != 0}, {*x}, layers_.dimensions(*x));
+  return true;
+}
+
+namespace {
+
+// Which no layer makes: where a maximum was.
+bool needs_second(const Node* node) {
+  return node->outputs().size() > 1 && !node->output(1)->uses().empty();
+}
+
+}  // namespace
+
+bool Part::adaptive_pool(Node* node, plan::Reduction reduction, bool row) {
+  const auto size = constant_pair(node->input(1), row, 1);
+  if (!size || size->h < 1 || size->w < 1 || !arranged(node->input(0)) || needs_second(node)) {
+    return false;
+  }
+  const auto x = tensor(node->input(0), row ? 3 : 4);
+  if (!x) return false;
+  finish(node, plan::AdaptivePool{*size, reduction}, {*x}, layers_.dimensions(*x));
+  return true;
+}
+
+// Over both sides of the image, or the sequence's one, or over channels.
+struct Part::Reduced {
+  plan::Layer layer;
+  Dimensions dimensions;
+};
+
+std::optional<Part::Reduced> Part::reduced(const Arrangement& x,
+                                           const Value* over,
+                                           const Value* keep,
+                                           plan::Reduction reduction) const {
+  const auto given = constant_ints(over);
+  const auto kept = constant_int(keep);
+  if (!given || !kept || layers_.dimensions(x.value) == 2) return {};
+  std::vector<bool> goes(x.rank(), false);
+  for (const int64_t each : *given) {
+    const auto d = place_of(each, x.rank());
+    if (!d) return {};
+    goes[*d] = true;
+  }
+  Dimensions gone, left;
+  for (std::size_t d = 0; d < x.rank(); ++d) {
+    if (goes[d]) gone.push_back(x.dimensions[d]);
+    if (!goes[d]) left.push_back(x.dimensions[d]);
+    if (goes[d] && *kept != 0) left.emplace_back();
+  }
+  const Dimensions whole = layers_.standard(x.value).dimensions;
+  if (gone.size() == 1 && gone[0] == whole[1]) {
+    return Reduced{plan::AcrossChannels{reduction}, std::move(left)};
+  }
+  if (joined(gone) != joined(whole, 2)) return {};
+  return Reduced{plan::AdaptivePool{{1, 1}, reduction}, std::move(left)};
+}
+
+bool Part::reduce(Node* node, const Value* over, const Value* keep, plan::Reduction reduction) {
+  const auto x = arranged(node->input(0));
+  auto made = x ? reduced(*x, over, keep, reduction) : std::nullopt;
+  if (!made) return false;
+  const int64_t dimensions = layers_.dimensions(x->value);
+  const plan::Value y = layers_.add(std::move(made->layer), {x->value}, dimensions);
+  show(node->output(0), {y, std::move(made->dimensions)});
+  return true;
+}
+
+// Or the mean. input, dimensions, whether they are kept, type
+bool Part::sum(Node* node, plan::Reduction reduction) {
+  if (node->inputs().size() != 4) return compute(node);  // of a list of numbers
+  return is_none(node->input(3)) && reduce(node, node->input(1), node->input(2), reduction);
+}
+
+// input, dimension(s), whether they are kept
+bool Part::maximum(Node* node) {
+  return node->inputs().size() == 3 && !needs_second(node) &&
+         reduce(node, node->input(1), node->input(2), plan::Reduction::maximum);
+}
+
+// input, order, dimensions, whether they are kept, type: Euclidean.
+bool Part::norm(Node* node) {
+  const auto x = arranged(node->input(0));
+  const bool typed = node->inputs().size() == 5 && !facts_.is_none(node->input(4));
+  if (!x || typed || facts_.real(node->input(1)) != 2.0) return false;
+  if (norm_of_heads(node, *x)) return true;
+  auto made = reduced(*x, node->input(2), node->input(3), plan::Reduction::sum);
+  if (!made) return false;
+  const plan::Value squares =
+      layers_.add_like(x->value, plan::Combine{How::multiply}, {x->value, x->value});
+  const int64_t dimensions = layers_.dimensions(x->value);
+  const plan::Value sums = layers_.add(std::move(made->layer), {squares}, dimensions);
+  const plan::Value roots = layers_.add_like(sums, plan::Activate{Activation::sqrt}, {sums});
+  show(node->output(), {roots, std::move(made->dimensions)});
+  return true;
+}
+
+}  // namespace convship::ops::lowering
