@@ -42,6 +42,15 @@ def between(layer: nn.Module, channels: int = 20, out: int = 20) -> nn.Sequentia
     return nn.Sequential(nn.Conv2d(3, channels, 3), layer, nn.Conv2d(out, 5, 1))
 
 
+def test_a_convolution_alone_is_worth_a_plan(tmp_path: Path) -> None:
+    """LibTorch would take longer, whatever comes behind it."""
+    network = nn.Sequential(nn.Conv2d(3, 20, 3), nn.ReLU(), nn.FractionalMaxPool2d(2, (3, 4)))
+    x = torch.randn(2, 3, 9, 11)
+    plan = load(network.eval(), x, "trace", tmp_path).plan(x)
+    assert [name.split(",")[0] for name, _ in plan["steps"]] == ["convolution 3x3"]
+    assert "aten::fractional_max_pool2d" in plan["left_to_libtorch"]
+
+
 def double_convolution(
     c_in: int, c_out: int, norm: Callable[[int], nn.Module], act: Callable[[], nn.Module]
 ) -> nn.Sequential:

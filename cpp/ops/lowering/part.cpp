@@ -29,11 +29,18 @@ bool Part::accept(Node* node) {
 }
 
 bool Part::worthwhile() const {
-  return layers_.size() >= 3 && std::any_of(layers_.begin(), layers_.end(), [](const auto& i) {
-           return std::holds_alternative<plan::Convolve>(i.layer) ||
-                  std::holds_alternative<plan::TransposedConvolve>(i.layer) ||
-                  std::holds_alternative<plan::Linear>(i.layer);
-         });
+  const auto any = [&](const auto& kind) {
+    return std::any_of(layers_.begin(), layers_.end(),
+                       [&](const auto& i) { return kind(i.layer); });
+  };
+  constexpr std::size_t kSomeLayers = 3;
+  return any([](const plan::Layer& layer) {
+           return std::holds_alternative<plan::Convolve>(layer) ||
+                  std::holds_alternative<plan::TransposedConvolve>(layer);
+         }) ||
+         (layers_.size() >= kSomeLayers && any([](const plan::Layer& layer) {
+            return std::holds_alternative<plan::Linear>(layer);
+          }));
 }
 
 namespace {

@@ -36,7 +36,8 @@ class Part {
   // layer means the same. Constants may be offered or left out.
   bool accept(torch::jit::Node* node);
 
-  // Whether a plan is worth its conversions: some layers, and one of weights.
+  // Whether a plan is worth its conversions: a convolution reads and writes what LibTorch has
+  // without any, a linear layer alone is as fast there.
   bool worthwhile() const;
 
   // What nodes that are none of the part, or the caller, read of it: tensors, and what
