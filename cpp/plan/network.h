@@ -128,7 +128,7 @@ struct Add {
   bool into_first = false;  // the result has the first operand's size
 };
 
-// activation(a - b), or of a * b or a / b; operands as Add's.
+// activation(a - b), or what else `how` makes of a and b; operands as Add's.
 struct Combine {
   kernels::CombineTask::How how;
   bool into_first = false;

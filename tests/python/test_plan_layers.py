@@ -415,6 +415,61 @@ def test_global_response_normalisation(product: bool, how: str, tmp_path: Path) 
     check_whole(ResponseNorm(product), torch.randn(2, 3, 9, 11), tmp_path, how)
 
 
+class Spread(nn.Module):
+    """Numbers for each channel, spread over pixels whose channels come last."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.first, self.gate, self.way = nn.Conv2d(3, 20, 3), nn.Linear(20, 20), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).permute(0, 2, 3, 1)
+        sums = torch.sum(x, (1, 2), keepdim=True)
+        if self.way == "first":
+            return sums * x
+        if self.way == "gate":
+            return self.gate(x.mean((1, 2)))[:, None, None, :] * x
+        if self.way == "extremes":
+            return torch.maximum(sums, x).flatten(1, 2)
+        return sums + torch.amax(x, 3, keepdim=True)
+
+
+@pytest.mark.parametrize("way", ["first", "gate", "extremes", "both"])
+def test_an_operand_that_is_spread_does_not_tell_the_sides(way: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, x = Spread(way).eval(), torch.randn(2, 3, 9, 11)
+    for how in ("script", "trace"):
+        model = load(network, x, how, tmp_path)
+        check(network, model, x)
+        check(network, model, torch.randn(1, 3, 12, 8))
+
+
+REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda x: x.sum(dim=[]),
+    "mean": lambda x: x.mean(dim=[]),
+    "amax": lambda x: x.amax(),
+    "norm": lambda x: x / x.norm(),
+    "norm of none": lambda x: torch.linalg.vector_norm(x, 2, []),
+    "norm of a type": lambda x: x / torch.norm(x, dtype=x.dtype),
+    "sum of images": lambda x: x.sum(0, keepdim=True) + x,
+}
+
+
+@pytest.mark.parametrize("case", REDUCTIONS)
+def test_reductions_over_all_images_stay_in_libtorch(case: str, tmp_path: Path) -> None:
+    class Reduced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 20, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return REDUCTIONS[case](F.adaptive_avg_pool2d(torch.relu(self.first(x)), 1))
+
+    torch.manual_seed(0)
+    network, x = Reduced().eval(), torch.randn(2, 3, 9, 11)
+    check(network, load(network, x, "trace", tmp_path), x)
+
+
 class Pyramid(nn.Module):
     """Pooled to several sizes (Zhao et al., 2017); two lists of tensors become one."""
 

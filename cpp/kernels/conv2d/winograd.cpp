@@ -107,7 +107,8 @@ WinogradPack<T>::WinogradPack(const InstructionSet& isa,
   // One block after the other, while all weights stay in the cache; all blocks
   // point by point, where those of a single block do not fit.
   const int64_t block_bytes = points * channels_ * block_size() * sizeof(A);
-  pass_blocks_ = block_bytes * blocks_ <= second_level_cache() ? 1
+  stays_ = block_bytes * blocks_ <= second_level_cache();
+  pass_blocks_ = stays_ ? 1
                  : block_bytes > second_level_cache()
                      ? blocks_
                      : std::min<int64_t>(blocks_, ceil_div(128, block_size()));
@@ -173,7 +174,7 @@ class WinogradPack<T>::Run {
     tiles_w_ = ceil_div(g_.conv.w, out);
     // Tiles in flight: v and a block's products in half of the cache where the
     // weights stay there, else as many as share one reading of the weights.
-    const bool stay = p_.pass_blocks_ == 1;
+    const bool stay = p_.stays_;
     const int64_t values = p_.channels_ + (stay ? p_.block_size() : 0);
     const int64_t bytes = stay ? second_level_cache() / 2 : 4 << 20;
     const int64_t row_bytes = p_.tile_.points() * values * tiles_w_ * sizeof(A);
@@ -365,7 +366,7 @@ class WinogradPack<T>::Run {
     product.m = m.get();
     product.m_point_step = point_step(s, p_.block_size());
     product.points = points;
-    product.prefetch = p_.pass_blocks_ > 1;
+    product.prefetch = !p_.stays_;
     for (int64_t first = from, last; first < to; first = last) {
       const int64_t pass = first / p_.pass_blocks_ * p_.pass_blocks_;
       last = std::min(to, pass + p_.pass_blocks_);

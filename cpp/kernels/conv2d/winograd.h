@@ -53,6 +53,7 @@ class WinogradPack final : public Pack<T> {
   int vectors_;          // of output channels in a block
   int64_t channels_;     // padded to the lanes
   int64_t blocks_;       // of output channels, in one group
+  bool stays_;           // in the second-level cache: all weights
   int64_t pass_blocks_;  // of them that are multiplied in one pass
   A limit_;              // inputs of a smaller magnitude cannot overflow
   AlignedArray<A> u_;    // [group][pass][point][block][channel][block_size]

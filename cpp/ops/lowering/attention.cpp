@@ -385,12 +385,10 @@ bool Part::norm_of_heads(Node* node, const Arrangement& x) {
     return false;
   }
   const plan::Value image = as_image(x.value);
-  const plan::Value squares = layers_.add_like(image, plan::Combine{How::multiply}, {image, image});
   const at::Tensor ones = at::ones({*all, *depth[0].count, 1, 1});
   const plan::Value sums =
-      layers_.add_like(image, convolve(ones, {}, *all / *depth[0].count, {}), {squares});
-  const plan::Value roots = layers_.add_like(image, plan::Activate{Activation::sqrt}, {sums});
-  facts_.learn(node->output(), Norms{{roots, x.dimensions}});
+      layers_.add_like(image, convolve(ones, {}, *all / *depth[0].count, {}), {squares(image)});
+  facts_.learn(node->output(), Norms{{roots(sums), x.dimensions}});
   return true;
 }
 

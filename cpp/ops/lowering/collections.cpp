@@ -140,11 +140,11 @@ bool Part::join_tensors(Node* node) {
     for (const Value* each : *list) {
       const auto tensor = arranged(each);
       if (!tensor) return false;
-      // By what it is now: nothing may be written over it.
-      layers_.mark_shown(tensor->value);
       all.push_back(*tensor);
     }
   }
+  // By what they are now: nothing may be written over them.
+  for (const Arrangement& each : all) layers_.mark_shown(each.value);
   facts_.learn(node->output(), std::move(all));
   return true;
 }

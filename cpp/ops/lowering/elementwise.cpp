@@ -1,4 +1,5 @@
 // Sums, differences, products, quotients and extremes: of tensors, and of a tensor and constants.
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -81,19 +82,29 @@ bool Part::combine(Node* node, plan::Layer layer, Arrangement a, Arrangement b) 
   while (a.rank() < b.rank()) a.dimensions.emplace(a.dimensions.begin());
   while (b.rank() < a.rank()) b.dimensions.emplace(b.dimensions.begin());
   Dimensions both;
+  bool a_is_spread = false, b_is_spread = false;
   for (std::size_t d = 0; d < a.rank(); ++d) {
     if (!broadcasts(a.dimensions[d], b.dimensions[d])) return false;
-    both.push_back(a.dimensions[d].empty() ? b.dimensions[d] : a.dimensions[d]);
+    const bool a_is_one = a.dimensions[d].empty(), b_is_one = b.dimensions[d].empty();
+    both.push_back(a_is_one ? b.dimensions[d] : a.dimensions[d]);
+    a_is_spread = a_is_spread || (a_is_one && !b_is_one);
+    b_is_spread = b_is_spread || (b_is_one && !a_is_one);
   }
   const bool matrices = layers_.dimensions(a.value) == 2 && layers_.dimensions(b.value) == 2;
   for (Arrangement* x : {&a, &b}) {
     if (!matrices) x->value = as_image(x->value);
   }
-  // Of two, the one that no other is spread over.
-  const bool of_b =
-      count(joined(a.dimensions)) == 1 || layers_.dimensions(a.value) < layers_.dimensions(b.value);
-  const plan::Value made =
-      layers_.add_like(of_b ? b.value : a.value, std::move(layer), {a.value, b.value});
+  // Of the sides that one has, the result has more where it is spread.
+  const int64_t dimensions = std::max(layers_.dimensions(a.value), layers_.dimensions(b.value));
+  const std::vector<plan::Value> inputs{a.value, b.value};
+  plan::Value made;
+  if (!a_is_spread && layers_.dimensions(a.value) == dimensions) {
+    made = layers_.add_like(a.value, std::move(layer), inputs);
+  } else if (!b_is_spread && layers_.dimensions(b.value) == dimensions) {
+    made = layers_.add_like(b.value, std::move(layer), inputs);
+  } else {
+    made = layers_.add(std::move(layer), inputs, dimensions);
+  }
   show(node->output(), {made, std::move(both)});
   return true;
 }
@@ -184,6 +195,14 @@ bool Part::square(Node* node) {
   if (!value) return false;
   finish_like(node, x, plan::Combine{How::multiply}, {*value, *value});
   return true;
+}
+
+plan::Value Part::squares(plan::Value x) {
+  return layers_.add_like(x, plan::Combine{How::multiply}, {x, x});
+}
+
+plan::Value Part::roots(plan::Value x) {
+  return layers_.add_like(x, plan::Activate{kernels::conv2d::Activation::sqrt}, {x});
 }
 
 }  // namespace convship::ops::lowering

@@ -29,18 +29,13 @@ bool Part::accept(Node* node) {
 }
 
 bool Part::worthwhile() const {
-  const auto any = [&](const auto& kind) {
-    return std::any_of(layers_.begin(), layers_.end(),
-                       [&](const auto& i) { return kind(i.layer); });
-  };
   constexpr std::size_t kSomeLayers = 3;
-  return any([](const plan::Layer& layer) {
-           return std::holds_alternative<plan::Convolve>(layer) ||
-                  std::holds_alternative<plan::TransposedConvolve>(layer);
-         }) ||
-         (layers_.size() >= kSomeLayers && any([](const plan::Layer& layer) {
-            return std::holds_alternative<plan::Linear>(layer);
-          }));
+  return std::any_of(layers_.begin(), layers_.end(), [&](const auto& i) {
+    if (std::holds_alternative<plan::Convolve>(i.layer)) return true;
+    return layers_.size() >= kSomeLayers &&
+           (std::holds_alternative<plan::TransposedConvolve>(i.layer) ||
+            std::holds_alternative<plan::Linear>(i.layer));
+  });
 }
 
 namespace {

@@ -36,8 +36,8 @@ class Part {
   // layer means the same. Constants may be offered or left out.
   bool accept(torch::jit::Node* node);
 
-  // Whether a plan is worth its conversions: a convolution reads and writes what LibTorch has
-  // without any, a linear layer alone is as fast there.
+  // Whether a plan is worth its conversions, of which a convolution needs none: it reads and
+  // writes what LibTorch has. Of others with weights, some layers are.
   bool worthwhile() const;
 
   // What nodes that are none of the part, or the caller, read of it: tensors, and what
@@ -145,6 +145,8 @@ class Part {
   bool subtract_from(Node* node);
   bool power(Node* node);
   bool square(Node* node);
+  plan::Value squares(plan::Value x);
+  plan::Value roots(plan::Value x);
   bool concatenate(Node* node);
   bool concatenate(Node* node, const std::vector<Arrangement>& tensors);
   bool add_pixels(Node* node, const Tensors& tensors);

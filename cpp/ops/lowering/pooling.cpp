@@ -6,7 +6,6 @@
 
 namespace convship::ops::lowering {
 
-using kernels::conv2d::Activation;
 using torch::jit::Node;
 using torch::jit::Value;
 
@@ -79,7 +78,8 @@ std::optional<Part::Reduced> Part::reduced(const Arrangement& x,
                                            plan::Reduction reduction) const {
   const auto given = constant_ints(over);
   const auto kept = constant_int(keep);
-  if (!given || !kept || layers_.dimensions(x.value) == 2) return {};
+  // None are all to torch, images too.
+  if (!given || given->empty() || !kept || layers_.dimensions(x.value) == 2) return {};
   std::vector<bool> goes(x.rank(), false);
   for (const int64_t each : *given) {
     const auto d = place_of(each, x.rank());
@@ -125,17 +125,16 @@ bool Part::maximum(Node* node) {
 // input, order, dimensions, whether they are kept, type: Euclidean.
 bool Part::norm(Node* node) {
   const auto x = arranged(node->input(0));
-  const bool typed = node->inputs().size() == 5 && !facts_.is_none(node->input(4));
-  if (!x || typed || facts_.real(node->input(1)) != 2.0) return false;
+  const std::size_t inputs = node->inputs().size();  // fewer: over all there is
+  if (!x || inputs < 4 || (inputs == 5 && !facts_.is_none(node->input(4))) ||
+      facts_.real(node->input(1)) != 2.0)
+    return false;
   if (norm_of_heads(node, *x)) return true;
   auto made = reduced(*x, node->input(2), node->input(3), plan::Reduction::sum);
   if (!made) return false;
-  const plan::Value squares =
-      layers_.add_like(x->value, plan::Combine{How::multiply}, {x->value, x->value});
   const int64_t dimensions = layers_.dimensions(x->value);
-  const plan::Value sums = layers_.add(std::move(made->layer), {squares}, dimensions);
-  const plan::Value roots = layers_.add_like(sums, plan::Activate{Activation::sqrt}, {sums});
-  show(node->output(), {roots, std::move(made->dimensions)});
+  const plan::Value sums = layers_.add(std::move(made->layer), {squares(x->value)}, dimensions);
+  show(node->output(), {roots(sums), std::move(made->dimensions)});
   return true;
 }
 

@@ -80,6 +80,7 @@ bool Part::add_image(Node* node, const Value* x, const at::Tensor& constants, do
   const auto ordered = in_standard_order(constants, shown.dimensions, whole);
   if (!ordered || !count || whole.size() < 3) return false;
   const auto all = ordered->dim() == 3 ? ordered->unsqueeze(2) : *ordered;
+  if (all.size(1) != 1 && all.size(1) != *count) return false;  // LibTorch refuses it
   const plan::Pair image{all.size(2), all.size(3)};
   const at::Tensor added = all[0].mul(factor).expand({*count, image.h, image.w});
   shown.value =
