@@ -169,9 +169,22 @@ def square(net: Drawn, shape: torch.Size) -> Step:
     return lambda _, x: x * x
 
 
-def mean(net: Drawn, shape: torch.Size) -> Step | None:
-    d, keep = net.dimension(shape), net.draw.random() < 0.5
-    return (lambda _, x: x.mean(d, keep)) if len(shape) > 1 else None
+def reduction(net: Drawn, shape: torch.Size) -> Step | None:
+    count = net.draw.choice([1, 1, 2, 3])
+    over, keep = net.draw.sample(range(len(shape)), min(count, len(shape))), net.draw.random() < 0.5
+    function = net.draw.choice([torch.mean, torch.sum, torch.amax, torch.linalg.vector_norm])
+    if len(over) == len(shape) and not keep:
+        return None
+    return lambda _, x: function(x, dim=over, keepdim=keep)
+
+
+def with_reduction(net: Drawn, shape: torch.Size) -> Step:
+    over = net.draw.sample(range(len(shape)), net.draw.randint(1, min(2, len(shape))))
+    function = net.draw.choice([torch.mul, torch.add, torch.maximum, torch.minimum])
+    first = net.draw.random() < 0.5
+    return lambda _, x: (
+        function(x.mean(over, True), x) if first else function(x, x.mean(over, True))
+    )
 
 
 def softmax(net: Drawn, shape: torch.Size) -> Step:
@@ -192,7 +205,7 @@ KINDS: dict[str, Callable[[Drawn, torch.Size], Step | None]] = {
     for function in (
         *(permute, transpose, split, join, unsqueeze, squeeze, image, tokens, select, slices),
         *(chunk, roll, cat, activation, linear, layer_norm, with_constant, with_transposed),
-        *(square, mean, softmax, attention),
+        *(square, reduction, with_reduction, softmax, attention),
     )
 }
 
