@@ -470,6 +470,23 @@ def test_reductions_over_all_images_stay_in_libtorch(case: str, tmp_path: Path) 
     check(network, load(network, x, "trace", tmp_path), x)
 
 
+def test_constants_that_do_not_fit_are_refused_by_the_call(tmp_path: Path) -> None:
+    class Wrong(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.wrong = nn.Conv2d(3, 8, 3), nn.Parameter(torch.randn(3, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return x + self.wrong if x.size(2) > 10 else x
+
+    network = Wrong().eval()
+    model = load(network, torch.randn(1, 3, 9, 9), "script", tmp_path)
+    check(network, model, torch.randn(1, 3, 9, 9))
+    with pytest.raises(ValueError, match="must match the size"):
+        model.run(torch.randn(1, 3, 20, 20))
+
+
 class Pyramid(nn.Module):
     """Pooled to several sizes (Zhao et al., 2017); two lists of tensors become one."""
 
