@@ -1,5 +1,6 @@
 // Steps over the loops of kernels/layers.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <iterator>
 #include <vector>
@@ -165,8 +166,9 @@ Step adaptive_pool_step(const AdaptivePool& layer, const Operand& x, const Opera
       for (Window& window : *windows) window.count = 1;
     }
   }
-  return pool_step(std::string("adaptive ") + name_of(layer.reduction) + " pool", x, y,
-                   std::move(rows), std::move(columns), layer.reduction != Reduction::maximum);
+  constexpr std::array kNames = {"adaptive average pool", "adaptive max pool", "adaptive sum pool"};
+  return pool_step(kNames[static_cast<std::size_t>(layer.reduction)], x, y, std::move(rows),
+                   std::move(columns), layer.reduction != Reduction::maximum);
 }
 
 Step activate_step(const Activate& layer, const Operand& x, const Operand& y) {
@@ -189,12 +191,10 @@ namespace {
 
 using How = kernels::CombineTask::How;
 
-Step broadcast_step(std::string name,
-                    How how,
-                    Activation activation,
-                    const Operand& a,
-                    const Operand& b,
-                    const Operand& y) {
+Step broadcast_step(
+    How how, Activation activation, const Operand& a, const Operand& b, const Operand& y) {
+  constexpr std::array kNames = {"add", "subtract", "multiply", "divide", "maximum", "minimum"};
+  std::string name = kNames[static_cast<std::size_t>(how)];
   name += ", " + describe(a.size) + " and " + describe(b.size);
   return {std::move(name), [how, activation, a, b, y](const Frame& frame) {
             for_blocks(frame, y, y.block_step(), [&](int64_t n, int64_t block) {
@@ -209,29 +209,10 @@ Step broadcast_step(std::string name,
           }};
 }
 
-const char* name_of(How how) {
-  switch (how) {
-    case How::add:
-      return "add";
-    case How::subtract:
-      return "subtract";
-    case How::multiply:
-      return "multiply";
-    case How::divide:
-      return "divide";
-    case How::maximum:
-      return "maximum";
-    case How::minimum:
-      return "minimum";
-  }
-  return "";
-}
-
 }  // namespace
 
 Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operand& y) {
-  if (!(a.size == b.size))
-    return broadcast_step(name_of(How::add), How::add, layer.activation, a, b, y);
+  if (!(a.size == b.size)) return broadcast_step(How::add, layer.activation, a, b, y);
   return map_step("add", a, y,
                   [b, activation = layer.activation](const Frame& frame, int64_t n, int64_t block,
                                                      MapTask& task) {
@@ -241,7 +222,7 @@ Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operan
 }
 
 Step combine_step(const Combine& layer, const Operand& a, const Operand& b, const Operand& y) {
-  return broadcast_step(name_of(layer.how), layer.how, layer.activation, a, b, y);
+  return broadcast_step(layer.how, layer.activation, a, b, y);
 }
 
 Step add_image_step(const AddImage& layer, const Operand& x, const Operand& y) {

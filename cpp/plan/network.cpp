@@ -22,11 +22,6 @@ bool is_run_of_blocks(const std::vector<int64_t>& from) {
                             [](int64_t a, int64_t b) { return b != a + 1; }) == from.end();
 }
 
-const char* name_of(Reduction reduction) {
-  constexpr std::array kNames = {"mean", "maximum", "sum"};
-  return kNames[static_cast<std::size_t>(reduction)];
-}
-
 const char* layer_name(const Layer& layer) {
   constexpr std::array kNames = {"convolution",
                                  "transposed convolution",

@@ -298,7 +298,6 @@ struct Instruction {
 };
 
 const char* layer_name(const Layer& layer);
-const char* name_of(Reduction reduction);
 
 class Network {
  public:

@@ -1,5 +1,6 @@
 // Steps over the channels of each pixel, and over groups of channels of an image.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <vector>
@@ -72,7 +73,9 @@ Step across_step(const AcrossChannels& layer, const Operand& x, const Operand& y
   base.channels = x.size.c;
   base.maximum = layer.reduction == Reduction::maximum;
   base.divisor = layer.reduction == Reduction::mean ? static_cast<float>(x.size.c) : 1;
-  return {std::string(name_of(layer.reduction)) + " of channels, " + describe(x.size),
+  constexpr std::array kNames = {"mean", "maximum", "sum"};
+  return {std::string(kNames[static_cast<std::size_t>(layer.reduction)]) + " of channels, " +
+              describe(x.size),
           [base, x, y](const Frame& frame) {
             for_pixels(frame, x.size, x.size.c, [&](int64_t n, int64_t pixel, int64_t count) {
               kernels::AcrossTask task = base;

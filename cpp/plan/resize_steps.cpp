@@ -155,59 +155,60 @@ Step upsample_step(const Upsample& layer, const Operand& x, const Operand& y) {
           }};
 }
 
-// Channel c, pixel (p, q) is channel c * factor^2 + p % factor * factor + q % factor of
-// the pixel (p / factor, q / factor).
-Step pixel_shuffle_step(const PixelShuffle& layer, const Operand& x, const Operand& y) {
-  return {"pixel shuffle, " + describe(x.size) + " to " + describe(y.size),
-          [x, y, factor = layer.factor](const Frame& frame) {
-            const int64_t width = y.size.image.w, row = x.size.image.w * kChannelBlock;
+namespace {
+
+// fill(frame, image, channel, row, pixel) for each row of each channel of y, from its pixel on.
+template <typename Fill>
+Step rearrange_step(std::string name, const Operand& x, const Operand& y, Fill fill) {
+  name += ", " + describe(x.size) + " to " + describe(y.size);
+  return {std::move(name), [y, fill](const Frame& frame) {
             for_rows(frame, y, [&](int64_t n, int64_t block, int64_t begin, int64_t end) {
               const int64_t first = block * kChannelBlock;
               const int64_t exist = std::min(kChannelBlock, y.size.c - first);
               float* const to = y.block(frame, n, block);
               for (int64_t p = begin; p < end; ++p) {
-                for (int64_t c = 0; c < exist; ++c) {
-                  const int64_t source = (first + c) * factor * factor + p % factor * factor;
-                  for (int64_t j = 0; j < factor; ++j) {
-                    const float* from = x.channel(frame, n, source + j) + p / factor * row;
-                    float* pixel = to + (p * width + j) * kChannelBlock + c;
-                    for (int64_t q = j; q < width; q += factor) {
-                      *pixel = *from;
-                      pixel += factor * kChannelBlock;
-                      from += kChannelBlock;
-                    }
-                  }
-                }
+                float* const row = to + p * y.size.image.w * kChannelBlock;
+                for (int64_t c = 0; c < exist; ++c) fill(frame, n, first + c, p, row + c);
               }
             });
           }};
 }
 
-// Channel k, pixel (p, q) is channel k / factor^2 of the pixel (p * factor + i, q * factor + j),
-// i and j the digits of k % factor^2 to the base factor.
+// Of one channel each, every from_step-th pixel to every to_step-th.
+void copy_pixels(const float* from, int64_t from_step, float* to, int64_t to_step, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    to[i * to_step * kChannelBlock] = from[i * from_step * kChannelBlock];
+  }
+}
+
+}  // namespace
+
+// Channel c, pixel (p, q) is channel c * factor^2 + p % factor * factor + q % factor of
+// the pixel (p / factor, q / factor).
+Step pixel_shuffle_step(const PixelShuffle& layer, const Operand& x, const Operand& y) {
+  return rearrange_step(
+      "pixel shuffle", x, y,
+      [x, factor = layer.factor](const Frame& frame, int64_t n, int64_t c, int64_t p, float* row) {
+        const int64_t width = x.size.image.w, source = (c * factor + p % factor) * factor;
+        for (int64_t j = 0; j < factor; ++j) {
+          const float* from = x.channel(frame, n, source + j) + p / factor * width * kChannelBlock;
+          copy_pixels(from, 1, row + j * kChannelBlock, factor, width);
+        }
+      });
+}
+
+// Channel c, pixel (p, q) is channel c / factor^2 of the pixel (p * factor + i, q * factor + j),
+// i and j the digits of c % factor^2 to the base factor.
 Step pixel_unshuffle_step(const PixelUnshuffle& layer, const Operand& x, const Operand& y) {
-  return {"pixel unshuffle, " + describe(x.size) + " to " + describe(y.size),
-          [x, y, factor = layer.factor](const Frame& frame) {
-            const int64_t width = y.size.image.w, row = x.size.image.w * kChannelBlock;
-            for_rows(frame, y, [&](int64_t n, int64_t block, int64_t begin, int64_t end) {
-              const int64_t first = block * kChannelBlock;
-              const int64_t exist = std::min(kChannelBlock, y.size.c - first);
-              float* const to = y.block(frame, n, block);
-              for (int64_t c = 0; c < exist; ++c) {
-                const int64_t k = first + c, i = k / factor % factor, j = k % factor;
-                const float* const from = x.channel(frame, n, k / (factor * factor));
-                for (int64_t p = begin; p < end; ++p) {
-                  const float* source = from + (p * factor + i) * row + j * kChannelBlock;
-                  float* pixel = to + p * width * kChannelBlock + c;
-                  for (int64_t q = 0; q < width; ++q) {
-                    *pixel = *source;
-                    pixel += kChannelBlock;
-                    source += factor * kChannelBlock;
-                  }
-                }
-              }
-            });
-          }};
+  return rearrange_step("pixel unshuffle", x, y,
+                        [x, width = y.size.image.w, factor = layer.factor](
+                            const Frame& frame, int64_t n, int64_t c, int64_t p, float* row) {
+                          const int64_t i = c / factor % factor, j = c % factor;
+                          const int64_t pixel = (p * factor + i) * x.size.image.w + j;
+                          copy_pixels(
+                              x.channel(frame, n, c / (factor * factor)) + pixel * kChannelBlock,
+                              factor, row, 1, width);
+                        });
 }
 
 }  // namespace convship::plan

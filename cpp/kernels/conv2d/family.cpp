@@ -102,11 +102,11 @@ Family fastest_winograd(const Geometry& g, int64_t lanes, double share) {
       {Family::winograd_4x4_3x3, 3, 4, 36},
       {Family::winograd_2x2_5x5, 5, 2, 36},
   };
+  const double padding = padding_of(g, lanes, winograd_vectors(g.c_out / g.groups, lanes));
   Family best = Family::plain;
   double least = share * cost(g, lanes, 1, k * k) * padding_of(g, lanes, 1);
   for (const Variant& v : kVariants) {
-    const double c = static_cast<double>(phases) * cost(phase, lanes, v.out, v.points) *
-                     padding_of(g, lanes, winograd_vectors(g.c_out / g.groups, lanes));
+    const double c = static_cast<double>(phases) * cost(phase, lanes, v.out, v.points) * padding;
     if (v.taps == k && channels >= fewest_channels(v.family) && c < least) {
       best = v.family;
       least = c;

@@ -116,8 +116,7 @@ bool Part::set_item(Node* node) {
 // One list, or two.
 bool Part::join_lists(Node* node) {
   if (arranged(node->input(0))) return false;
-  const bool tensors = node->output()->type()->isSubtypeOf(*c10::ListType::ofTensors());
-  if (tensors) return join_tensors(node);
+  if (node->output()->type()->isSubtypeOf(*c10::ListType::ofTensors())) return join_tensors(node);
   Numbers all;
   for (const Value* input : node->inputs()) {
     const auto list = facts_.numbers(input);

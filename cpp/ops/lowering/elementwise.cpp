@@ -82,29 +82,27 @@ bool Part::combine(Node* node, plan::Layer layer, Arrangement a, Arrangement b) 
   while (a.rank() < b.rank()) a.dimensions.emplace(a.dimensions.begin());
   while (b.rank() < a.rank()) b.dimensions.emplace(b.dimensions.begin());
   Dimensions both;
-  bool a_is_spread = false, b_is_spread = false;
   for (std::size_t d = 0; d < a.rank(); ++d) {
     if (!broadcasts(a.dimensions[d], b.dimensions[d])) return false;
-    const bool a_is_one = a.dimensions[d].empty(), b_is_one = b.dimensions[d].empty();
-    both.push_back(a_is_one ? b.dimensions[d] : a.dimensions[d]);
-    a_is_spread = a_is_spread || (a_is_one && !b_is_one);
-    b_is_spread = b_is_spread || (b_is_one && !a_is_one);
+    both.push_back(a.dimensions[d].empty() ? b.dimensions[d] : a.dimensions[d]);
   }
   const bool matrices = layers_.dimensions(a.value) == 2 && layers_.dimensions(b.value) == 2;
   for (Arrangement* x : {&a, &b}) {
     if (!matrices) x->value = as_image(x->value);
   }
-  // Of the sides that one has, the result has more where it is spread.
   const int64_t dimensions = std::max(layers_.dimensions(a.value), layers_.dimensions(b.value));
+  // Where an operand is spread, its sides are not those of the result.
+  const auto is_like_both = [&](const Arrangement& x) {
+    return layers_.dimensions(x.value) == dimensions &&
+           std::equal(x.dimensions.begin(), x.dimensions.end(), both.begin(),
+                      [](const Axes& mine, const Axes& of_both) {
+                        return mine.empty() == of_both.empty();
+                      });
+  };
+  const Arrangement* like = is_like_both(a) ? &a : is_like_both(b) ? &b : nullptr;
   const std::vector<plan::Value> inputs{a.value, b.value};
-  plan::Value made;
-  if (!a_is_spread && layers_.dimensions(a.value) == dimensions) {
-    made = layers_.add_like(a.value, std::move(layer), inputs);
-  } else if (!b_is_spread && layers_.dimensions(b.value) == dimensions) {
-    made = layers_.add_like(b.value, std::move(layer), inputs);
-  } else {
-    made = layers_.add(std::move(layer), inputs, dimensions);
-  }
+  const plan::Value made = like ? layers_.add_like(like->value, std::move(layer), inputs)
+                                : layers_.add(std::move(layer), inputs, dimensions);
   show(node->output(), {made, std::move(both)});
   return true;
 }

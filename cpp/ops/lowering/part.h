@@ -97,9 +97,7 @@ class Part {
                                  const Value* over,
                                  const Value* keep,
                                  plan::Reduction reduction) const;
-  bool reduce(Node* node, const Value* over, const Value* keep, plan::Reduction reduction);
-  bool sum(Node* node, plan::Reduction reduction);
-  bool maximum(Node* node);
+  bool reduce(Node* node, plan::Reduction reduction);
   bool norm(Node* node);
   bool norm_of_heads(Node* node, const Arrangement& x);
   bool flatten(Node* node);

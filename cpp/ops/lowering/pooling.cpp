@@ -23,6 +23,11 @@ std::optional<plan::Windows> windows_of(const Node* node, bool row, std::size_t 
   return plan::Windows{*size, *stride, *padding, *ceil != 0};
 }
 
+// Which no layer makes: where a maximum was.
+bool needs_second(const Node* node) {
+  return node->outputs().size() > 1 && !node->output(1)->uses().empty();
+}
+
 }  // namespace
 
 bool Part::max_pool(Node* node, bool row) {
@@ -45,15 +50,6 @@ bool Part::average_pool(Node* node, bool row) {
   finish(node, plan::AveragePool{*windows, *count != 0}, {*x}, layers_.dimensions(*x));
   return true;
 }
-
-namespace {
-
-// Which no layer makes: where a maximum was.
-bool needs_second(const Node* node) {
-  return node->outputs().size() > 1 && !node->output(1)->uses().empty();
-}
-
-}  // namespace
 
 bool Part::adaptive_pool(Node* node, plan::Reduction reduction, bool row) {
   const auto size = constant_pair(node->input(1), row, 1);
@@ -100,9 +96,13 @@ std::optional<Part::Reduced> Part::reduced(const Arrangement& x,
   return Reduced{plan::AdaptivePool{{1, 1}, reduction}, std::move(left)};
 }
 
-bool Part::reduce(Node* node, const Value* over, const Value* keep, plan::Reduction reduction) {
+// input, dimension(s), whether they are kept, and of means and sums the type
+bool Part::reduce(Node* node, plan::Reduction reduction) {
+  const bool typed = reduction != plan::Reduction::maximum;
+  if (node->inputs().size() != (typed ? 4 : 3)) return compute(node);  // of numbers
   const auto x = arranged(node->input(0));
-  auto made = x ? reduced(*x, over, keep, reduction) : std::nullopt;
+  if (!x || needs_second(node) || (typed && !is_none(node->input(3)))) return false;
+  auto made = reduced(*x, node->input(1), node->input(2), reduction);
   if (!made) return false;
   const int64_t dimensions = layers_.dimensions(x->value);
   const plan::Value y = layers_.add(std::move(made->layer), {x->value}, dimensions);
@@ -110,25 +110,14 @@ bool Part::reduce(Node* node, const Value* over, const Value* keep, plan::Reduct
   return true;
 }
 
-// Or the mean. input, dimensions, whether they are kept, type
-bool Part::sum(Node* node, plan::Reduction reduction) {
-  if (node->inputs().size() != 4) return compute(node);  // of a list of numbers
-  return is_none(node->input(3)) && reduce(node, node->input(1), node->input(2), reduction);
-}
-
-// input, dimension(s), whether they are kept
-bool Part::maximum(Node* node) {
-  return node->inputs().size() == 3 && !needs_second(node) &&
-         reduce(node, node->input(1), node->input(2), plan::Reduction::maximum);
-}
-
 // input, order, dimensions, whether they are kept, type: Euclidean.
 bool Part::norm(Node* node) {
   const auto x = arranged(node->input(0));
   const std::size_t inputs = node->inputs().size();  // fewer: over all there is
   if (!x || inputs < 4 || (inputs == 5 && !facts_.is_none(node->input(4))) ||
-      facts_.real(node->input(1)) != 2.0)
+      facts_.real(node->input(1)) != 2.0) {
     return false;
+  }
   if (norm_of_heads(node, *x)) return true;
   auto made = reduced(*x, node->input(2), node->input(3), plan::Reduction::sum);
   if (!made) return false;

@@ -91,15 +91,15 @@ bool Part::translate(Node* node) {
     return adaptive_pool(node, plan::Reduction::maximum, false);
   if (kind == "aten::adaptive_max_pool1d")
     return adaptive_pool(node, plan::Reduction::maximum, true);
-  if (kind == "aten::mean") return sum(node, plan::Reduction::mean);
-  if (kind == "aten::sum") return sum(node, plan::Reduction::sum);
+  if (kind == "aten::mean") return reduce(node, plan::Reduction::mean);
+  if (kind == "aten::sum") return reduce(node, plan::Reduction::sum);
   if (kind == "aten::maximum" || (kind == "aten::max" && node->inputs().size() == 2)) {
     return combine(node, How::maximum, false);
   }
   if (kind == "aten::minimum" || (kind == "aten::min" && node->inputs().size() == 2)) {
     return combine(node, How::minimum, false);
   }
-  if (kind == "aten::amax" || kind == "aten::max") return maximum(node);
+  if (kind == "aten::amax" || kind == "aten::max") return reduce(node, plan::Reduction::maximum);
   if (kind == "aten::flatten") return flatten(node);
   if (kind == "aten::select") return select_one(node);
   if (kind == "aten::unbind") return unbind(node);
