@@ -61,8 +61,16 @@ double activated(Activation activation, double x) {
       return std::log1p(std::exp(x));
     case Activation::abs:
       return std::abs(x);
-    case Activation::sqrt:
-      return std::sqrt(x);
+    case Activation::erf:
+      return std::erf(x);
+    case Activation::exp:
+      return std::exp(x);
+    case Activation::log:
+      return std::log(x);
+    case Activation::power:
+      // As torch: of -0.0 and of what is below every number, std::pow makes others of them.
+      if (std::abs(activation.a) == 0.5f) return std::pow(std::sqrt(x), activation.a > 0 ? 1 : -1);
+      return std::pow(x, activation.a);
     case Activation::mish:
       return x * std::tanh(std::log1p(std::exp(x)));
   }
@@ -717,8 +725,9 @@ class RandomNetwork {
 
   Activate activate() {
     auto kind = static_cast<Activation::Kind>(pick(1, Activation::kLast));
-    // Of nothing below zero, nor near it, where errors grow.
-    if (kind == Activation::sqrt) kind = Activation::abs;
+    if (kind == Activation::power) return {{kind, 2}};
+    // Errors grow there.
+    if (kind == Activation::exp || kind == Activation::log) kind = Activation::erf;
     return {{kind, value() / 2, 0.5f + (value() + 1) / 2}};
   }
   GroupNorm group_norm(const Size& size) {
@@ -1064,6 +1073,75 @@ TEST_CASE("elu, tanh and mish are those of float64 to a few units in the last pl
       CAPTURE(isa);
       CAPTURE(activation.kind);
       CHECK(worst < 6 * 0x1p-24);
+    }
+  }
+  convship::set_isa(convship::available_isas().front());
+}
+
+// Of the result; of logarithms near 1, too. At the ends of the range and beyond them they are
+// what float64's are when rounded.
+TEST_CASE("exp, log, erf and powers are those of float64 to a few units in the last place") {
+  constexpr int64_t kChannels = 1 << 16;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  struct Span {
+    Activation activation;
+    float low, high;
+    double units;
+  };
+  const auto power = [](float a) { return Activation{Activation::power, a}; };
+  const std::vector<Span> spans{
+      {Activation::exp, -87, 88.7f, 4},
+      {Activation::exp, -1e-3f, 1e-3f, 4},
+      {Activation::log, 1e-38f, 4, 6},
+      {Activation::log, 0.999f, 1.001f, 6},
+      {Activation::log, 1, 3e38f, 6},
+      {Activation::erf, -6, 6, 6},
+      {Activation::erf, -1e-3f, 1e-3f, 6},
+      {power(3), 1e-6f, 50, 6},
+      {power(3), -50, 50, 6},
+      {power(1.0f / 3), 1e-6f, 1e6f, 6},
+      {power(-2), 0.1f, 100, 6},
+      {power(0.5f), 0, 1e30f, 4},
+      {power(-0.5f), 1e-30f, 1e30f, 4},
+      {power(2.7f), 1e-6f, 1e6f, 10},
+      {power(-12), -40, 40, 30},
+      {power(11), -40, 40, 30},
+      {power(40), 0.5f, 2, 100},
+  };
+  const std::vector<float> ends{0, -0.0f, kInfinity, -kInfinity, 1e-40f, -2.5f, 1, 200, -200};
+  for (const std::string& isa : convship::available_isas()) {
+    convship::set_isa(isa);
+    if (!has_loops()) continue;
+    for (const Span& span : spans) {
+      std::vector<float> values(kChannels);
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const double part = static_cast<double>(i) / (kChannels - 1);
+        values[i] =
+            static_cast<float>(span.low + part * (static_cast<double>(span.high) - span.low));
+      }
+      const auto y = activated_by_plan(span.activation, values);
+      double worst = 0;
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const double exact = activated(span.activation, values[i]);
+        if (std::abs(exact) > 1e38 || std::abs(exact) < 1e-37) continue;
+        worst = std::max(worst, std::abs(y[i] - exact) / std::abs(exact));
+      }
+      CAPTURE(isa);
+      CAPTURE(span.activation.kind);
+      CAPTURE(span.activation.a);
+      CHECK(worst < span.units * 0x1p-24);
+      const auto at_ends = activated_by_plan(span.activation, ends);
+      for (std::size_t i = 0; i < ends.size(); ++i) {
+        const auto exact = static_cast<float>(activated(span.activation, ends[i]));
+        CAPTURE(ends[i]);
+        CAPTURE(exact);
+        CAPTURE(at_ends[i]);
+        if (std::isnan(exact) || std::isinf(exact) || exact == 0) {
+          CHECK((std::isnan(exact) ? std::isnan(at_ends[i]) : at_ends[i] == exact));
+        } else {
+          CHECK(std::abs(at_ends[i] - exact) <= 1e-5 * std::abs(exact));
+        }
+      }
     }
   }
   convship::set_isa(convship::available_isas().front());

@@ -13,6 +13,8 @@ from test_plan import needs_loops, shipped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import convship
+
 pytestmark = needs_loops
 
 
@@ -410,5 +412,45 @@ def test_graphs_that_torch_refuses_are_refused(graph: type[Graph], tmp_path: Pat
     x = torch.randn((2, 3, 9) if graph is NoThirdSide else (2, 3, 4, 5))
     with pytest.raises((RuntimeError, IndexError)):
         network(x)
+    with pytest.raises(ValueError, match="the network cannot run on input"):
+        model.run(x)
+
+
+# A stride of 0 ended the process, chunk went on for ever, some were answered.
+REFUSED = [
+    "torch.conv2d(y, w, None, [0, 0])",
+    "torch.conv2d(y, w, None, [1, 1], [-1, -1])",
+    "torch.conv2d(y, w, None, [1, 1], [0, 0], [0, 0])",
+    f"torch.conv2d(y, w, None, [1, 1], [{2**63 - 1}, 0])",
+    f"torch.conv2d(y, w, None, [{2**62}, 1], [{2**62}, 0])",
+    "torch.conv1d(y.flatten(2), w[:, :, 0], None, [0])",
+    "torch.max_pool2d(y, [3, 3], [0, 1])",
+    f"torch.max_pool2d(y, [{2**62}, 1], [1, 1], [{2**61}, 0])",
+    "torch.rrelu(y, 0.9, 0.1)",
+    f"y.chunk({2**63 - 1}, 1)[0]",
+]
+
+
+@pytest.mark.parametrize("expression", REFUSED)
+def test_numbers_that_torch_refuses_are_refused(expression: str, tmp_path: Path) -> None:
+    class Convolutions(nn.Module):  # anew: torch keeps what is defined for a class
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 8, 3, padding=1)
+            self.second = nn.Conv2d(8, 8, 3)
+
+    network = torch.jit.script(Convolutions().eval())
+    network.define(f"""
+def forward(self, x):
+    w = self.second.weight
+    y = torch.relu(self.first(x))
+    return {expression}
+""")
+    x = torch.randn(1, 3, 16, 16)
+    with pytest.raises(RuntimeError):
+        network(x)
+    path = tmp_path / "model.pt"
+    network.save(str(path))
+    model = convship.load(path, allow_plain=True)
     with pytest.raises(ValueError, match="the network cannot run on input"):
         model.run(x)

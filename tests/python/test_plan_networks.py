@@ -207,6 +207,51 @@ class Decoder(nn.Module):
         return torch.tanh(self.last(self.up(y)))
 
 
+class PooledPower(nn.Module):
+    """GeM (Radenovic et al., 2018): a mean of powers, of a learned exponent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.ones(1) * 3.2)
+        self.epsilon = 1e-6
+
+    def forward(self, x: Tensor) -> Tensor:
+        powers = x.clamp(min=self.epsilon).pow(self.p)
+        return F.adaptive_avg_pool2d(powers, 1).pow(1.0 / self.p)
+
+
+class FilterNorm(nn.Module):
+    """Filter response normalization (Singh and Krishnan, 2020)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(1, 20, 1, 1))
+        self.least = nn.Parameter(torch.randn(1, 20, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * torch.rsqrt(x.pow(2).mean(dim=(2, 3), keepdim=True) + 1e-6)
+        return x * self.gain + self.least.abs()
+
+
+class ByHand(nn.Module):
+    """GELU, its approximation and softmax, as written before torch had them, or without it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        exact = x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0)))
+        inner = math.sqrt(2 / math.pi) * (exact + 0.044715 * torch.pow(exact, 3))
+        close = 0.5 * exact * (1 + torch.tanh(inner))
+        powers = torch.exp(close - close.amax(1, keepdim=True))
+        return torch.log(1e-3 + powers / powers.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("layer", [PooledPower, FilterNorm, ByHand])
+@pytest.mark.parametrize("how", ["script", "trace"])
+def test_functions_of_each_value(layer: type[nn.Module], how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(block(3, 20), layer(), nn.Conv2d(20, 6, 1)).eval()
+    check_whole(network, torch.randn(2, 3, 14, 10), tmp_path, how)
+
+
 @pytest.mark.parametrize("way", ["view", "reshape", "unflatten"])
 @pytest.mark.parametrize("how", ["script", "trace"])
 def test_decoders_make_images_of_vectors(way: str, how: str, tmp_path: Path) -> None:
@@ -270,14 +315,25 @@ def test_special_values_through_softmax_and_maxima(tmp_path: Path) -> None:
             self.a = nn.Conv2d(5, 5, 1, groups=5, bias=False)
             self.b = nn.Conv2d(5, 5, 1, groups=5, bias=False)
 
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def forward(self, x: Tensor) -> list[Tensor]:
             y = self.b(self.a(x))
-            return (
+            return [
                 torch.softmax(y, 1),
                 torch.log_softmax(y, 1),
                 torch.amax(y, 1, keepdim=True),
                 F.softplus(y),
-            )
+                torch.exp(y),
+                torch.log(y),
+                torch.erf(y),
+                torch.sqrt(y),
+                torch.rsqrt(y),
+                torch.reciprocal(y),
+                y**3,
+                y.pow(-2),
+                y.pow(11),
+                y.pow(1 / 3),
+                y.pow(-0.7),
+            ]
 
     network = Special().eval()
     with torch.no_grad():

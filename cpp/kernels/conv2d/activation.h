@@ -46,8 +46,16 @@ A activate(const Activation& activation, A x) {
       return x > A(20) ? x : std::log1p(std::exp(x));
     case Activation::abs:
       return std::abs(x);
-    case Activation::sqrt:
-      return std::sqrt(x);
+    case Activation::erf:
+      return std::erf(x);
+    case Activation::exp:
+      return std::exp(x);
+    case Activation::log:
+      return std::log(x);
+    case Activation::power:
+      if (activation.a == 0.5f) return std::sqrt(x);
+      if (activation.a == -0.5f) return A(1) / std::sqrt(x);
+      return std::pow(x, A(activation.a));
   }
   return x;
 }

@@ -27,9 +27,12 @@ struct Activation {
     mish,
     softplus,  // log(1 + exp(x))
     abs,
-    sqrt,
+    erf,
+    exp,
+    log,
+    power,  // x^a; a is not 0, nor beyond 1000
   };
-  static constexpr Kind kLast = sqrt;
+  static constexpr Kind kLast = power;
 
   Kind kind = none;
   float a = 0;

@@ -86,7 +86,7 @@ bool Part::cut(Node* node, const Cut& what, const std::vector<int64_t>& ends) {
 bool Part::chunk(Node* node) {
   const auto what = to_cut(node, 2);
   const auto chunks = constant_int(node->input(1));
-  if (!what || !chunks || *chunks < 1) return false;
+  if (!what || !chunks || *chunks < 1 || *chunks > kMostPlaces) return false;
   return cut(node, *what, ends_every((what->count + *chunks - 1) / *chunks, what->count));
 }
 
@@ -101,7 +101,7 @@ bool Part::split(Node* node) {
   std::vector<int64_t> ends;
   int64_t end = 0;
   for (const int64_t size : *sizes) {
-    if (size < 1) return false;
+    if (size < 1 || size > what->count - end) return false;
     ends.push_back(end += size);
   }
   return end == what->count && cut(node, *what, ends);

@@ -65,6 +65,14 @@ inline std::optional<plan::Pair> constant_pair(const torch::jit::Value* value,
   return pair && row ? std::optional(plan::Pair{other, pair->w}) : pair;
 }
 
+// So few that no sum or product of sizes overflows. LibTorch has words for more.
+constexpr int64_t kMostPlaces = int64_t{1} << 24;
+
+// Both from `least` to kMostPlaces.
+inline bool is_between(const std::optional<plan::Pair>& pair, int64_t least) {
+  return pair && std::min(pair->h, pair->w) >= least && std::max(pair->h, pair->w) <= kMostPlaces;
+}
+
 inline std::optional<std::string> constant_string(const torch::jit::Value* value) {
   const auto found = constant(value);
   if (found && found->isString()) return found->toStringRef();

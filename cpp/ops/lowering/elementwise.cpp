@@ -181,26 +181,4 @@ bool Part::scale_by_number(Node* node, const Value* x, double scale, double shif
   return finish_each(node, x, plan::Affine{all(scale), all(shift)}, in_place);
 }
 
-// Of x and 2.
-bool Part::power(Node* node) {
-  if (constant_number(node->input(1)) != 2.0) return compute(node);
-  return square(node);
-}
-
-bool Part::square(Node* node) {
-  const Value* x = node->input(0);
-  const auto value = elements(x);
-  if (!value) return false;
-  finish_like(node, x, plan::Combine{How::multiply}, {*value, *value});
-  return true;
-}
-
-plan::Value Part::squares(plan::Value x) {
-  return layers_.add_like(x, plan::Combine{How::multiply}, {x, x});
-}
-
-plan::Value Part::roots(plan::Value x) {
-  return layers_.add_like(x, plan::Activate{kernels::conv2d::Activation::sqrt}, {x});
-}
-
 }  // namespace convship::ops::lowering

@@ -77,6 +77,7 @@ class Part {
   Arrangement pointwise(const Arrangement& x,
                         const at::Tensor& weight,
                         const std::optional<at::Tensor>& bias);
+  std::optional<bool> activate(Node* node, std::string_view kind);
   bool activation(Node* node, kernels::conv2d::Activation activation, bool in_place);
   bool gelu(Node* node);
   bool elu(Node* node, bool in_place);
@@ -141,8 +142,7 @@ class Part {
   bool add_product(Node* node);
   bool add_image(Node* node, const Value* x, const at::Tensor& constants, double factor);
   bool subtract_from(Node* node);
-  bool power(Node* node);
-  bool square(Node* node);
+  bool power(Node* node, bool in_place);
   plan::Value squares(plan::Value x);
   plan::Value roots(plan::Value x);
   bool concatenate(Node* node);

@@ -19,7 +19,7 @@ std::optional<plan::Windows> windows_of(const Node* node, bool row, std::size_t 
   const auto given = constant_ints(node->input(2));
   if (given && given->empty()) stride = size;
   const auto ceil = constant_int(node->input(ceil_mode));
-  if (!size || !stride || !padding || !ceil) return {};
+  if (!is_between(size, 1) || !is_between(stride, 1) || !is_between(padding, 0) || !ceil) return {};
   return plan::Windows{*size, *stride, *padding, *ceil != 0};
 }
 
@@ -53,9 +53,7 @@ bool Part::average_pool(Node* node, bool row) {
 
 bool Part::adaptive_pool(Node* node, plan::Reduction reduction, bool row) {
   const auto size = constant_pair(node->input(1), row, 1);
-  if (!size || size->h < 1 || size->w < 1 || !arranged(node->input(0)) || needs_second(node)) {
-    return false;
-  }
+  if (!is_between(size, 1) || !arranged(node->input(0)) || needs_second(node)) return false;
   const auto x = tensor(node->input(0), row ? 3 : 4);
   if (!x) return false;
   finish(node, plan::AdaptivePool{*size, reduction}, {*x}, layers_.dimensions(*x));

@@ -46,39 +46,8 @@ bool Part::translate(Node* node) {
   if (kind == "aten::_convolution_mode") return convolution(node, 6, false);
   if (kind == "convship::conv_pool2d") return conv_pool2d(node);
   if (kind == "aten::linear") return linear(node);
-  if (kind == "aten::relu") return activation(node, Activation::relu, false);
-  if (kind == "aten::relu_") return activation(node, Activation::relu, true);
-  if (kind == "aten::relu6") return activation(node, Activation::relu6, false);
-  if (kind == "aten::relu6_") return activation(node, Activation::relu6, true);
-  if (kind == "aten::sigmoid") return activation(node, Activation::sigmoid, false);
-  if (kind == "aten::sigmoid_") return activation(node, Activation::sigmoid, true);
-  if (kind == "aten::silu") return activation(node, Activation::silu, false);
-  if (kind == "aten::silu_") return activation(node, Activation::silu, true);
-  if (kind == "aten::hardswish") return activation(node, Activation::hardswish, false);
-  if (kind == "aten::hardswish_") return activation(node, Activation::hardswish, true);
-  if (kind == "aten::gelu") return gelu(node);
-  if (kind == "aten::hardsigmoid") return activation(node, Activation::hardsigmoid, false);
-  if (kind == "aten::hardsigmoid_") return activation(node, Activation::hardsigmoid, true);
-  if (kind == "aten::tanh") return activation(node, Activation::tanh, false);
-  if (kind == "aten::tanh_") return activation(node, Activation::tanh, true);
-  if (kind == "aten::mish") return activation(node, Activation::mish, false);
-  if (kind == "aten::mish_") return activation(node, Activation::mish, true);
-  if (kind == "aten::softplus") return softplus(node);
-  if (kind == "aten::abs") return activation(node, Activation::abs, false);
-  if (kind == "aten::abs_") return activation(node, Activation::abs, true);
-  if (kind == "aten::sqrt") return activation(node, Activation::sqrt, false) || compute(node);
-  if (kind == "aten::leaky_relu") return leaky_relu(node, false);
-  if (kind == "aten::leaky_relu_") return leaky_relu(node, true);
-  if (kind == "aten::elu" || kind == "aten::selu") return elu(node, false);
-  if (kind == "aten::elu_" || kind == "aten::selu_") return elu(node, true);
-  if (kind == "aten::celu") return celu(node, false);
-  if (kind == "aten::celu_") return celu(node, true);
-  if (kind == "aten::rrelu") return randomized_relu(node, false);
-  if (kind == "aten::rrelu_") return randomized_relu(node, true);
+  if (const auto done = activate(node, kind)) return *done;
   if (kind == "aten::glu") return glu(node);
-  if (kind == "aten::prelu") return prelu(node);
-  if (kind == "aten::hardtanh" || kind == "aten::clamp") return clamp(node, false);
-  if (kind == "aten::hardtanh_" || kind == "aten::clamp_") return clamp(node, true);
   if (kind == "aten::to") return convert(node);
   if (kind == "aten::fake_quantize_per_tensor_affine") return fake_quantize(node);
   if (kind == "aten::max_pool2d") return max_pool(node, false);
@@ -131,8 +100,6 @@ bool Part::translate(Node* node) {
   if (kind == "aten::neg") {
     return scale_by_number(node, node->input(0), -1, -0.0, false) || compute(node);
   }
-  if (kind == "aten::pow") return power(node);
-  if (kind == "aten::square") return square(node);
   if (kind == "aten::cat") return concatenate(node);
   if (kind == "aten::append") return append(node);
   if (kind == "aten::batch_norm") return batch_norm(node);
@@ -224,14 +191,15 @@ bool Part::convolution(Node* node, std::size_t groups, bool may_transpose) {
   if (may_transpose && constant_int(node->input(6)) == 1) {
     return transposed_convolution(node, 7, 8, 5);
   }
-  if (!weight || (!bias && !is_none(node->input(2))) || !stride || !dilation || !group_count ||
-      *group_count < 1 || weight->size(0) % *group_count != 0) {
+  if (!weight || (!bias && !is_none(node->input(2))) || !is_between(stride, 1) ||
+      !is_between(dilation, 1) || !group_count || *group_count < 1 ||
+      weight->size(0) % *group_count != 0) {
     return false;
   }
   if (may_transpose && constant_int(node->input(6)) != 0) return false;
   const Pair reach{dilation->h * (weight->size(2) - 1), dilation->w * (weight->size(3) - 1)};
   const auto padding = padding_of(node->input(4), row, *stride, reach);
-  if (!padding) return false;
+  if (!padding || !is_between(padding->before, 0)) return false;
   const auto x = tensor(node->input(0), row ? 3 : 4);
   if (!x) return false;
   const Multiplied what = multiplied(*x, *weight);
@@ -267,8 +235,8 @@ bool Part::conv_pool2d(Node* node) {
   const auto stride = is_none(node->input(9)) ? size : constant_pair(node->input(9));
   const auto ceil_mode = constant_int(node->input(11));
   // The process's setting is that of the whole network.
-  if (!activation || accuracy != "default" || !size || !padding || !stride || !ceil_mode ||
-      !convolution(node, 6, false)) {
+  if (!activation || accuracy != "default" || !is_between(size, 1) || !is_between(stride, 1) ||
+      !is_between(padding, 0) || !ceil_mode || !convolution(node, 6, false)) {
     return false;
   }
   auto& layer = std::get<plan::Convolve>(layers_.last());
@@ -302,85 +270,6 @@ bool Part::linear(Node* node) {
     layer.rounded = weights_->rounded(layer.weight, layer.out, layer.in, what.rounding);
   }
   finish(node, std::move(layer), {what.input}, 2);
-  return true;
-}
-
-bool Part::activation(Node* node, Activation activation, bool in_place) {
-  return finish_each(node, node->input(0), plan::Activate{activation}, in_place);
-}
-
-bool Part::gelu(Node* node) {
-  const auto approximate = constant_string(node->input(1));
-  if (approximate == "none") return activation(node, Activation::gelu, false);
-  return approximate == "tanh" && activation(node, Activation::gelu_tanh, false);
-}
-
-bool Part::clamp(Node* node, bool in_place) {
-  if (node->inputs().size() != 3) return false;
-  const auto low = constant_number(node->input(1)), high = constant_number(node->input(2));
-  if (low == 0.0 && high == 6.0) return activation(node, Activation::relu6, in_place);
-  if (low == 0.0 && is_none(node->input(2))) return activation(node, Activation::relu, in_place);
-  if ((!low && !is_none(node->input(1))) || (!high && !is_none(node->input(2)))) return false;
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  const auto is_float = [](double bound) {
-    return std::isinf(bound) || std::isfinite(static_cast<float>(bound));
-  };
-  if (!is_float(low.value_or(0)) || !is_float(high.value_or(0))) return false;
-  const float least = low ? static_cast<float>(*low) : -kInfinity;
-  const float most = high ? static_cast<float>(*high) : kInfinity;
-  return activation(node, {Activation::clamp, least, most}, in_place);
-}
-
-bool Part::leaky_relu(Node* node, bool in_place) {
-  const auto slope = constant_number(node->input(1));
-  if (!slope) return false;
-  return activation(node, {Activation::leaky_relu, static_cast<float>(*slope)}, in_place);
-}
-
-// input, beta, threshold
-bool Part::softplus(Node* node) {
-  return constant_number(node->input(1)) == 1.0 && constant_number(node->input(2)) == 20.0 &&
-         activation(node, Activation::softplus, false);
-}
-
-// input, alpha, scale, input scale; of selu the input alone.
-bool Part::elu(Node* node, bool in_place) {
-  double alpha = 1.6732632423543772848170429916717, scale = 1.0507009873554804934193349852946;
-  if (node->inputs().size() == 4) {
-    const auto a = constant_number(node->input(1)), b = constant_number(node->input(2));
-    if (!a || !b || constant_number(node->input(3)) != 1.0) return false;
-    alpha = *a;
-    scale = *b;
-  }
-  return activation(node,
-                    {Activation::elu, static_cast<float>(alpha * scale), static_cast<float>(scale)},
-                    in_place);
-}
-
-// max(x, 0) + min(alpha * (exp(x / alpha) - 1), 0)
-bool Part::celu(Node* node, bool in_place) {
-  return constant_number(node->input(1)) == 1.0 &&
-         activation(node, {Activation::elu, 1, 1}, in_place);
-}
-
-// input, lower and upper slope, training, generator: leaky where it does not train.
-bool Part::randomized_relu(Node* node, bool in_place) {
-  const auto low = constant_number(node->input(1)), high = constant_number(node->input(2));
-  if (!low || !high || constant_int(node->input(3)) != 0) return false;
-  const auto slope = static_cast<float>((*low + *high) / 2);
-  return activation(node, {Activation::leaky_relu, slope}, in_place);
-}
-
-bool Part::prelu(Node* node) {
-  const auto slope = constant_weight(node->input(1), 1);
-  if (!slope) return false;
-  if (slope->numel() == 1) {
-    return activation(node, {Activation::leaky_relu, slope->item<float>()}, false);
-  }
-  const Value* x = node->input(0);
-  if (!inside(x)) return false;
-  finish(node, plan::Slope{channel_numbers(node->input(1), slope->numel(), 0)}, {tensors_.at(x)},
-         layers_.dimensions(tensors_.at(x)));
   return true;
 }
 

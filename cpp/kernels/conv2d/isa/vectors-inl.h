@@ -143,6 +143,18 @@ HWY_INLINE hn::Vec<D> within(D d, hn::TFromD<D> limit, hn::Vec<D> x) {
   return hn::Min(hn::Set(d, limit), hn::Max(hn::Set(d, -limit), x));
 }
 
+// (2^f - 1) / f for f in [-0.5, 0.5]: the least relative error of 2^f that a polynomial of
+// degree 6 can have here, 2e-9.
+template <class D>
+HWY_INLINE hn::Vec<D> exp2m1_over(D d, hn::Vec<D> f) {
+  auto quotient = hn::Set(d, 0.00015353362f);
+  quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.00133988739f));
+  quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.00961843692f));
+  quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.0555033237f));
+  quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.240226477f));
+  return hn::MulAdd(quotient, f, hn::Set(d, 0.693147182f));
+}
+
 // exp(sign * x) for |x| <= 87, as scale * (1 + more): with the one left out, numbers near
 // zero keep their digits. 2^n * 2^f, with n an integer and f in [-0.5, 0.5] (Cody and
 // Waite, Software Manual for the Elementary Functions, 1980). Highway's Exp takes twice
@@ -164,13 +176,7 @@ struct ExpOf {
     const auto shifted = hn::MulAdd(x, log2e, shifter);
     const auto n = hn::Sub(shifted, shifter);
     f = hn::MulAdd(x, rest_of_log2e, hn::MulSub(x, log2e, n));
-    // The least relative error a polynomial of degree 6 can have here, 2e-9.
-    quotient = hn::Set(d, 0.00015353362f);
-    quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.00133988739f));
-    quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.00961843692f));
-    quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.0555033237f));
-    quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.240226477f));
-    quotient = hn::MulAdd(quotient, f, hn::Set(d, 0.693147182f));
+    quotient = exp2m1_over(d, f);
     more = hn::Mul(quotient, f);
     const hn::RebindToUnsigned<D> bits;
     scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(bits, shifted)));
@@ -322,15 +328,21 @@ struct Bend {
   }
 };
 
-// x / 2 * (1 + erf(x / sqrt(2))), to within 4 * 2^-24 * |x|. NaN stays, by x itself.
+// function(x) of numbers that no instruction of vectors, nor Highway, has it for.
+template <class D, class Function>
+HWY_INLINE hn::Vec<D> lane_by_lane(D d, hn::Vec<D> x, const Function& function) {
+  HWY_ALIGN hn::TFromD<D> lanes[hn::MaxLanes(D())];
+  hn::Store(x, d, lanes);
+  for (auto& lane : lanes) lane = function(lane);
+  return hn::Load(d, lanes);
+}
+
+// erf(x / sqrt(2)). NaN stays, in the bounds (see max_of).
 template <class D>
-HWY_INLINE hn::Vec<D> gelu(D d, hn::Vec<D> x) {
+HWY_INLINE hn::Vec<D> erf_of_normal(D d, hn::Vec<D> x) {
   using A = hn::TFromD<D>;
   if constexpr (sizeof(A) == sizeof(double)) {
-    HWY_ALIGN A lanes[hn::MaxLanes(D())];
-    hn::Store(x, d, lanes);
-    for (A& lane : lanes) lane = lane / 2 * (1 + __builtin_erf(lane * 0.70710678118654752));
-    return hn::Load(d, lanes);
+    return lane_by_lane(d, x, [](A v) { return __builtin_erf(v * 0.70710678118654752); });
   } else {
     // erf(x / sqrt(2)) = x P(x^2) / Q(x^2) with a relative error of 1e-8 up to kOne, where it
     // is 1 to the last bit, as it is beyond: a least squares fit, weighted again and again
@@ -347,10 +359,154 @@ HWY_INLINE hn::Vec<D> gelu(D d, hn::Vec<D> x) {
                                       9.21950475e-3f, 6.52830959e-2f, 0.797884553f);
     const auto denominator = polynomial(1.24172369e-6f, 7.03546328e-5f, 1.81950257e-3f,
                                         2.79697977e-2f, 0.248486741f, 1.0f);
-    const auto erf = hn::Div(hn::Mul(bounded, numerator), denominator);
-    const auto half = hn::Mul(x, hn::Set(d, 0.5f));
-    return hn::MulAdd(half, erf, half);
+    return hn::Div(hn::Mul(bounded, numerator), denominator);
   }
+}
+
+// x / 2 * (1 + erf(x / sqrt(2))), to within 4 * 2^-24 * |x|.
+template <class D>
+HWY_INLINE hn::Vec<D> gelu(D d, hn::Vec<D> x) {
+  const auto half = hn::Mul(x, hn::Set(d, hn::TFromD<D>(0.5)));
+  return hn::MulAdd(half, erf_of_normal(d, x), half);
+}
+
+// 2^(n + f) for an integer n, of any size, and f in [-0.5, 0.5].
+template <class D>
+HWY_INLINE hn::Vec<D> exp2_of(D d, hn::Vec<D> n, hn::Vec<D> f) {
+  const hn::RebindToSigned<D> bits;
+  // Beyond, it is 0 or infinite. Twice half of n, as 2^n alone may not be a number.
+  const auto exponent = hn::NearestInt(within(d, 252, n));
+  const auto half = hn::ShiftRight<1>(exponent);
+  const auto power_of_2 = [&](auto e) HWY_ATTR {
+    return hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(e, hn::Set(bits, 127))));
+  };
+  const auto mantissa = hn::MulAdd(exp2m1_over(d, f), f, hn::Set(d, 1.0f));
+  return hn::Mul(hn::Mul(mantissa, power_of_2(half)), power_of_2(hn::Sub(exponent, half)));
+}
+
+// exp(x), whatever it comes to.
+template <class D>
+HWY_INLINE hn::Vec<D> exp_of_any(D d, hn::Vec<D> x) {
+  if constexpr (sizeof(hn::TFromD<D>) == sizeof(double)) {
+    return hn::Exp(d, x);
+  } else {
+    const auto bounded = within(d, 128, x);
+    const auto log2e = hn::Set(d, 1.44269502f);
+    const auto n = hn::Round(hn::Mul(bounded, log2e));
+    const auto rest = hn::MulSub(bounded, log2e, n);
+    return exp2_of(d, n, hn::MulAdd(bounded, hn::Set(d, 1.92596303e-8f), rest));
+  }
+}
+
+// log2(x) of what is above zero and finite, as n + f, with f in [-0.5, 0.5].
+template <class D>
+struct Log2Of {
+  using V = hn::Vec<D>;
+
+  V n, f;
+
+  HWY_INLINE Log2Of(D d, V x) {
+    const hn::RebindToSigned<D> bits;
+    const auto subnormal = hn::Lt(x, hn::Set(d, 1.17549435e-38f));
+    const V normal = hn::IfThenElse(subnormal, hn::Mul(x, hn::Set(d, 16777216.0f)), x);
+    // Of the number over sqrt(1/2), whose bits these are: so the mantissa is in sqrt(1/2) to
+    // sqrt(2), and near 1 the exponent is 0.
+    const auto over = hn::Sub(hn::BitCast(bits, normal), hn::Set(bits, 0x3F3504F3));
+    const auto exponent = hn::ShiftRight<23>(over);
+    const auto mantissa =
+        hn::BitCast(d, hn::Sub(hn::BitCast(bits, normal), hn::ShiftLeft<23>(exponent)));
+    n = hn::Sub(hn::ConvertTo(d, exponent), hn::IfThenElseZero(subnormal, hn::Set(d, 24.0f)));
+    // log(m) = 2 atanh(s) with s = (m - 1) / (m + 1), whose series ends here.
+    const auto one = hn::Set(d, 1.0f);
+    const auto s = hn::Div(hn::Sub(mantissa, one), hn::Add(mantissa, one));
+    const auto square = hn::Mul(s, s);
+    auto series = hn::Set(d, 2.88539008f / 9);  // 2 / log(2)
+    series = hn::MulAdd(series, square, hn::Set(d, 2.88539008f / 7));
+    series = hn::MulAdd(series, square, hn::Set(d, 2.88539008f / 5));
+    series = hn::MulAdd(series, square, hn::Set(d, 2.88539008f / 3));
+    f = hn::MulAdd(hn::Mul(series, square), s, hn::Mul(s, hn::Set(d, 2.88539008f)));
+  }
+};
+
+// log(x); of zero, what is below it and what is not finite, too.
+template <class D>
+HWY_INLINE hn::Vec<D> log_of_any(D d, hn::Vec<D> x) {
+  using A = hn::TFromD<D>;
+  const auto zero = hn::Zero(d), infinite = hn::Set(d, infinity<A>());
+  hn::Vec<D> value;
+  if constexpr (sizeof(A) == sizeof(double)) {
+    value = hn::Log(d, x);
+  } else {
+    const Log2Of<D> log2(d, x);
+    // log(2), its first bits times n without an error.
+    const auto rest =
+        hn::MulAdd(log2.n, hn::Set(d, 1.42860677e-6f), hn::Mul(log2.f, hn::Set(d, 0.693147182f)));
+    value = hn::MulAdd(log2.n, hn::Set(d, 0.693145752f), rest);
+  }
+  value = hn::IfThenElse(hn::Eq(x, zero), hn::Neg(infinite), value);
+  value = hn::IfThenElse(hn::Eq(x, infinite), infinite, value);
+  // Also where x is NaN.
+  return hn::IfThenElse(hn::Ge(x, zero), value, hn::NaN(d));
+}
+
+// |x|^a, with the sign of x or NaN below zero where a is an integer or none.
+template <class D>
+struct Power {
+  using V = hn::Vec<D>;
+  using A = hn::TFromD<D>;
+
+  A a;
+  bool is_integer, is_odd;
+
+  explicit Power(A exponent) : a(exponent) {
+    const A size = a < 0 ? -a : a;
+    const auto whole = static_cast<int>(size);
+    is_integer = static_cast<A>(whole) == size;
+    is_odd = is_integer && whole % 2 == 1;
+  }
+
+  HWY_INLINE V operator()(V x) const {
+    const D d;
+    if constexpr (sizeof(A) == sizeof(double)) {
+      return lane_by_lane(d, x, [&](A v) { return __builtin_pow(v, a); });
+    } else {
+      const auto zero = hn::Zero(d), infinite = hn::Set(d, infinity<A>());
+      const V size = hn::Abs(x);
+      const Log2Of<D> log2(d, size);
+      // a * (n + f), whose first product is kept whole.
+      const V factor = hn::Set(d, a);
+      const V large = hn::Mul(factor, log2.n), error = hn::MulSub(factor, log2.n, large);
+      const V small = hn::Mul(factor, log2.f);
+      const V n = hn::Round(hn::Add(large, small));
+      V value = exp2_of(d, n, hn::Add(hn::Add(hn::Sub(large, n), small), error));
+      const auto ends = [&](V end, A limit) HWY_ATTR {
+        value = hn::IfThenElse(hn::Eq(size, end), hn::Set(d, limit), value);
+      };
+      ends(zero, a > 0 ? A(0) : infinity<A>());
+      ends(infinite, a > 0 ? infinity<A>() : A(0));
+      if (is_odd) value = hn::CopySign(value, x);
+      const auto none = hn::And(hn::Lt(x, zero), hn::Lt(size, infinite));
+      if (!is_integer) value = hn::IfThenElse(none, hn::NaN(d), value);
+      return hn::IfThenElse(hn::IsNaN(x), x, value);
+    }
+  }
+};
+
+// each(function) for x^a. Roots are taken and few factors multiplied, as torch does.
+template <class D, class Each>
+HWY_INLINE void each_power(D d, hn::TFromD<D> a, const Each& each) {
+  using V = hn::Vec<D>;
+  using A = hn::TFromD<D>;
+  const auto or_inverse = [&](const auto& function) HWY_ATTR {
+    const auto inverse = [&](V x) HWY_ATTR { return hn::Div(hn::Set(d, A(1)), function(x)); };
+    a < 0 ? each(inverse) : each(function);
+  };
+  const A size = a < 0 ? -a : a;
+  if (size == A(0.5)) return or_inverse([](V x) HWY_ATTR { return hn::Sqrt(x); });
+  if (size == A(1)) return or_inverse([](V x) HWY_ATTR { return x; });
+  if (size == A(2)) return or_inverse([](V x) HWY_ATTR { return hn::Mul(x, x); });
+  if (size == A(3)) return or_inverse([](V x) HWY_ATTR { return hn::Mul(hn::Mul(x, x), x); });
+  each(Power<D>(a));
 }
 
 // each(function) for an activation that takes a few instructions; false for one that takes
@@ -386,7 +542,7 @@ template <class D, typename A = hn::TFromD<D>>
 HWY_NOINLINE void activate_in_memory(D d, const Activation& activation, A* values, int64_t count) {
   const auto each = [&](const auto& function) HWY_ATTR {
     for (int64_t i = 0; i < count; i += hn::MaxLanes(d)) {
-      hn::Store(function(hn::Load(d, values + i)), d, values + i);
+      hn::StoreU(function(hn::LoadU(d, values + i)), d, values + i);
     }
   };
   if (activate_shortly<D>(activation, each)) return;
@@ -422,8 +578,16 @@ HWY_NOINLINE void activate_in_memory(D d, const Activation& activation, A* value
       return each([&](V x) HWY_ATTR { return softplus(d, x); });
     case Activation::abs:
       return each([&](V x) HWY_ATTR { return hn::Abs(x); });
-    case Activation::sqrt:
-      return each([&](V x) HWY_ATTR { return hn::Sqrt(x); });
+    case Activation::erf:
+      return each([&](V x) HWY_ATTR {
+        return erf_of_normal(d, hn::Mul(x, hn::Set(d, A(1.4142135623730951))));
+      });
+    case Activation::exp:
+      return each([&](V x) HWY_ATTR { return exp_of_any(d, x); });
+    case Activation::log:
+      return each([&](V x) HWY_ATTR { return log_of_any(d, x); });
+    case Activation::power:
+      return each_power(d, A(activation.a), each);
     default:  // sigmoid
       return each(
           [&](V x) HWY_ATTR { return hn::Div(hn::Set(d, A(1)), one_and_exp_of_negative(d, x)); });
