@@ -454,3 +454,28 @@ def forward(self, x):
     model = convship.load(path, allow_plain=True)
     with pytest.raises(ValueError, match="the network cannot run on input"):
         model.run(x)
+
+
+class Rounds(nn.Module):
+    """A layer for each of them would be a quarter of a million."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(x))
+        for _ in range(64):
+            for _ in range(64):
+                for _ in range(64):
+                    x = x + 0.5
+        return x
+
+
+def test_loops_in_loops_are_left_as_they_are(tmp_path: Path) -> None:
+    network = Rounds().eval()
+    model = shipped(network, tmp_path)
+    x = torch.randn(1, 3, 4, 4)
+    (answer,) = model.run(x).values()
+    assert dict(model.plan(x)["left_to_libtorch"]) == {"prim::Loop": 1}
+    assert torch.allclose(answer, network(x), rtol=1e-3)

@@ -55,7 +55,7 @@ bool Part::in_loop(const Node* node) {
 
 // Of a known number of rounds.
 bool Part::loop(Node* node) {
-  constexpr int64_t kMost = 64;
+  constexpr int64_t kMost = 64, kMostOfAll = 1024;
   const auto rounds = facts_.number(node->input(0));
   const torch::jit::Block* body = node->blocks()[0];
   if (!rounds || *rounds < 0 || *rounds > kMost || facts_.number(node->input(1)) != 1) return false;
@@ -68,6 +68,7 @@ bool Part::loop(Node* node) {
       return false;
   }
   for (int64_t i = 0; i < *rounds; ++i) {
+    if (++rounds_ > kMostOfAll) return false;
     learn(body->inputs()[0], Formula(c10::IValue(i)));
     for (std::size_t k = 0; k < before.size(); ++k) {
       if (!alias(before[k], carried[k])) return false;

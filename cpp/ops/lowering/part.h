@@ -284,6 +284,7 @@ class Part {
   std::unordered_set<const void*> tables_;  // memory of tensors that the graph makes of numbers
   bool tables_written_ = false;
   bool depends_on_sides_ = false;
+  int64_t rounds_ = 0;  // of all loops, which may be in each other
   std::vector<Node*> nodes_;
   std::vector<Value*> inputs_;
 };
