@@ -221,16 +221,16 @@ class PooledPower(nn.Module):
 
 
 class FilterNorm(nn.Module):
-    """Filter response normalization (Singh and Krishnan, 2020)."""
+    """Filter response normalization (Singh and Krishnan, 2020), without its threshold."""
 
     def __init__(self) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.rand(1, 20, 1, 1))
-        self.least = nn.Parameter(torch.randn(1, 20, 1, 1))
+        self.shift = nn.Parameter(torch.randn(1, 20, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * torch.rsqrt(x.pow(2).mean(dim=(2, 3), keepdim=True) + 1e-6)
-        return x * self.gain + self.least.abs()
+        return x * self.gain + self.shift
 
 
 class ByHand(nn.Module):

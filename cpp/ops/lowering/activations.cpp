@@ -40,8 +40,8 @@ constexpr auto kSimple = std::to_array<std::pair<std::string_view, Activation>>(
 }  // namespace
 
 // Nothing where the operator is no such function. Names of those that write into their
-// operand end in a line.
-std::optional<bool> Part::activate(Node* node, std::string_view kind) {
+// operand end in an underscore.
+std::optional<bool> Part::translate_activation(Node* node, std::string_view kind) {
   const bool in_place = kind.ends_with('_');
   if (in_place) kind.remove_suffix(1);
   const auto* simple = std::find_if(kSimple.begin(), kSimple.end(),
@@ -144,7 +144,7 @@ bool Part::prelu(Node* node) {
 
 // Of a tensor and a number, which may be a constant of one value (a learned exponent).
 bool Part::power(Node* node, bool in_place) {
-  // Beyond, powers that are numbers are those of numbers next to 1.
+  // Larger ones leave float32's range but next to 1; the kernel's sums do not overflow.
   constexpr double kMost = 1000;
   const auto x = arranged(node->input(0));
   auto exponent = facts_.real(node->input(1));

@@ -77,7 +77,7 @@ class Part {
   Arrangement pointwise(const Arrangement& x,
                         const at::Tensor& weight,
                         const std::optional<at::Tensor>& bias);
-  std::optional<bool> activate(Node* node, std::string_view kind);
+  std::optional<bool> translate_activation(Node* node, std::string_view kind);
   bool activation(Node* node, kernels::conv2d::Activation activation, bool in_place);
   bool gelu(Node* node);
   bool elu(Node* node, bool in_place);

@@ -1,7 +1,6 @@
 // Which node becomes which layer.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <string_view>
 #include <utility>
 
@@ -46,7 +45,7 @@ bool Part::translate(Node* node) {
   if (kind == "aten::_convolution_mode") return convolution(node, 6, false);
   if (kind == "convship::conv_pool2d") return conv_pool2d(node);
   if (kind == "aten::linear") return linear(node);
-  if (const auto done = activate(node, kind)) return *done;
+  if (const auto done = translate_activation(node, kind)) return *done;
   if (kind == "aten::glu") return glu(node);
   if (kind == "aten::to") return convert(node);
   if (kind == "aten::fake_quantize_per_tensor_affine") return fake_quantize(node);

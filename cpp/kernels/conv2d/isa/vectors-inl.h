@@ -143,6 +143,9 @@ HWY_INLINE hn::Vec<D> within(D d, hn::TFromD<D> limit, hn::Vec<D> x) {
   return hn::Min(hn::Set(d, limit), hn::Max(hn::Set(d, -limit), x));
 }
 
+// log2(e), and what float32 leaves of it.
+constexpr float kLog2E = 1.44269502f, kRestOfLog2E = 1.92596303e-8f;
+
 // (2^f - 1) / f for f in [-0.5, 0.5]: the least relative error of 2^f that a polynomial of
 // degree 6 can have here, 2e-9.
 template <class D>
@@ -171,8 +174,8 @@ struct ExpOf {
     // A float of this size has no fraction: its lowest bits are n + 127, the exponent
     // of 2^n.
     const auto shifter = hn::Set(d, 12582912.0f + 127.0f);
-    const auto log2e = hn::Set(d, sign * 1.44269502f);
-    const auto rest_of_log2e = hn::Set(d, sign * 1.92596303e-8f);
+    const auto log2e = hn::Set(d, sign * kLog2E);
+    const auto rest_of_log2e = hn::Set(d, sign * kRestOfLog2E);
     const auto shifted = hn::MulAdd(x, log2e, shifter);
     const auto n = hn::Sub(shifted, shifter);
     f = hn::MulAdd(x, rest_of_log2e, hn::MulSub(x, log2e, n));
@@ -391,10 +394,10 @@ HWY_INLINE hn::Vec<D> exp_of_any(D d, hn::Vec<D> x) {
     return hn::Exp(d, x);
   } else {
     const auto bounded = within(d, 128, x);
-    const auto log2e = hn::Set(d, 1.44269502f);
+    const auto log2e = hn::Set(d, kLog2E);
     const auto n = hn::Round(hn::Mul(bounded, log2e));
     const auto rest = hn::MulSub(bounded, log2e, n);
-    return exp2_of(d, n, hn::MulAdd(bounded, hn::Set(d, 1.92596303e-8f), rest));
+    return exp2_of(d, n, hn::MulAdd(bounded, hn::Set(d, kRestOfLog2E), rest));
   }
 }
 
@@ -449,7 +452,7 @@ HWY_INLINE hn::Vec<D> log_of_any(D d, hn::Vec<D> x) {
   return hn::IfThenElse(hn::Ge(x, zero), value, hn::NaN(d));
 }
 
-// |x|^a, with the sign of x or NaN below zero where a is an integer or none.
+// x^a by logarithms, as std::pow: below zero NaN unless a is an integer, negative where it is odd.
 template <class D>
 struct Power {
   using V = hn::Vec<D>;

@@ -34,20 +34,30 @@ void pool_windows(const PoolTask& t) {
 
 void pool_layer(const PoolTask& t) { t.average ? pool_windows<true>(t) : pool_windows<false>(t); }
 
-// make(begin, end, activation) writes the pixels from begin to end of y. Activations that take
-// a polynomial follow a piece later, in the cache: a call for each vector costs more than they.
+// make(begin, end, activation) writes the pixels from begin to end of y, with an activation of
+// a few instructions. Others, of a polynomial, follow each piece while it is in the cache: a
+// call for every vector would cost more than they do.
 template <class Make>
 HWY_INLINE void in_pieces(const Activation& activation,
                           float* y,
                           int64_t pixels,
                           const Make& make) {
-  if (activate_shortly<F>(activation, [](const auto&) {})) return make(0, pixels, activation);
-  constexpr int64_t kPiece = 64;
-  for (int64_t begin = 0; begin < pixels; begin += kPiece) {
-    const int64_t end = smaller(begin + kPiece, pixels);
-    make(begin, end, Activation());
-    activate_in_memory(F(), activation, y + begin * kPixel, (end - begin) * kPixel);
+  const bool is_short = activate_shortly<F>(activation, [](const auto&) {});
+  const Activation at_once = is_short ? activation : Activation();
+  const int64_t piece = is_short ? pixels : 64;
+  for (int64_t begin = 0; begin < pixels; begin += piece) {
+    const int64_t end = smaller(begin + piece, pixels);
+    make(begin, end, at_once);
+    if (!is_short) {
+      activate_in_memory(F(), activation, y + begin * kPixel, (end - begin) * kPixel);
+    }
   }
+}
+
+// For `make` above.
+HWY_INLINE void store_activated(const Activation& activation, FV value, float* to) {
+  activate_shortly<F>(activation, [&](const auto& function) { value = function(value); });
+  hn::StoreU(value, F(), to);
 }
 
 // kind: what is done to a before the activation.
@@ -61,7 +71,7 @@ void map_pixels(const MapTask& t, const Kind& kind) {
                 const FV shift = t.shift ? hn::LoadU(d, t.shift + v) : hn::Zero(d);
                 for (int64_t i = begin * kPixel + v; i < end * kPixel; i += kPixel) {
                   const FV value = kind(hn::LoadU(d, t.a + i), i, scale, shift);
-                  hn::StoreU(activate(activation, value), d, t.y + i);
+                  store_activated(activation, value, t.y + i);
                 }
               }
             });
@@ -107,18 +117,18 @@ HWY_INLINE void with_operand(const CombineTask::Operand& x, int64_t v, const Vis
 
 template <class Operator>
 void combine_pixels(const CombineTask& t, const Operator& combine) {
-  in_pieces(
-      t.activation, t.y, t.pixels, [&](int64_t begin, int64_t end, const Activation& activation) {
-        for (int64_t v = 0; v < kPixel; v += kF) {
-          with_operand(t.a, v, [&](const auto& a) {
-            with_operand(t.b, v, [&](const auto& b) {
-              for (int64_t i = begin; i < end; ++i) {
-                hn::StoreU(activate(activation, combine(a(i), b(i))), F(), t.y + i * kPixel + v);
+  in_pieces(t.activation, t.y, t.pixels,
+            [&](int64_t begin, int64_t end, const Activation& activation) {
+              for (int64_t v = 0; v < kPixel; v += kF) {
+                with_operand(t.a, v, [&](const auto& a) {
+                  with_operand(t.b, v, [&](const auto& b) {
+                    for (int64_t i = begin; i < end; ++i) {
+                      store_activated(activation, combine(a(i), b(i)), t.y + i * kPixel + v);
+                    }
+                  });
+                });
               }
             });
-          });
-        }
-      });
 }
 
 void combine_layer(const CombineTask& t) {
