@@ -1,5 +1,6 @@
 // Images of every layout as what preprocessing takes: uint8 [1, 3, H, W] RGB.
-#include <ATen/Functions.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 
 #include <memory>
 

@@ -1,5 +1,6 @@
 // Images to classes.
-#include <ATen/Functions.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/softmax.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // Tensors to tensors.
-#include <ATen/Functions.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 // The goldens: every stage's answer, as the exporting machine computed it,
 // against this machine's.
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>

@@ -1,6 +1,7 @@
 // The C interface when its caller is wrong (every pointer null, every size, every
 // handle of another type) and when everything behind it fails. A stub stands
 // where the network would be. What right calls answer: c_api_program.c.
+#include <doctest/doctest.h>
 #include <pthread.h>
 
 #include <atomic>
@@ -12,7 +13,6 @@
 
 #include "allocations.h"
 #include "convship/convship.h"
-#include "doctest_after_torch.h"
 #include "shipped.h"
 #include "stub_backend.h"
 

@@ -1,12 +1,12 @@
 // What is no model is named for what it is, before LibTorch reads one byte.
 #include "runtime/file_kind.h"
 
+#include <doctest/doctest.h>
 #include <zip.h>
 
 #include <set>
 
 #include "convship/model.h"
-#include "doctest_after_torch.h"
 #include "runtime/custom_ops.h"
 #include "shipped.h"
 

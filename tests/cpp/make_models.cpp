@@ -1,7 +1,10 @@
 // Writes the model files that other programs are tested with into a folder.
-#include <ATen/Functions.h>
+#include <ATen/Context.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <torch/csrc/jit/api/module.h>
 
 #include <cmath>
 #include <fstream>

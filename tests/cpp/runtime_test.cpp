@@ -1,4 +1,5 @@
 // Loading and running, from files made here.
+#include <doctest/doctest.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -8,7 +9,6 @@
 #include <thread>
 
 #include "convship/model.h"
-#include "doctest_after_torch.h"
 #include "runtime/archive.h"
 #include "runtime/safetensors.h"
 #include "runtime/sha256.h"

@@ -1,10 +1,11 @@
 // The C++ interface beyond load and run: pixel views, many images, memory of
 // the caller, batches, warm-up, log, operator libraries.
+#include <doctest/doctest.h>
+
 #include <cstring>
 #include <thread>
 
 #include "convship/model.h"
-#include "doctest_after_torch.h"
 #include "shipped.h"
 
 using namespace convship;

@@ -1,15 +1,14 @@
 // Model files made here: LibTorch writes them, no Python is needed.
 #pragma once
 
-#include <torch/csrc/jit/api/module.h>
-
 #include <cstddef>
 #include <span>
-#include <sstream>
 #include <string>
 #include <vector>
 
-#include "runtime/sha256.h"
+namespace torch::jit {
+struct Module;
+}
 
 namespace convship::testing {
 
@@ -57,31 +56,12 @@ inline constexpr char kTwoManifest[] =
   "tolerances": {"outputs": {"sum": 0, "more": 0}, "probabilities": 0}, "goldens": 0})";
 
 // A TorchScript file as torch.jit.save writes it.
-inline std::string save(const torch::jit::Module& module, const std::string& manifest) {
-  std::ostringstream out;
-  torch::jit::ExtraFilesMap extras;
-  if (!manifest.empty()) extras["manifest.json"] = manifest;
-  module.save(out, extras);
-  return out.str();
-}
-
-inline std::string save(const std::string& source, const std::string& manifest) {
-  torch::jit::Module module("m");
-  module.define(source);
-  return save(module, manifest);
-}
+std::string save(const torch::jit::Module& module, const std::string& manifest);
+std::string save(const std::string& source, const std::string& manifest);
 
 // An archive without comment, with its digest; as bundle.with_digest in Python.
-inline std::string with_digest(std::string archive) {
-  constexpr std::size_t kComment = 17 + 64;
-  archive[archive.size() - 2] = static_cast<char>(kComment);
-  archive += "convship1 sha256=" + runtime::sha256_hex(std::as_bytes(std::span(archive)));
-  return archive;
-}
+std::string with_digest(std::string archive);
 
-inline std::vector<std::byte> shipped(const std::string& source,
-                                      const std::string& manifest = kManifest) {
-  return bytes_of(with_digest(save(source, manifest)));
-}
+std::vector<std::byte> shipped(const std::string& source, const std::string& manifest = kManifest);
 
 }  // namespace convship::testing

@@ -1,6 +1,7 @@
 #include "stub_backend.h"
 
-#include <ATen/Functions.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 
 #include <atomic>
 #include <new>

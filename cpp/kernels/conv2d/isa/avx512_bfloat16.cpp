@@ -9,6 +9,8 @@ namespace {
 
 struct PairProduct : OneProduct<D> {
   static constexpr bool kHasGroups = false;
+  static constexpr int kBlockStep = kLanes / Pair16::kChannels;
+  static constexpr int kMostColumns = 16;
   static HWY_INLINE Sum add(Sum sum, V value, V weight) {
     return Sum{_mm512_dpbf16_ps(sum.raw, (__m512bh)value.raw, (__m512bh)weight.raw)};
   }

@@ -17,6 +17,11 @@ struct OneProduct {
   using Sum = V;
   static constexpr bool kHasGroups = sizeof(A) == sizeof(float);
   static constexpr bool kLanewise = false;  // each lane has an input channel of its own
+  // From a blocked image's column to the next.
+  static constexpr int kBlockStep = hn::MaxLanes(D());
+  // Of a tile: beside so many, the load of a weight hardly shows, and compilers take long over
+  // each number of columns.
+  static constexpr int kMostColumns = sizeof(A) == sizeof(float) ? 22 : 8;
   static HWY_INLINE V value(const A* from) { return hn::Set(D(), *from); }
   static HWY_INLINE Sum begin(const A* start) { return hn::Load(D(), start); }
   static HWY_INLINE Sum add(Sum sum, V value, V weight) { return hn::MulAdd(value, weight, sum); }
@@ -47,7 +52,10 @@ struct Channels {
   static constexpr int kWeightVectors = kPairsBlocks ? 2 : kVectors;  // of a block
   static constexpr int64_t kWeightBlock = kWeightVectors * kLanes;
   // Accumulators, the weights of a tap and one input fill the registers.
-  static constexpr int kTile = kPairsBlocks ? 3 : (kRegisters - kVectors - 1) / kVectors / 2 * 2;
+  static constexpr int kTile =
+      kPairsBlocks ? 3
+                   : static_cast<int>(smaller(Product::kMostColumns,
+                                              (kRegisters - kVectors - 1) / kVectors / 2 * 2));
   // Where so few columns fill them, short rows make tiles that have too few sums
   // in flight: a tile may then go on in the rows below. Their columns have
   // addresses of their own, for which larger tiles would lack registers.
@@ -263,7 +271,9 @@ struct Channels {
       return tile<kPairs, kFinal, kSize, kFlat, Input>;
     } else {
       if constexpr (kKnowsSteps) {
-        if (t.source.column_step == kLanes) return tile<kPairs, kFinal, kSize, kLanes, Input>;
+        if (t.source.column_step == Product::kBlockStep) {
+          return tile<kPairs, kFinal, kSize, Product::kBlockStep, Input>;
+        }
       }
       if constexpr (kKnowsSteps && !Product::kLanewise) {
         if (t.source.column_step == 1) return tile<kPairs, kFinal, kSize, 1, Input>;
@@ -281,7 +291,8 @@ struct Channels {
   // distances, or have addresses. Compilers take long over it, so the rare ones have none.
   template <int kColumns, int kStep>
   static constexpr bool kHasGroups =
-      Product::kHasGroups && kVectors > 1 && (kStep == kLanes || kHasAddresses<kColumns, kStep>);
+      Product::kHasGroups && kVectors > 1 &&
+      (kStep == Product::kBlockStep || kHasAddresses<kColumns, kStep>);
 
   // Whether sums, weights and input take all of 16 registers.
   static constexpr bool kFull = kRegisters == 16 && Product::kHasGroups && kVectors > 2;
