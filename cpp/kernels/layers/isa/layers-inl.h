@@ -505,22 +505,14 @@ HWY_INLINE void finish_tile(const GroupsTask& t, FV* sum, int64_t at) {
   for (int j = 0; j < kColumns; ++j) store_some(d, sum[j], y + j * column, channels);
 }
 
-// The same of the few results at an edge, from memory and on their way there: a copy of it in
-// each such tile would take compilers longer than its sums.
-HWY_NOINLINE void finish_edge(const GroupsTask& t, float* sums, int64_t columns, int64_t at) {
-  const F d;
-  float* const end = sums + columns * kF;
-  int64_t place = at;
-  for (float* sum = sums; sum != end; sum += kF, place += t.y_column) {
-    FV value = without_minus_zero(hn::Load(d, sum));
-    if (t.residual) value = hn::Add(value, load_some(d, t.residual + place, t.channels));
-    hn::Store(value, d, sum);
-  }
-  activate_in_memory(d, t.activation, sums, columns * kF);
-  float* y = t.y + at;
-  for (float* sum = sums; sum != end; sum += kF, y += t.y_column) {
-    store_some(d, hn::Load(d, sum), y, t.channels);
-  }
+// The same at an edge, from memory: a copy of it in each such tile would take compilers longer
+// than its sums.
+template <bool kWhole, int kColumns>
+HWY_NOINLINE void finish_edge(const GroupsTask& t, const float* sums, int64_t at) {
+  FV sum[kColumns];
+  CONVSHIP_UNROLL
+  for (int j = 0; j < kColumns; ++j) sum[j] = hn::Load(F(), sums + j * kF);
+  finish_tile<kWhole, kColumns>(t, sum, at);
 }
 
 // Channel k of each group of kWidth in all lanes of its group; x is what lies at
@@ -619,7 +611,7 @@ HWY_INLINE void groups_tile(
     HWY_ALIGN float sums[kColumns * kF];
     CONVSHIP_UNROLL
     for (int j = 0; j < kColumns; ++j) hn::Store(sum[j], d, sums + j * kF);
-    finish_edge(t, sums, kColumns, at);
+    finish_edge<kWhole, kColumns>(t, sums, at);
   } else {
     finish_tile<kWhole, kColumns>(t, sum, at);
   }
