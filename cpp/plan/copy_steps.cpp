@@ -108,6 +108,33 @@ Step place_channels_step(const Operand& x, const Operand& y, int64_t channel) {
   return copy_channels("concatenate, " + describe(x.size), {x}, std::move(channels), y, channel);
 }
 
+Step concatenate_pixels_step(const ConcatenatePixels& layer,
+                             const std::vector<Operand>& from,
+                             const Operand& y) {
+  const auto copy = [rows = layer.rows, from, y](const Frame& frame) {
+    const int64_t blocks = y.blocks(), width = y.size.image.w * kChannelBlock;
+    frame.parallel.run(y.size.n * blocks, grain(y.block_step()), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t n = i / blocks, block = i % blocks;
+        float* to = y.block(frame, n, block);
+        for (const Operand& x : from) {
+          const float* const image = x.block(frame, n, block);
+          const int64_t row = x.size.image.w * kChannelBlock;
+          if (rows) {
+            to = std::copy_n(image, x.block_step(), to);
+            continue;
+          }
+          for (int64_t h = 0; h < y.size.image.h; ++h) {
+            std::copy_n(image + h * row, row, to + h * width);
+          }
+          to += row;
+        }
+      }
+    });
+  };
+  return {"concatenate pixels, " + describe(y.size), copy};
+}
+
 Step select_step(const Select& layer, const std::vector<Operand>& from, const Operand& y) {
   std::vector<Channel> all, channels;
   for (std::size_t i = 0; i < from.size(); ++i) {

@@ -159,8 +159,8 @@ Step average_pool_step(const AveragePool& layer, const Operand& x, const Operand
 }
 
 Step adaptive_pool_step(const AdaptivePool& layer, const Operand& x, const Operand& y) {
-  auto rows = adaptive_windows(layer.size.h, x.size.image.h);
-  auto columns = adaptive_windows(layer.size.w, x.size.image.w);
+  auto rows = adaptive_windows(y.size.image.h, x.size.image.h);
+  auto columns = adaptive_windows(y.size.image.w, x.size.image.w);
   if (layer.reduction == Reduction::sum) {
     for (auto* windows : {&rows, &columns}) {
       for (Window& window : *windows) window.count = 1;
@@ -191,20 +191,37 @@ namespace {
 
 using How = kernels::CombineTask::How;
 
+std::string name_of(How how) {
+  constexpr std::array kNames = {"add", "subtract", "multiply", "divide", "maximum", "minimum"};
+  return kNames[static_cast<std::size_t>(how)];
+}
+
 Step broadcast_step(
     How how, Activation activation, const Operand& a, const Operand& b, const Operand& y) {
-  constexpr std::array kNames = {"add", "subtract", "multiply", "divide", "maximum", "minimum"};
-  std::string name = kNames[static_cast<std::size_t>(how)];
+  std::string name = name_of(how);
   name += ", " + describe(a.size) + " and " + describe(b.size);
   return {std::move(name), [how, activation, a, b, y](const Frame& frame) {
+            const Pair image = y.size.image;
+            // One row after the other where an operand has one row, or one column, for all.
+            const auto is_spread = [&](const Operand& x) {
+              return x.size.pixels() > 1 && x.size.pixels() < y.size.pixels();
+            };
+            const int64_t rows = is_spread(a) || is_spread(b) ? image.h : 1;
+            const int64_t pixels = y.size.pixels() / rows;
             for_blocks(frame, y, y.block_step(), [&](int64_t n, int64_t block) {
-              const auto operand = [&](const Operand& x) -> kernels::CombineTask::Operand {
+              const auto operand = [&](const Operand& x, int64_t row) {
                 const bool one_channel = x.size.c == 1 && y.size.c > 1;
-                return {x.block(frame, n, one_channel ? 0 : block),
-                        x.size.pixels() == 1 ? 0 : kChannelBlock, one_channel};
+                const int64_t at = x.size.image.h > 1 ? row * x.size.image.w * kChannelBlock : 0;
+                const bool one_pixel = rows > 1 ? x.size.image.w == 1 : x.size.pixels() == 1;
+                return kernels::CombineTask::Operand{
+                    x.block(frame, n, one_channel ? 0 : block) + at, one_pixel ? 0 : kChannelBlock,
+                    one_channel};
               };
-              frame.isa.layers.combine({how, operand(a), operand(b), y.block(frame, n, block),
-                                        y.size.pixels(), activation});
+              float* const to = y.block(frame, n, block);
+              for (int64_t row = 0; row < rows; ++row) {
+                frame.isa.layers.combine({how, operand(a, row), operand(b, row),
+                                          to + row * pixels * kChannelBlock, pixels, activation});
+              }
             });
           }};
 }
@@ -223,6 +240,21 @@ Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operan
 
 Step combine_step(const Combine& layer, const Operand& a, const Operand& b, const Operand& y) {
   return broadcast_step(layer.how, layer.activation, a, b, y);
+}
+
+Step combine_numbers_step(const CombineNumbers& layer, const Operand& x, const Operand& y) {
+  return {name_of(layer.how) + " by channel, " + describe(y.size),
+          [layer, numbers = padded(*layer.numbers), x, y](const Frame& frame) {
+            for_blocks(frame, y, y.block_step(), [&](int64_t n, int64_t block) {
+              const kernels::CombineTask::Operand image{x.block(frame, n, block), kChannelBlock,
+                                                        false};
+              const kernels::CombineTask::Operand constant{numbers.data() + block * kChannelBlock,
+                                                           0, false};
+              frame.isa.layers.combine({layer.how, layer.first ? constant : image,
+                                        layer.first ? image : constant, y.block(frame, n, block),
+                                        y.size.pixels(), layer.activation});
+            });
+          }};
 }
 
 Step add_image_step(const AddImage& layer, const Operand& x, const Operand& y) {

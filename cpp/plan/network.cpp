@@ -34,6 +34,7 @@ const char* layer_name(const Layer& layer) {
                                  "round",
                                  "add",
                                  "combine",
+                                 "combine with numbers",
                                  "affine",
                                  "layer norm",
                                  "prelu",
@@ -44,6 +45,7 @@ const char* layer_name(const Layer& layer) {
                                  "pixel unshuffle",
                                  "softmax",
                                  "concatenate",
+                                 "concatenate pixels",
                                  "select channels",
                                  "flatten",
                                  "unflatten",
@@ -94,6 +96,7 @@ Activation* activation_of(Layer& layer) {
   if (auto* linear = std::get_if<Linear>(&layer)) return &linear->activation;
   if (auto* add = std::get_if<Add>(&layer)) return &add->activation;
   if (auto* combine = std::get_if<Combine>(&layer)) return &combine->activation;
+  if (auto* combine = std::get_if<CombineNumbers>(&layer)) return &combine->activation;
   if (auto* affine = std::get_if<Affine>(&layer)) return &affine->activation;
   if (auto* norm = std::get_if<GroupNorm>(&layer)) return &norm->activation;
   if (auto* conv = std::get_if<TransposedConvolve>(&layer)) return &conv->activation;

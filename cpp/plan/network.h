@@ -102,7 +102,7 @@ enum class Reduction { mean, maximum, sum };
 // Of windows of nearly equal size, as those of torch's adaptive_avg_pool2d and
 // adaptive_max_pool2d.
 struct AdaptivePool {
-  Pair size;
+  Measure height, width;
   Reduction reduction = Reduction::mean;
 };
 
@@ -121,8 +121,8 @@ struct Round {
   Rounding rounding;
 };
 
-// activation(a + b), of equal sizes, or of operands with one channel or one pixel, which
-// serve all of the other's.
+// activation(a + b), of equal sizes, or of operands with one channel, row or column, which
+// serves all of the other's.
 struct Add {
   Activation activation = Activation::none;
   bool into_first = false;  // the result has the first operand's size
@@ -132,6 +132,14 @@ struct Add {
 struct Combine {
   kernels::CombineTask::How how;
   bool into_first = false;
+  Activation activation = Activation::none;
+};
+
+// activation(x op numbers), one for each channel, or numbers op x where they are `first`.
+struct CombineNumbers {
+  kernels::CombineTask::How how;
+  std::shared_ptr<const std::vector<float>> numbers;
+  bool first = false;
   Activation activation = Activation::none;
 };
 
@@ -197,6 +205,11 @@ struct Softmax {
 
 // Channels of all inputs one after the other.
 struct Concatenate {};
+
+// Rows of all inputs one after the other, or else columns.
+struct ConcatenatePixels {
+  bool rows;
+};
 
 // Channels of all inputs one after the other, of which channel k of the result
 // is number from[k]: slices and shuffles.
@@ -271,6 +284,7 @@ using Layer = std::variant<Convolve,
                            Round,
                            Add,
                            Combine,
+                           CombineNumbers,
                            Affine,
                            Normalize,
                            Slope,
@@ -281,6 +295,7 @@ using Layer = std::variant<Convolve,
                            PixelUnshuffle,
                            Softmax,
                            Concatenate,
+                           ConcatenatePixels,
                            Select,
                            Flatten,
                            Unflatten,

@@ -80,6 +80,8 @@ class Builder {
       steps_.push_back(add_step(*sum, x(0), x(1), y));
     } else if (const auto* combine = std::get_if<Combine>(&i.layer)) {
       steps_.push_back(combine_step(*combine, x(0), x(1), y));
+    } else if (const auto* numbers = std::get_if<CombineNumbers>(&i.layer)) {
+      steps_.push_back(combine_numbers_step(*numbers, x(0), y));
     } else if (const auto* affine = std::get_if<Affine>(&i.layer)) {
       steps_.push_back(affine_step(*affine, x(0), residual, y));
     } else if (const auto* norm = std::get_if<Normalize>(&i.layer)) {
@@ -109,12 +111,18 @@ class Builder {
     } else if (const auto* constant = std::get_if<AddImage>(&i.layer)) {
       steps_.push_back(add_image_step(*constant, x(0), y));
     } else if (const auto* select = std::get_if<Select>(&i.layer)) {
-      std::vector<Operand> from;
-      for (const Value v : i.inputs) from.push_back(operand(v));
-      steps_.push_back(select_step(*select, from, y));
+      steps_.push_back(select_step(*select, operands(i), y));
+    } else if (const auto* pixels = std::get_if<ConcatenatePixels>(&i.layer)) {
+      steps_.push_back(concatenate_pixels_step(*pixels, operands(i), y));
     } else {
       concatenate(i, y);
     }
+  }
+
+  std::vector<Operand> operands(const Instruction& i) const {
+    std::vector<Operand> all;
+    for (const Value v : i.inputs) all.push_back(operand(v));
+    return all;
   }
 
   // Copies what was not made in its place.

@@ -80,7 +80,9 @@ class Infer {
   Size operator()(const AveragePool& pool) const {
     return with_image(layer_, in_[0], pooled(in_[0].image, pool.windows));
   }
-  Size operator()(const AdaptivePool& pool) const { return with_image(layer_, in_[0], pool.size); }
+  Size operator()(const AdaptivePool& pool) const {
+    return with_image(layer_, in_[0], {pool.height(sizes_), pool.width(sizes_)});
+  }
   Size operator()(const AcrossChannels&) const {
     Size y = in_[0];
     y.c = 1;
@@ -90,6 +92,7 @@ class Infer {
   Size operator()(const Round&) const { return in_[0]; }
   Size operator()(const Add& add) const { return broadcast(add.into_first); }
   Size operator()(const Combine& combine) const { return broadcast(combine.into_first); }
+  Size operator()(const CombineNumbers& combine) const { return by_channel(*combine.numbers); }
   Size operator()(const Affine& affine) const { return with_residual(by_channel(*affine.scale)); }
   Size operator()(const Normalize& norm) const { return by_channel(*norm.scale); }
   Size operator()(const Slope& slope) const { return by_channel(*slope.slope); }
@@ -131,6 +134,20 @@ class Infer {
   }
   Size operator()(const Softmax&) const { return in_[0]; }
   Size operator()(const Concatenate&) const { return joined(); }
+  Size operator()(const ConcatenatePixels& concatenate) const {
+    const auto side = [&](Size& size) -> int64_t& {
+      return concatenate.rows ? size.image.h : size.image.w;
+    };
+    Size y = in_[0];
+    int64_t all = 0;
+    for (Size x : in_) {
+      all += side(x);
+      side(x) = side(y);
+      if (!(x == y)) refuse(layer_, "inputs differ in size");
+    }
+    side(y) = all;
+    return with_image(layer_, y, y.image);
+  }
   Size operator()(const Select& select) const {
     Size y = joined();
     for (const int64_t channel : *select.from) {
@@ -215,21 +232,22 @@ class Infer {
     }
     if (left != 1) refuse(layer_, "a bias of another size");
   }
-  // Of two operands, each of which may have one channel, or one pixel, where the other has
+  // Of two operands, each of which may have one channel, row or column where the other has
   // many.
   Size broadcast(bool into_first) const {
     const Size &a = in_[0], &b = in_[1];
     Size y = a;
     y.c = std::max(a.c, b.c);
-    if (a.pixels() == 1) y.image = b.image;
+    y.image = {std::max(a.image.h, b.image.h), std::max(a.image.w, b.image.w)};
     for (const Size& x : in_) {
       Size same = y;
       if (x.c == 1) same.c = 1;
-      if (x.pixels() == 1) same.image = {1, 1};
+      if (x.image.h == 1) same.image.h = 1;
+      if (x.image.w == 1) same.image.w = 1;
       if (!(x == same)) refuse(layer_, "operands differ in size");
     }
     if (into_first && !(y == a)) refuse(layer_, "the result is larger than its place");
-    return y;
+    return y.matrix ? y : with_image(layer_, y, y.image);
   }
   Size by_channel(const std::vector<float>& numbers) const {
     if (static_cast<int64_t>(numbers.size()) != in_[0].c) refuse(layer_, "wrong channels");

@@ -67,6 +67,7 @@ Step activate_step(const Activate& layer, const Operand& x, const Operand& y);
 Step round_step(const Round& layer, const Operand& x, const Operand& y);
 Step add_step(const Add& layer, const Operand& a, const Operand& b, const Operand& y);
 Step combine_step(const Combine& layer, const Operand& a, const Operand& b, const Operand& y);
+Step combine_numbers_step(const CombineNumbers& layer, const Operand& x, const Operand& y);
 Step affine_step(const Affine& layer, const Operand& x, const Operand* residual, const Operand& y);
 Step normalize_step(const Normalize& layer, const Operand& x, const Operand& y);
 Step slope_step(const Slope& layer, const Operand& x, const Operand& y);
@@ -88,6 +89,9 @@ Step flatten_step(const Operand& x, const Operand& y);
 Step unflatten_step(const Operand& x, const Operand& y);
 // Channels of x to those of y from `channel` on.
 Step place_channels_step(const Operand& x, const Operand& y, int64_t channel);
+Step concatenate_pixels_step(const ConcatenatePixels& layer,
+                             const std::vector<Operand>& from,
+                             const Operand& y);
 Step select_step(const Select& layer, const std::vector<Operand>& from, const Operand& y);
 Step import_step(const Operand& from, const Operand& to);
 Step export_step(const Operand& from, const Operand& to);

@@ -155,8 +155,8 @@ class Reference {
       };
       double sum = 0, most = -std::numeric_limits<double>::infinity();
       int64_t count = 0;
-      for (int64_t h = begin(p, x_.image.h, pool.size.h); h < end(p, x_.image.h, pool.size.h); ++h)
-        for (int64_t v = begin(q, x_.image.w, pool.size.w); v < end(q, x_.image.w, pool.size.w);
+      for (int64_t h = begin(p, x_.image.h, y_.image.h); h < end(p, x_.image.h, y_.image.h); ++h)
+        for (int64_t v = begin(q, x_.image.w, y_.image.w); v < end(q, x_.image.w, y_.image.w);
              ++v) {
           sum += at(n, c, h, v);
           most = std::max(most, at(n, c, h, v));
@@ -187,6 +187,12 @@ class Reference {
   }
   void operator()(const Add&) { combine(How::add); }
   void operator()(const Combine& layer) { combine(layer.how); }
+  void operator()(const CombineNumbers& layer) {
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      const double x = at(n, c, p, q), number = (*layer.numbers)[static_cast<std::size_t>(c)];
+      return layer.first ? combined(layer.how, number, x) : combined(layer.how, x, number);
+    });
+  }
   void operator()(const Affine& affine) {
     each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
       const auto channel = static_cast<std::size_t>(c);
@@ -312,6 +318,23 @@ class Reference {
   void operator()(const Concatenate&) {
     each([&](int64_t n, int64_t c, int64_t p, int64_t q) { return joined(n, c, p, q); });
   }
+  void operator()(const ConcatenatePixels& concatenate) {
+    int64_t first = 0;
+    for (std::size_t i = 0; i < in_.size(); ++i) {
+      const Size& x = sizes_[i];
+      std::size_t k = 0;
+      for (int64_t n = 0; n < x.n; ++n)
+        for (int64_t c = 0; c < x.c; ++c)
+          for (int64_t p = 0; p < x.image.h; ++p)
+            for (int64_t q = 0; q < x.image.w; ++q) {
+              const int64_t row = p + (concatenate.rows ? first : 0);
+              const int64_t column = q + (concatenate.rows ? 0 : first);
+              out_[static_cast<std::size_t>(((n * y_.c + c) * y_.image.h + row) * y_.image.w +
+                                            column)] = (*in_[i])[k++];
+            }
+      first += concatenate.rows ? x.image.h : x.image.w;
+    }
+  }
   void operator()(const Select& select) {
     each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
       return joined(n, (*select.from)[static_cast<std::size_t>(c)], p, q);
@@ -397,28 +420,31 @@ class Reference {
     const auto operand = [&](std::size_t i, int64_t n, int64_t c, int64_t p, int64_t q) {
       const Size& size = sizes_[i];
       if (size.c == 1) c = 0;
-      if (size.pixels() == 1) p = q = 0;
+      if (size.image.h == 1) p = 0;
+      if (size.image.w == 1) q = 0;
       return (*in_[i])[static_cast<std::size_t>(
           ((n * size.c + c) * size.image.h + p) * size.image.w + q)];
     };
     each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
-      const double a = operand(0, n, c, p, q), b = operand(1, n, c, p, q);
-      switch (how) {
-        case How::add:
-          return a + b;
-        case How::subtract:
-          return a - b;
-        case How::multiply:
-          return a * b;
-        case How::divide:
-          break;
-        case How::maximum:
-          return std::max(a, b);
-        case How::minimum:
-          return std::min(a, b);
-      }
-      return a / b;
+      return combined(how, operand(0, n, c, p, q), operand(1, n, c, p, q));
     });
+  }
+  static double combined(How how, double a, double b) {
+    switch (how) {
+      case How::add:
+        return a + b;
+      case How::subtract:
+        return a - b;
+      case How::multiply:
+        return a * b;
+      case How::divide:
+        break;
+      case How::maximum:
+        return std::max(a, b);
+      case How::minimum:
+        return std::min(a, b);
+    }
+    return a / b;
   }
   static double reduced(Reduction reduction, double sum, double most, int64_t count) {
     if (reduction == Reduction::maximum) return most;
@@ -527,7 +553,7 @@ class RandomNetwork {
         return add(AveragePool{windows(), pick(0, 1) == 0}, {x});
       case 6:
         if (pick(0, 2) == 0) return add(AcrossChannels{reduction()}, {x});
-        return add(AdaptivePool{{pick(1, 4), pick(1, 4)}, reduction()}, {x});
+        return add(AdaptivePool{{pick(1, 4)}, {pick(1, 4)}, reduction()}, {x});
       case 7:
         return add(activate(), {x});
       case 8:
@@ -536,9 +562,10 @@ class RandomNetwork {
       case 10:
         return combine(x);
       case 11:
+        if (pick(0, 1) == 0) return combine_numbers(x);
         return add(Affine{numbers(size.c), numbers(size.c), Activation::none}, {x});
       case 12:
-        return concatenate(x);
+        return pick(0, 2) == 0 ? concatenate_pixels(x) : concatenate(x);
       case 13:
         return add(normalize(size), {x});
       case 14:
@@ -604,7 +631,7 @@ class RandomNetwork {
     }
     if (pick(0, 3) == 0) {  // what is added has one pixel
       const Value pixel = count();
-      return add(AdaptivePool{{1, 1}}, {x}) &&
+      return add(AdaptivePool{{1}, {1}}, {x}) &&
              add(convolution(size_of(x), size_of(x).c, 3, 1), {x}) &&
              add(Add{}, {pixel + 1, pixel});
     }
@@ -625,15 +652,28 @@ class RandomNetwork {
            add(MaxPool{windows()}, {conv + 1});
   }
   Reduction reduction() { return static_cast<Reduction>(pick(0, 2)); }
-  // With itself, or with what has one pixel, one channel or both.
+  // All of the image's rows, columns or channels, or one in place of them.
+  std::optional<Value> with_one(Value x, bool row, bool column, bool channel) {
+    const Pair image = size_of(x).image;
+    if (row || column) {
+      const AdaptivePool pool{{row ? 1 : image.h}, {column ? 1 : image.w}, reduction()};
+      if (!add(pool, {x})) return {};
+      x = count() - 1;
+    }
+    if (channel && !add(AcrossChannels{reduction()}, {x})) return {};
+    return channel ? count() - 1 : x;
+  }
+  // With itself, or with what has one row, column or channel, or several of these; or both are
+  // such, and what the one has not the other has.
   bool combine(Value x) {
     using How = convship::kernels::CombineTask::How;
-    Value v = x;
-    const int64_t kind = pick(0, 3);
-    if ((kind & 1) != 0 && !add(AdaptivePool{{1, 1}, reduction()}, {x})) return false;
-    if ((kind & 1) != 0) v = count() - 1;
-    if ((kind & 2) != 0 && !add(AcrossChannels{reduction()}, {v})) return false;
-    if ((kind & 2) != 0) v = count() - 1;
+    const int64_t kind = pick(0, 7);
+    const auto made = with_one(x, (kind & 1) != 0, (kind & 2) != 0, (kind & 4) != 0);
+    const int64_t left = pick(0, 1) == 0 ? pick(0, 7) & ~kind : 0;
+    const auto other = with_one(x, (left & 1) != 0, (left & 2) != 0, (left & 4) != 0);
+    if (!made || !other) return false;
+    Value v = *made;
+    x = *other;
     const auto how = static_cast<How>(pick(0, 5));
     if (how == How::divide) {  // by nothing near zero
       if (!add(Activate{{Activation::clamp, 0.5f, 2}}, {v})) return false;
@@ -641,6 +681,17 @@ class RandomNetwork {
     }
     if (pick(0, 1) == 0) std::swap(x, v);
     return how == How::add ? add(Add{}, {x, v}) : add(Combine{how}, {x, v});
+  }
+  bool combine_numbers(Value x) {
+    using How = convship::kernels::CombineTask::How;
+    const auto how = static_cast<How>(pick(0, 5));
+    const bool first = pick(0, 1) == 0;
+    if (how == How::divide && !first) return false;  // by any number, zero too
+    if (how == How::divide) {
+      if (!add(Activate{{Activation::clamp, 0.5f, 2}}, {x})) return false;
+      x = count() - 1;
+    }
+    return add(CombineNumbers{how, numbers(size_of(x).c), first}, {x});
   }
   bool concatenate(Value x) {
     std::vector<Value> parts = {x};
@@ -653,6 +704,19 @@ class RandomNetwork {
     std::shuffle(parts.begin(), parts.end(), random_);
     if (pick(0, 1) == 0) return select(std::move(parts));
     return parts.size() > 1 && add(Concatenate{}, std::move(parts));
+  }
+
+  // Of the image and others that have its channels and either its rows or its columns.
+  bool concatenate_pixels(Value x) {
+    const ConcatenatePixels layer{pick(0, 1) == 0};
+    std::vector<Value> parts = {x};
+    for (Value v = 0; v < count() && parts.size() < 4; ++v) {
+      const Size &one = size_of(x), &other = size_of(v);
+      const bool fits = layer.rows ? other.image.w == one.image.w : other.image.h == one.image.h;
+      if (!other.matrix && other.n == one.n && other.c == one.c && fits) parts.push_back(v);
+    }
+    std::shuffle(parts.begin(), parts.end(), random_);
+    return add(layer, std::move(parts));
   }
 
   bool select(std::vector<Value> parts) {
@@ -694,7 +758,7 @@ class RandomNetwork {
     Value q = x, from = x;
     Attend layer{heads, value() / 8};
     if (pick(0, 2) == 0) {  // of other pixels
-      if (!add(AdaptivePool{{pick(1, 9), pick(1, 9)}}, {x})) return false;
+      if (!add(AdaptivePool{{pick(1, 9)}, {pick(1, 9)}}, {x})) return false;
       from = count() - 1;
     } else if (pick(0, 1) == 0) {
       layer.window = {divisor(size.image.h), divisor(size.image.w)};
@@ -1209,7 +1273,7 @@ TEST_CASE("measures see sizes of values that fusing has merged, and refuse by th
 TEST_CASE("networks whose sizes do not fit are refused") {
   Network network;
   const Value x = network.add_input();
-  network.add(AdaptivePool{{1, 1}}, {x});
+  network.add(AdaptivePool{{1}, {1}}, {x});
   CHECK_THROWS_AS(Plan(network, {{1, 3, {1, 1}, true}}), std::invalid_argument);
   Network sum;
   const Value a = sum.add_input(), b = sum.add_input();
@@ -1230,7 +1294,7 @@ TEST_CASE("a batch whose images leave the cache goes through the first layers in
                                                                 conv2d::Accuracy::direct);
     Network network;
     Value x = network.add(conv, {network.add(conv, {network.add_input()})});
-    x = network.add(Flatten{}, {network.add(AdaptivePool{{8, 4}}, {x})});
+    x = network.add(Flatten{}, {network.add(AdaptivePool{{8}, {4}}, {x})});
     network.set_outputs({network.add(Linear{weights.data(), nullptr, 1024, kClasses}, {x})});
     return std::pair(network, std::vector<Size>{{16, 32, {side, side}}});
   };

@@ -109,6 +109,55 @@ class Elementwise(nn.Module):
         return z - z.mean(1, keepdim=True) + torch.amax(z, (2, 3), keepdim=True)
 
 
+class CoordinateAttention(nn.Module):
+    """Hou et al., 2021: a factor for each row and one for each column."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.both = block(20, 8, kernel=1)
+        self.rows = nn.Conv2d(8, 20, 1)
+        self.columns = nn.Conv2d(8, 20, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = x.shape[2], x.shape[3]
+        if self.way == "mean":
+            rows, columns = x.mean(3, keepdim=True), x.mean(2, keepdim=True)
+        else:
+            rows, columns = F.adaptive_avg_pool2d(x, (h, 1)), F.adaptive_avg_pool2d(x, (1, w))
+        y = self.both(torch.cat([rows, columns.permute(0, 1, 3, 2)], dim=2))
+        rows, columns = torch.split(y, [h, w], dim=2)
+        columns = columns.permute(0, 1, 3, 2)
+        return x * torch.sigmoid(self.rows(rows)) * torch.sigmoid(self.columns(columns))
+
+
+class StripPooling(nn.Module):
+    """Hou et al., 2020: sums of what rows and what columns have in common."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Conv2d(20, 20, (3, 1), padding=(1, 0))
+        self.columns = nn.Conv2d(20, 20, (1, 3), padding=(0, 1))
+        self.both = nn.Conv2d(20, 20, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = x.shape
+        rows = self.rows(F.adaptive_avg_pool2d(x, (shape[2], 1))).expand(shape)
+        columns = self.columns(F.adaptive_max_pool2d(x, (1, shape[3])))
+        columns = columns.expand(-1, -1, shape[2], shape[3])
+        return x * torch.sigmoid(self.both(F.relu(rows + columns)))
+
+
+class Bands(nn.Module):
+    """Rows and columns one after the other, and apart again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = torch.cat([x, F.relu6(x), F.max_pool2d(x, (1, 3))], 3)
+        left, right = torch.split(wide, [4, wide.shape[3] - 4], dim=3)
+        high = torch.cat([F.relu(right), right[:, :, 1:3] - right.amax(2, keepdim=True)], 2)
+        return high - high.mean(3, keepdim=True) * left[:, :, :1, :1]
+
+
 class Split(nn.Module):
     """YOLOv8's C2f: a list of pieces that grows."""
 
@@ -133,6 +182,10 @@ MIDDLES: dict[str, Callable[[], nn.Module]] = {
     "pixel_norm": lambda: PixelNorm(20),
     "elementwise": Elementwise,
     "split": Split,
+    "coordinate_mean": lambda: CoordinateAttention("mean"),
+    "coordinate_pool": lambda: CoordinateAttention("pool"),
+    "strip": StripPooling,
+    "bands": Bands,
     "softmax": lambda: nn.Softmax(dim=1),
     "log_softmax": lambda: nn.LogSoftmax(dim=1),
     "adaptive_max_pool": lambda: nn.AdaptiveMaxPool2d((3, 2)),
@@ -221,16 +274,19 @@ class PooledPower(nn.Module):
 
 
 class FilterNorm(nn.Module):
-    """Filter response normalization (Singh and Krishnan, 2020), without its threshold."""
+    """Filter response normalization (Singh and Krishnan, 2020)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.rand(1, 20, 1, 1))
         self.shift = nn.Parameter(torch.randn(1, 20, 1, 1))
+        self.threshold = nn.Parameter(torch.randn(1, 20, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * torch.rsqrt(x.pow(2).mean(dim=(2, 3), keepdim=True) + 1e-6)
-        return x * self.gain + self.shift
+        x = torch.max(x * self.gain + self.shift, self.threshold)
+        x = torch.minimum(x, torch.tensor(1.5))
+        return self.threshold / (1 + torch.maximum(self.gain, x))
 
 
 class ByHand(nn.Module):
@@ -308,12 +364,42 @@ def test_sums_of_operands_of_other_sizes_are_not_fused_and_still_planned(tmp_pat
     check_whole(network, torch.randn(2, 3, 3, 3), tmp_path)  # here the sizes agree
 
 
+class Expanded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 20, 3, padding=1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        y = F.relu(self.a(x))
+        n, c, h, w = y.shape
+        pixel, row = F.adaptive_avg_pool2d(y, 1), y.amax(2, keepdim=True)
+        spread = pixel.expand(n, c, h, w)
+        return [
+            spread * y.mean(3, keepdim=True).expand(-1, -1, -1, w),
+            spread + pixel,
+            row.expand_as(y) * 2,
+            row - spread,
+            y.mean(1, keepdim=True).expand(-1, c, -1, -1) / (1 + row.expand_as(y)),
+            F.relu(row.expand(n, c, 5, w)),
+        ]
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+def test_expanded_tensors_have_their_size_whatever_they_meet(how: str, tmp_path: Path) -> None:
+    network = Expanded().eval()
+    model = load(network, torch.randn(2, 3, 6, 7), how, tmp_path)
+    for shape in [(2, 3, 6, 7), (1, 3, 1, 4), (3, 3, 5, 1)]:
+        check_each(network, model, torch.randn(shape))
+
+
 def test_special_values_through_softmax_and_maxima(tmp_path: Path) -> None:
     class Special(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.a = nn.Conv2d(5, 5, 1, groups=5, bias=False)
             self.b = nn.Conv2d(5, 5, 1, groups=5, bias=False)
+            numbers = [0.5, -0.0, -math.inf, math.nan, math.inf]
+            self.register_buffer("numbers", torch.tensor(numbers).view(5, 1, 1))
 
         def forward(self, x: Tensor) -> list[Tensor]:
             y = self.b(self.a(x))
@@ -333,6 +419,9 @@ def test_special_values_through_softmax_and_maxima(tmp_path: Path) -> None:
                 y.pow(11),
                 y.pow(1 / 3),
                 y.pow(-0.7),
+                torch.maximum(y, self.numbers),
+                torch.min(torch.tensor(0.5), y),
+                self.numbers / y,
             ]
 
     network = Special().eval()

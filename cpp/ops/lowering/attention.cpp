@@ -1,6 +1,7 @@
 // Attention (Vaswani et al., Attention Is All You Need, 2017), as one operator or as products,
 // a scale, a bias and a softmax.
 #include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>

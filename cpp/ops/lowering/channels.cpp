@@ -92,7 +92,7 @@ bool Part::chunk(Node* node) {
 
 bool Part::split(Node* node) {
   const auto what = to_cut(node, 2);
-  if (!what) return false;
+  if (!what) return split_pixels(node);
   if (const auto size = facts_.number(node->input(1))) {
     return *size > 0 && cut(node, *what, ends_every(*size, what->count));
   }
@@ -164,32 +164,75 @@ bool Part::slice(Node* node) {
   return show_again(node, piece_of(*what, std::move(from)));
 }
 
+// The side of the value's images that a dimension counts through, all of it.
+std::optional<Axis::Side> Part::side_of(const Arrangement& x, std::size_t dimension) const {
+  const Axes& axes = x.dimensions[dimension];
+  const Dimensions whole = layers_.standard(x.value).dimensions;
+  if (axes.size() != 1 || whole.size() < 3) return {};
+  if (whole.size() == 4 && axes == whole[2]) return Axis::Side::h;
+  return axes == whole.back() ? std::optional(Axis::Side::w) : std::nullopt;
+}
+
 // Of rows or columns: every so many are the maxima of windows of one pixel.
 bool Part::slice_pixels(Node* node, Arrangement x, std::size_t dimension) {
   using Side = Axis::Side;
   x = in_a_row(std::move(x));
-  const Axes axes = x.dimensions[dimension];
+  const auto side = side_of(x, dimension);
   const auto begin = is_none(node->input(2)) ? 0 : facts_.number(node->input(2));
   const auto end = is_none(node->input(3))
                        ? std::optional(Formula(c10::IValue(std::numeric_limits<int64_t>::max())))
                        : facts_.formula(node->input(3));
   const auto step = constant_int(node->input(4));
-  if (axes.size() != 1 || axes[0].step != 1 || !begin || !end || !step || *step < 1) return false;
-  const Side side = axes[0].side;
-  const Dimensions whole = layers_.standard(x.value).dimensions;
-  if ((side != Side::h && side != Side::w) ||
-      axes != whole[side == Side::h ? 2 : whole.size() - 1]) {
-    return false;
-  }
-  x.value = crop(x.value, side, {*begin}, measure(*end));
+  if (!side || !begin || !end || !step || *step < 1) return false;
+  x.value = crop(x.value, *side, {*begin}, measure(*end));
   if (*step > 1) {
-    const plan::Pair stride = side == Side::h ? plan::Pair{*step, 1} : plan::Pair{1, *step};
+    const plan::Pair stride = *side == Side::h ? plan::Pair{*step, 1} : plan::Pair{1, *step};
     x.value = layers_.add_view(x.value, plan::MaxPool{{{1, 1}, stride, {0, 0}, false}},
                                layers_.dimensions(x.value));
   }
   const Dimensions left = layers_.standard(x.value).dimensions;
-  x.dimensions[dimension] = left[side == Side::h ? 2 : left.size() - 1];
+  x.dimensions[dimension] = left[*side == Side::h ? 2 : left.size() - 1];
   return show_again(node, std::move(x));
+}
+
+// Rows or columns, into as many as given numbers say.
+bool Part::split_pixels(Node* node) {
+  const auto given = arranged(node->input(0));
+  const auto sizes = facts_.numbers(node->input(1));
+  if (!given || !sizes || sizes->empty()) return false;
+  const auto d = place_of(constant_int(node->input(2)), given->rank());
+  if (!d) return false;
+  const Arrangement x = in_a_row(*given);
+  const auto side = side_of(x, *d);
+  if (!side) return false;
+  std::vector<plan::Measure> parts;
+  for (const Formula& size : *sizes) parts.push_back(measure(size));
+  // Of the first so many.
+  const auto sum = [parts](std::size_t count) {
+    return plan::Measure{0, [parts, count](const std::vector<plan::Size>& all) {
+                           int64_t total = 0;
+                           for (std::size_t i = 0; i < count; ++i) {
+                             const int64_t part = parts[i](all);
+                             if (part < 0 || part > kMostPlaces - total) return kMostPlaces;
+                             total += part;
+                           }
+                           return total;
+                         }};
+  };
+  const plan::Measure whole = measure(Formula(Extent{x.value, x.dimensions[*d]}));
+  require([whole, total = sum(parts.size())](const std::vector<plan::Size>& all) {
+    return whole(all) == total(all);
+  });
+  Pieces pieces;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    Arrangement piece = x;
+    piece.value = crop(x.value, *side, sum(i), sum(i + 1));
+    const Dimensions left = layers_.standard(piece.value).dimensions;
+    piece.dimensions[*d] = left[*side == Axis::Side::h ? 2 : left.size() - 1];
+    pieces.push_back(std::move(piece));
+  }
+  facts_.learn(node->output(), std::move(pieces));
+  return true;
 }
 
 bool Part::concatenate(Node* node) {
@@ -218,9 +261,12 @@ bool Part::concatenate(Node* node, const std::vector<Arrangement>& tensors) {
   const std::size_t d = *place;
   std::vector<plan::Value> inputs;
   for (const Arrangement& tensor : tensors) {
-    if (tensor.rank() != whole.rank() || !shows_channels(tensor.dimensions[d], tensor.value) ||
+    if (tensor.rank() != whole.rank() ||
         layers_.dimensions(tensor.value) != layers_.dimensions(whole.value)) {
       return false;
+    }
+    if (!shows_channels(tensor.dimensions[d], tensor.value)) {
+      return concatenate_pixels(node, tensors, d);
     }
     for (std::size_t other = 0; other < whole.rank(); ++other) {
       if (other != d && !broadcasts(tensor.dimensions[other], whole.dimensions[other])) {
@@ -231,6 +277,37 @@ bool Part::concatenate(Node* node, const std::vector<Arrangement>& tensors) {
   }
   whole.value = layers_.add_like(whole.value, plan::Concatenate{}, std::move(inputs));
   whole.dimensions[d] = layers_.standard(whole.value).dimensions[1];
+  show(node->output(), std::move(whole));
+  return true;
+}
+
+// Along rows or columns, or in a row where images have but one of either.
+bool Part::concatenate_pixels(Node* node, std::vector<Arrangement> tensors, std::size_t dimension) {
+  std::vector<plan::Value> inputs;
+  for (Arrangement& x : tensors) {
+    if (layers_.dimensions(x.value) < 3) return false;
+    x = in_a_row(std::move(x));
+  }
+  Arrangement whole = tensors.front();
+  const auto side = side_of(whole, dimension);
+  if (!side) return false;
+  for (const Arrangement& x : tensors) {
+    if (layers_.dimensions(x.value) != layers_.dimensions(whole.value) ||
+        side_of(x, dimension) != side) {
+      return false;
+    }
+    for (std::size_t d = 0; d < whole.rank(); ++d) {
+      if (d != dimension && !broadcasts(x.dimensions[d], whole.dimensions[d])) return false;
+    }
+    inputs.push_back(x.value);
+  }
+  const bool rows = *side == Axis::Side::h;
+  const plan::Pair known = layers_.sides(whole.value);
+  whole.value = layers_.add(plan::ConcatenatePixels{rows}, std::move(inputs),
+                            layers_.dimensions(whole.value));
+  layers_.learn_sides(whole.value, rows ? plan::Pair{0, known.w} : plan::Pair{known.h, 0});
+  const Dimensions made = layers_.standard(whole.value).dimensions;
+  whole.dimensions[dimension] = made[rows ? 2 : made.size() - 1];
   show(node->output(), std::move(whole));
   return true;
 }

@@ -16,7 +16,13 @@ namespace {
 // Added to a product it keeps the sign of a zero.
 constexpr double kNothing = -0.0;
 
-// x op c as scale * x + shift; reversed: c op x, which not all of them are.
+// Whether x op c, or reversed c op x, is scale * x + shift.
+bool is_line(Part::How how, bool reversed) {
+  return how != Part::How::maximum && how != Part::How::minimum &&
+         !(how == Part::How::divide && reversed);
+}
+
+// As such; nothing where c cannot be divided by.
 struct Line {
   double scale, shift;
 };
@@ -29,8 +35,7 @@ std::optional<Line> line_of(Part::How how, double c, bool reversed) {
     case Part::How::multiply:
       return Line{c, kNothing};
     case Part::How::divide:
-      if (reversed || c == 0) return {};
-      return Line{1 / c, kNothing};
+      return c == 0 ? std::nullopt : std::optional(Line{1 / c, kNothing});
     case Part::How::maximum:
     case Part::How::minimum:
       break;
@@ -38,11 +43,51 @@ std::optional<Line> line_of(Part::How how, double c, bool reversed) {
   return {};
 }
 
+using Measures = std::vector<plan::Measure>;
+
+// Whether broadcasting these tensors makes one of such dimensions, or ones in place of them.
+bool reach(const std::vector<Measures>& tensors,
+           const Measures& asked,
+           const std::vector<plan::Size>& sizes) {
+  for (std::size_t d = 1; d <= asked.size(); ++d) {  // from the last one on
+    int64_t largest = 1;
+    for (const Measures& own : tensors) {
+      if (d <= own.size()) largest = std::max(largest, own[own.size() - d](sizes));
+    }
+    const int64_t number = asked[asked.size() - d](sizes);
+    if (number != 1 && number != largest) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
-// a, b, and of sums and differences a factor of b.
+// Operands that were expanded are repeated here, where together they reach those sizes.
 bool Part::combine(Node* node, How how, bool in_place) {
   Value *a = node->input(0), *b = node->input(1);
+  const auto* first = facts_.find<Expanded>(a);
+  const auto* second = facts_.find<Expanded>(b);
+  if (!first && !second) return combine(node, a, b, how, in_place);
+  std::vector<Measures> asked;
+  for (const auto* each : {first, second}) {
+    if (each) asked.push_back(measures(each->sizes));
+  }
+  if (first) a = first->tensor;
+  if (second) b = second->tensor;
+  const auto x = arranged(a), y = arranged(b);
+  if (!x || !y || (first && in_place)) return false;
+  const auto reached = [asked, own = std::vector{measures(sizes_of(*x)), measures(sizes_of(*y))}](
+                           const std::vector<plan::Size>& sizes) {
+    return std::all_of(asked.begin(), asked.end(),
+                       [&](const Measures& all) { return reach(own, all, sizes); });
+  };
+  if (!may_expect(reached) || !combine(node, a, b, how, in_place)) return false;
+  require(reached);
+  return true;
+}
+
+// a, b, and of sums and differences a factor of b.
+bool Part::combine(Node* node, Value* a, Value* b, How how, bool in_place) {
   const bool of_tensor = arranged(a) || facts_.find<Scores>(a);
   if (facts_.find<Formula>(a) || (facts_.find<Formula>(b) && !of_tensor)) return compute(node);
   if (const auto* scores = facts_.find<Scores>(a)) return change_scores(node, *scores, how);
@@ -146,6 +191,9 @@ bool Part::combine_with(
     const bool sums = how == How::add || (how == How::subtract && !reversed);
     return sums && !in_place && add_image(node, x, *all, how == How::add ? 1 : -1);
   }
+  if (!is_line(how, reversed)) {
+    return finish_each(node, x, plan::CombineNumbers{how, floats_of(*by), reversed}, in_place);
+  }
   auto scale = std::make_shared<std::vector<float>>();
   auto shift = std::make_shared<std::vector<float>>();
   for (int64_t c = 0; c < by->numel(); ++c) {
@@ -167,6 +215,13 @@ bool Part::add_product(Node* node) {
 
 bool Part::combine_with(
     Node* node, const Value* x, How how, double number, bool reversed, bool in_place) {
+  if (!is_line(how, reversed)) {
+    const auto value = elements(x);
+    const auto count = value ? layers_.channels(*value) : std::nullopt;
+    if (!count) return false;
+    const auto all = std::make_shared<const std::vector<float>>(*count, static_cast<float>(number));
+    return finish_each(node, x, plan::CombineNumbers{how, all, reversed}, in_place);
+  }
   const auto line = line_of(how, number, reversed);
   return line && scale_by_number(node, x, line->scale, line->shift, in_place);
 }

@@ -33,6 +33,15 @@ std::optional<std::vector<plan::Size>> Part::expected_sizes(int64_t batch) const
   }
 }
 
+bool Part::may_expect(const std::function<bool(const std::vector<plan::Size>&)>& holds) const {
+  const auto sizes = expected_sizes(1);
+  try {
+    return !sizes || holds(*sizes);
+  } catch (const std::invalid_argument&) {
+    return false;
+  }
+}
+
 std::optional<int64_t> Part::expect(const Formula& formula) {
   if (const auto number = formula.integer()) return number;
   if (formula.constant()) return {};

@@ -49,11 +49,7 @@ bool Facts::is_none(const Value* value) const {
 std::optional<Numbers> Facts::numbers(const Value* value) const {
   if (const auto* list = find<Numbers>(value)) return *list;
   if (const auto* sizes = find<SizesOf>(value)) {
-    Numbers all;
-    for (std::size_t d = 0; d < sizes->tensor.rank(); ++d) {
-      all.push_back(*dimension_size(sizes->tensor, static_cast<int64_t>(d)));
-    }
-    return all;
+    return sizes_of(sizes->tensor);
   }
   const auto given = formula(value);
   const c10::IValue* list = given ? given->constant() : nullptr;

@@ -36,6 +36,10 @@ struct Repeated {  // a constant [1, ...], once for each image
   at::Tensor constant;
   Formula times;
 };
+struct Expanded {  // so large, by repeating places of one
+  torch::jit::Value* tensor;
+  Numbers sizes;
+};
 struct Norms {  // of a tensor's last dimension: the value has them for all of its places
   Arrangement spread;
 };
@@ -60,6 +64,7 @@ using Fact = std::variant<Formula,
                           Pieces,
                           Tuple,
                           Repeated,
+                          Expanded,
                           Norms,
                           Message,
                           Scores,

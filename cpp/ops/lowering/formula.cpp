@@ -135,4 +135,12 @@ std::optional<Formula> dimension_size(const Arrangement& tensor, int64_t dimensi
   return Formula(Extent{tensor.value, axes});
 }
 
+std::vector<Formula> sizes_of(const Arrangement& tensor) {
+  std::vector<Formula> all;
+  for (std::size_t d = 0; d < tensor.rank(); ++d) {
+    all.push_back(*dimension_size(tensor, static_cast<int64_t>(d)));
+  }
+  return all;
+}
+
 }  // namespace convship::ops::lowering

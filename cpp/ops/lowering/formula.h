@@ -51,5 +51,6 @@ class Formula {
 
 // How many places one of a tensor's dimensions has; nothing where it has no such dimension.
 std::optional<Formula> dimension_size(const Arrangement& tensor, int64_t dimension);
+std::vector<Formula> sizes_of(const Arrangement& tensor);
 
 }  // namespace convship::ops::lowering

@@ -75,6 +75,7 @@ std::optional<int64_t> Layers::channels(plan::Value value) const {
   if (const auto* linear = std::get_if<plan::Linear>(&i.layer)) return linear->out;
   if (const auto* affine = std::get_if<plan::Affine>(&i.layer)) return affine->scale->size();
   if (const auto* norm = std::get_if<plan::Normalize>(&i.layer)) return norm->scale->size();
+  if (const auto* by = std::get_if<plan::CombineNumbers>(&i.layer)) return by->numbers->size();
   if (const auto* conv = std::get_if<plan::TransposedConvolve>(&i.layer)) return conv->c_out;
   if (const auto* shuffle = std::get_if<plan::PixelShuffle>(&i.layer)) {
     const auto before = channels(i.inputs[0]);
@@ -133,13 +134,15 @@ plan::Pair Layers::sides(plan::Value value) const {
     if (const auto found = sides_.find(value); found != sides_.end()) learn(found->second);
     if (value < 0) return known;
     const plan::Layer& layer = layers_[value].layer;
-    if (const auto* pool = std::get_if<plan::AdaptivePool>(&layer)) return learn(pool->size);
+    const auto constant = [](const plan::Measure& m) { return m.rule ? 0 : m.constant; };
+    if (const auto* pool = std::get_if<plan::AdaptivePool>(&layer)) {
+      return learn({constant(pool->height), constant(pool->width)});
+    }
     if (const auto* unflatten = std::get_if<plan::Unflatten>(&layer)) {
       return learn(unflatten->image);
     }
     if (const auto* add = std::get_if<plan::AddImage>(&layer)) return learn(add->image);
     if (const auto* reshape = std::get_if<plan::ReshapePixels>(&layer)) {
-      const auto constant = [](const plan::Measure& m) { return m.rule ? 0 : m.constant; };
       return learn({constant(reshape->height), constant(reshape->width)});
     }
     const auto* conv = std::get_if<plan::Convolve>(&layer);
@@ -153,6 +156,7 @@ plan::Pair Layers::sides(plan::Value value) const {
                             2 * conv->padding.w + conv->more_padding.w);
     const bool by_pixel = std::holds_alternative<plan::Activate>(layer) ||
                           std::holds_alternative<plan::Affine>(layer) ||
+                          std::holds_alternative<plan::CombineNumbers>(layer) ||
                           std::holds_alternative<plan::Normalize>(layer) ||
                           std::holds_alternative<plan::Attend>(layer);
     if (!same && !by_pixel) return known;

@@ -43,6 +43,7 @@ class Layers {
 
   // Where weights tell.
   std::optional<int64_t> channels(plan::Value value) const;
+  plan::Pair sides(plan::Value value) const;  // 0: not known
   // The size of images that have it whatever the input's.
   std::optional<plan::Pair> image(plan::Value value) const;
   // Though no layer tells; 0: nothing new.
@@ -58,7 +59,6 @@ class Layers {
   plan::Value root(plan::Value value) const;  // whose memory it shows
 
  private:
-  plan::Pair sides(plan::Value value) const;  // 0: not known
   std::pair<plan::Value, int64_t> origin(plan::Value value, int64_t channel) const;
 
   std::vector<plan::Instruction> layers_;

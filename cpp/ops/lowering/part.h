@@ -108,6 +108,7 @@ class Part {
   bool squeeze(Node* node);
   bool expand(Node* node);
   bool expand_as(Node* node);
+  bool expand_to(Node* node, Numbers sizes);
   bool transpose(Node* node);
   bool permute(Node* node);
   bool contiguous(Node* node);
@@ -133,6 +134,7 @@ class Part {
   bool scaled_dot_product_attention(Node* node);
   bool native_multi_head_attention(Node* node);
   bool combine(Node* node, How how, bool in_place);
+  bool combine(Node* node, Value* a, Value* b, How how, bool in_place);
   bool combine(Node* node, plan::Layer layer, Arrangement a, Arrangement b);
   bool combine_with(
       Node* node, const Value* x, How how, const Value* constants, bool reversed, bool in_place);
@@ -147,6 +149,9 @@ class Part {
   plan::Value roots(plan::Value x);
   bool concatenate(Node* node);
   bool concatenate(Node* node, const std::vector<Arrangement>& tensors);
+  bool concatenate_pixels(Node* node, std::vector<Arrangement> tensors, std::size_t dimension);
+  bool split_pixels(Node* node);
+  std::optional<Axis::Side> side_of(const Arrangement& x, std::size_t dimension) const;
   bool add_pixels(Node* node, const Tensors& tensors);
   bool append(Node* node);
   bool batch_norm(Node* node);
@@ -242,8 +247,11 @@ class Part {
   // from now on sizes that make others of them are LibTorch's.
   std::optional<int64_t> expect(const Formula& formula);
   std::optional<std::vector<plan::Size>> expected_sizes(int64_t batch) const;
+  // Whether it holds for them, or nothing is known of them.
+  bool may_expect(const std::function<bool(const std::vector<plan::Size>&)>& holds) const;
   bool learn(const Value* value, const std::optional<Formula>& known);
   plan::Measure measure(const Formula& formula) const;
+  std::vector<plan::Measure> measures(const Numbers& numbers) const;
   // Whether it is how many images the tensor has.
   bool is_batch(const Formula& number, plan::Value x) const {
     const Extent* e = number.extent();

@@ -51,16 +51,24 @@ bool Part::average_pool(Node* node, bool row) {
   return true;
 }
 
+// A side may be as many as the input's size tells.
 bool Part::adaptive_pool(Node* node, plan::Reduction reduction, bool row) {
-  const auto size = constant_pair(node->input(1), row, 1);
-  if (!is_between(size, 1) || !arranged(node->input(0)) || needs_second(node)) return false;
+  auto sides = facts_.numbers(node->input(1));
+  if (!sides || sides->empty() || !arranged(node->input(0)) || needs_second(node)) return false;
+  if (row) sides->insert(sides->begin(), Formula(int64_t{1}));
+  if (sides->size() != 2) return false;
+  for (const Formula& side : *sides) {
+    const auto number = side.integer();
+    if (side.constant() && (!number || *number < 1 || *number > kMostPlaces)) return false;
+  }
   const auto x = tensor(node->input(0), row ? 3 : 4);
   if (!x) return false;
-  finish(node, plan::AdaptivePool{*size, reduction}, {*x}, layers_.dimensions(*x));
+  finish(node, plan::AdaptivePool{measure(sides->front()), measure(sides->back()), reduction}, {*x},
+         layers_.dimensions(*x));
   return true;
 }
 
-// Over both sides of the image, or the sequence's one, or over channels.
+// Over one side of the image or both, or the sequence's one, or over channels.
 struct Part::Reduced {
   plan::Layer layer;
   Dimensions dimensions;
@@ -90,8 +98,14 @@ std::optional<Part::Reduced> Part::reduced(const Arrangement& x,
   if (gone.size() == 1 && gone[0] == whole[1]) {
     return Reduced{plan::AcrossChannels{reduction}, std::move(left)};
   }
-  if (joined(gone) != joined(whole, 2)) return {};
-  return Reduced{plan::AdaptivePool{{1, 1}, reduction}, std::move(left)};
+  plan::AdaptivePool pool{{1}, {1}, reduction};
+  if (joined(gone) != joined(whole, 2)) {
+    if (gone.size() != 1 || layers_.dimensions(x.value) != 4) return {};
+    const bool rows = gone[0] == whole[2];
+    if (!rows && gone[0] != whole[3]) return {};
+    (rows ? pool.width : pool.height) = measure(Formula(Extent{x.value, whole[rows ? 3 : 2]}));
+  }
+  return Reduced{std::move(pool), std::move(left)};
 }
 
 // input, dimension(s), whether they are kept, and of means and sums the type

@@ -35,6 +35,12 @@ plan::Measure Part::measure(const Formula& formula) const {
           }};
 }
 
+std::vector<plan::Measure> Part::measures(const Numbers& numbers) const {
+  std::vector<plan::Measure> all;
+  for (const Formula& number : numbers) all.push_back(measure(number));
+  return all;
+}
+
 // Of all dimensions or of one.
 bool Part::size(Node* node) {
   Value* const given = node->input(0);

@@ -1,5 +1,7 @@
 // Tensors whose last dimension counts through channels: what transformers, and ConvNeXt
 // between its convolutions, do to every position by itself, and with constant positions.
+#include <ATen/ops/cat.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -89,10 +91,11 @@ bool Part::add_image(Node* node, const Value* x, const at::Tensor& constants, do
   return true;
 }
 
-// A constant, once for each image.
+// A constant for each image; or a tensor whose places sums and the like repeat by themselves.
 bool Part::expand(Node* node) {
   const auto sizes = facts_.numbers(node->input(1));
   if (!sizes) return false;
+  if (arranged(node->input(0))) return expand_to(node, *sizes);
   const auto weight = constant_weight(node->input(0), static_cast<int64_t>(sizes->size()));
   if (!weight || weight->dim() < 2 || weight->size(0) != 1 || !(*sizes)[0].extent()) {
     return false;

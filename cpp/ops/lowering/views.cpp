@@ -326,33 +326,28 @@ void Part::learn_side(plan::Value x, const Axes& axes, int64_t number) {
   layers_.learn_sides(x, known);
 }
 
-// A number for each channel, or for each pixel, which elementwise layers spread by themselves; or
-// norms of a tensor's last dimension, for all of its places.
+// As large as another tensor; norms of a tensor's last dimension, for all of its places.
 bool Part::expand_as(Node* node) {
+  const auto like = arranged(node->input(1));
+  if (!like) return false;
   if (const auto* norms = facts_.find<Norms>(node->input(0))) {
     const Arrangement spread = norms->spread;
-    const auto like = arranged(node->input(1));
-    if (!like || like->dimensions != spread.dimensions) return false;
+    if (like->dimensions != spread.dimensions) return false;
     show(node->output(), spread);
     return true;
   }
-  if (!inside(node->input(1)) ||
-      !inner(node->input(0), layers_.dimensions(tensors_.at(node->input(1))))) {
-    return false;
+  return expand_to(node, sizes_of(*like));
+}
+
+bool Part::expand_to(Node* node, Numbers sizes) {
+  const auto x = arranged(node->input(0));
+  if (!x || x->rank() != sizes.size()) return false;
+  const Numbers own = sizes_of(*x);
+  for (std::size_t d = 0; d < sizes.size(); ++d) {
+    if (sizes[d].integer() == -1) sizes[d] = own[d];
   }
-  // The other operand must be the image that it is spread over: then both give the same.
-  const plan::Value x = tensors_.at(node->input(0)), like = tensors_.at(node->input(1));
-  const auto& uses = node->output()->uses();
-  const bool same = std::all_of(uses.begin(), uses.end(), [&](const torch::jit::Use& use) {
-    const auto kind = use.user->kind();
-    if (kind != c10::aten::mul && kind != c10::aten::add && kind != c10::aten::div) return false;
-    const Value* other = use.user->input(1 - use.offset);
-    return use.offset < 2 && inside(other) && tensors_.at(other) == like;
-  });
-  const auto count = layers_.channels(x), all = layers_.channels(like);
-  const auto size = layers_.image(x);
-  const bool is_pixel = size && size->h == 1 && size->w == 1;
-  return same && count && all && (count == 1 || (is_pixel && count == all)) && identity(node, 0);
+  facts_.learn(node->output(), Expanded{node->input(0), std::move(sizes)});
+  return true;
 }
 
 bool Part::contiguous(Node* node) {
@@ -408,7 +403,10 @@ plan::Value Part::crop(plan::Value x, Side side, plan::Measure begin, plan::Meas
   pad.kind = plan::Pad::Kind::constant;
   (side == Side::h ? pad.top : pad.left) = before;
   (side == Side::h ? pad.bottom : pad.right) = behind;
-  return layers_.add_view(x, std::move(pad), layers_.dimensions(x));
+  const plan::Pair known = layers_.sides(x);
+  x = layers_.add_view(x, std::move(pad), layers_.dimensions(x));
+  layers_.learn_sides(x, side == Side::h ? plan::Pair{0, known.w} : plan::Pair{known.h, 0});
+  return x;
 }
 
 // Channels of which the axes of one dimension are at a place.
