@@ -392,6 +392,65 @@ def test_expanded_tensors_have_their_size_whatever_they_meet(how: str, tmp_path:
         check_each(network, model, torch.randn(shape))
 
 
+def test_a_value_with_many_ways_to_what_it_is_made_of_is_planned_soon(tmp_path: Path) -> None:
+    """Twice as many with every layer: looked at one by one, loading would not end."""
+
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(3, 6, 3)
+            self.b = nn.Conv2d(6, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            given = F.avg_pool2d(x, 3, 1)
+            y = self.a(x)
+            for _ in range(100):
+                y = 0.5 * (y + torch.tanh(y))
+                given = torch.maximum(given, torch.sigmoid(given))
+            return self.b(y * given.mean(1, keepdim=True))
+
+    class Squares(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(3, 6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            side = x.size(3)
+            for _ in range(100):
+                side = side * side
+            return self.a(x).view(x.size(0), 6, side + x.size(2) * x.size(3))
+
+    torch.manual_seed(0)
+    check_whole(Steps().eval(), torch.randn(2, 3, 6, 7), tmp_path)
+    model = load(Squares().eval(), torch.randn(2, 3, 6, 4), "script", tmp_path)
+    assert [tuple(y.shape) for y in model.run(torch.randn(2, 3, 6, 4)).values()] == [(2, 6, 24)]
+
+
+def test_expanded_in_a_loop_is_what_it_was_in_its_round(tmp_path: Path) -> None:
+    class Rounds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(3, 20, 3, padding=1)
+            self.b = nn.Conv2d(20, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.sigmoid(self.a(x))
+            last = y.mean(3, keepdim=True).expand_as(y)
+            now = last
+            for _ in range(20):  # fewer are unrolled
+                row = (y * now).amax(2, keepdim=True)
+                more = row.expand_as(y)
+                y = torch.sigmoid(y * last + more)
+                last = now
+                now = more
+            return self.b(y)
+
+    torch.manual_seed(0)
+    network = Rounds().eval()
+    x = torch.randn(2, 3, 6, 7)
+    check(network, load(network, x, "script", tmp_path), x)
+
+
 def test_special_values_through_softmax_and_maxima(tmp_path: Path) -> None:
     class Special(nn.Module):
         def __init__(self) -> None:

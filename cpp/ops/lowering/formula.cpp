@@ -17,7 +17,7 @@ struct Formula::Content {
     mutable torch::jit::Operation operation;  // its call is not const
     std::vector<bool> takes_tensor;
     std::vector<Formula> operands;
-    bool is_product;  // of its operands; or the one that it has
+    int64_t factors;
   };
   std::variant<c10::IValue, Extent, Applied> is;
 };
@@ -34,15 +34,18 @@ std::optional<Formula> Formula::apply(torch::jit::Node* node, std::vector<Formul
       schema->arguments().size() != operands.size()) {
     return {};
   }
-  Content::Applied applied{node->getOperation(),
-                           {},
-                           {},
-                           node->kind() == c10::aten::mul || node->kind() == c10::aten::Int};
+  Content::Applied applied{node->getOperation(), {}, {}, 1};
   for (const c10::Argument& argument : schema->arguments()) {
     applied.takes_tensor.push_back(argument.type()->isSubtypeOf(*c10::TensorType::get()));
   }
   const bool known = std::all_of(operands.begin(), operands.end(),
                                  [](const Formula& f) { return f.constant() != nullptr; });
+  if (node->kind() == c10::aten::mul || node->kind() == c10::aten::Int) {
+    constexpr int64_t kMost = 16;  // a square of a square and so on has more than can be counted
+    applied.factors = 0;
+    for (const Formula& operand : operands) applied.factors += operand.factors();
+    applied.factors = std::min(applied.factors, kMost);
+  }
   applied.operands = std::move(operands);
   Formula made(std::make_shared<const Content>(Content{std::move(applied)}));
   if (!known) return made;
@@ -79,10 +82,7 @@ const Extent* Formula::extent() const { return std::get_if<Extent>(&content_->is
 int64_t Formula::factors() const {
   if (constant()) return 0;
   const auto* applied = std::get_if<Content::Applied>(&content_->is);
-  if (!applied || !applied->is_product) return 1;
-  int64_t all = 0;
-  for (const Formula& operand : applied->operands) all += operand.factors();
-  return all;
+  return applied ? applied->factors : 1;
 }
 
 // Each formula once, however many others read it.

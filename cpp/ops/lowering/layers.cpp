@@ -70,6 +70,13 @@ Arrangement Layers::standard(plan::Value x) const {
 
 std::optional<int64_t> Layers::channels(plan::Value value) const {
   if (value < 0) return {};
+  if (const auto known = channels_.find(value); known != channels_.end()) return known->second;
+  const auto count = count_channels(value);
+  channels_.emplace(value, count);
+  return count;
+}
+
+std::optional<int64_t> Layers::count_channels(plan::Value value) const {
   const plan::Instruction& i = layers_[value];
   if (const auto* conv = std::get_if<plan::Convolve>(&i.layer)) return conv->shape.c_out;
   if (const auto* linear = std::get_if<plan::Linear>(&i.layer)) return linear->out;
@@ -164,6 +171,7 @@ plan::Pair Layers::sides(plan::Value value) const {
 }
 
 void Layers::learn_sides(plan::Value value, plan::Pair sides) {
+  channels_.clear();  // of matrices they may follow from sides
   plan::Pair& known = sides_[value];
   if (sides.h > 0) known.h = sides.h;
   if (sides.w > 0) known.w = sides.w;

@@ -59,6 +59,7 @@ class Layers {
   plan::Value root(plan::Value value) const;  // whose memory it shows
 
  private:
+  std::optional<int64_t> count_channels(plan::Value value) const;
   std::pair<plan::Value, int64_t> origin(plan::Value value, int64_t channel) const;
 
   std::vector<plan::Instruction> layers_;
@@ -66,6 +67,8 @@ class Layers {
   std::unordered_map<plan::Value, plan::Pair> sides_;
   std::unordered_map<plan::Value, plan::Value> base_;
   std::unordered_set<plan::Value> shown_;
+  // What was found out: there may be any number of ways from a value to those it is made of.
+  mutable std::unordered_map<plan::Value, std::optional<int64_t>> channels_;
 };
 
 }  // namespace convship::ops::lowering

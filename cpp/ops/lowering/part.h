@@ -192,8 +192,8 @@ class Part {
   bool roll(Node* node);
   bool branch(Node* node);
   bool loop(Node* node);
-  // Where one value of the graph is another tensor in each round, so that no list may
-  // refer to it.
+  // Where one value of the graph is another tensor in each round, so that no list or other
+  // fact may refer to it.
   static bool in_loop(const Node* node);
   // The nodes of a block, one after the other.
   bool run(const torch::jit::Block* block);

@@ -341,7 +341,7 @@ bool Part::expand_as(Node* node) {
 
 bool Part::expand_to(Node* node, Numbers sizes) {
   const auto x = arranged(node->input(0));
-  if (!x || x->rank() != sizes.size()) return false;
+  if (!x || x->rank() != sizes.size() || in_loop(node)) return false;
   const Numbers own = sizes_of(*x);
   for (std::size_t d = 0; d < sizes.size(); ++d) {
     if (sizes[d].integer() == -1) sizes[d] = own[d];
