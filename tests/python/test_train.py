@@ -102,7 +102,7 @@ class TestTrain:
 
 class TestResume:
     def test_after_kills_at_any_moment_ends_with_the_same_bits(self, tmp_path):
-        arguments = ["train", "--data", "fake", "--epochs", "6", "--threads", "1"]
+        arguments = ["train", "--data", "fake", "--epochs", "4", "--threads", "1"]
         run_to_its_end(arguments, tmp_path / "whole")
         kills = 0
         # Later and later: in start-up, within epochs, while checkpoints are written.
@@ -115,7 +115,7 @@ class TestResume:
         )
         assert_same(whole["model"], killed["model"])
         assert str(whole["optimizer"]) == str(killed["optimizer"])
-        assert epochs_in(tmp_path / "whole") == epochs_in(tmp_path / "killed") == list("123456")
+        assert epochs_in(tmp_path / "whole") == epochs_in(tmp_path / "killed") == list("1234")
         assert not list((tmp_path / "killed").glob(".*.tmp"))
 
     def test_with_dropout_and_batch_norm_ends_with_the_same_bits(self, tmp_path):
