@@ -457,8 +457,7 @@ def forward(self, x):
 
 
 class Rounds(nn.Module):
-    """More than are followed; with 64 in each loop, a layer for each would be a quarter of a
-    million."""
+    """A layer for each of them would be a quarter of a million."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -466,9 +465,9 @@ class Rounds(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.conv(x))
-        for _ in range(12):
-            for _ in range(12):
-                for _ in range(12):
+        for _ in range(64):
+            for _ in range(64):
+                for _ in range(64):
                     x = x + 0.5
         return x
 
