@@ -167,10 +167,11 @@ bool Part::slice(Node* node) {
 // The side of the value's images that a dimension counts through, all of it.
 std::optional<Axis::Side> Part::side_of(const Arrangement& x, std::size_t dimension) const {
   const Axes& axes = x.dimensions[dimension];
-  const Dimensions whole = layers_.standard(x.value).dimensions;
-  if (axes.size() != 1 || whole.size() < 3) return {};
-  if (whole.size() == 4 && axes == whole[2]) return Axis::Side::h;
-  return axes == whole.back() ? std::optional(Axis::Side::w) : std::nullopt;
+  const int64_t dimensions = layers_.dimensions(x.value);
+  if (axes.size() != 1 || dimensions < 3) return {};
+  if (dimensions == 4 && axes == layers_.side(x.value, Axis::Side::h)) return Axis::Side::h;
+  const bool is_width = axes == layers_.side(x.value, Axis::Side::w);
+  return is_width ? std::optional(Axis::Side::w) : std::nullopt;
 }
 
 // Of rows or columns: every so many are the maxima of windows of one pixel.
@@ -190,8 +191,7 @@ bool Part::slice_pixels(Node* node, Arrangement x, std::size_t dimension) {
     x.value = layers_.add_view(x.value, plan::MaxPool{{{1, 1}, stride, {0, 0}, false}},
                                layers_.dimensions(x.value));
   }
-  const Dimensions left = layers_.standard(x.value).dimensions;
-  x.dimensions[dimension] = left[*side == Side::h ? 2 : left.size() - 1];
+  x.dimensions[dimension] = layers_.side(x.value, *side);
   return show_again(node, std::move(x));
 }
 
@@ -227,8 +227,7 @@ bool Part::split_pixels(Node* node) {
   for (std::size_t i = 0; i < parts.size(); ++i) {
     Arrangement piece = x;
     piece.value = crop(x.value, *side, sum(i), sum(i + 1));
-    const Dimensions left = layers_.standard(piece.value).dimensions;
-    piece.dimensions[*d] = left[*side == Axis::Side::h ? 2 : left.size() - 1];
+    piece.dimensions[*d] = layers_.side(piece.value, *side);
     pieces.push_back(std::move(piece));
   }
   facts_.learn(node->output(), std::move(pieces));
@@ -306,8 +305,7 @@ bool Part::concatenate_pixels(Node* node, std::vector<Arrangement> tensors, std:
   whole.value = layers_.add(plan::ConcatenatePixels{rows}, std::move(inputs),
                             layers_.dimensions(whole.value));
   layers_.learn_sides(whole.value, rows ? plan::Pair{0, known.w} : plan::Pair{known.h, 0});
-  const Dimensions made = layers_.standard(whole.value).dimensions;
-  whole.dimensions[dimension] = made[rows ? 2 : made.size() - 1];
+  whole.dimensions[dimension] = layers_.side(whole.value, *side);
   show(node->output(), std::move(whole));
   return true;
 }

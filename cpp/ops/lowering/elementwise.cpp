@@ -216,24 +216,27 @@ bool Part::add_product(Node* node) {
 bool Part::combine_with(
     Node* node, const Value* x, How how, double number, bool reversed, bool in_place) {
   if (!is_line(how, reversed)) {
-    const auto value = elements(x);
-    const auto count = value ? layers_.channels(*value) : std::nullopt;
-    if (!count) return false;
-    const auto all = std::make_shared<const std::vector<float>>(*count, static_cast<float>(number));
-    return finish_each(node, x, plan::CombineNumbers{how, all, reversed}, in_place);
+    auto all = for_each_channel(x, number);
+    return all &&
+           finish_each(node, x, plan::CombineNumbers{how, std::move(all), reversed}, in_place);
   }
   const auto line = line_of(how, number, reversed);
   return line && scale_by_number(node, x, line->scale, line->shift, in_place);
 }
 
 bool Part::scale_by_number(Node* node, const Value* x, double scale, double shift, bool in_place) {
+  auto factors = for_each_channel(x, scale), shifts = for_each_channel(x, shift);
+  if (!factors || !shifts || !std::isfinite(static_cast<float>(scale))) return false;
+  return finish_each(node, x, plan::Affine{std::move(factors), std::move(shifts)}, in_place);
+}
+
+// Null where nothing tells how many channels there are.
+std::shared_ptr<const std::vector<float>> Part::for_each_channel(const Value* x,
+                                                                 double number) const {
   const auto value = elements(x);
   const auto count = value ? layers_.channels(*value) : std::nullopt;
-  if (!count || !std::isfinite(static_cast<float>(scale))) return false;
-  const auto all = [&](double number) {
-    return std::make_shared<const std::vector<float>>(*count, static_cast<float>(number));
-  };
-  return finish_each(node, x, plan::Affine{all(scale), all(shift)}, in_place);
+  if (!count) return nullptr;
+  return std::make_shared<const std::vector<float>>(*count, static_cast<float>(number));
 }
 
 }  // namespace convship::ops::lowering

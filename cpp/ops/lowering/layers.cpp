@@ -68,6 +68,11 @@ Arrangement Layers::standard(plan::Value x) const {
   return all;
 }
 
+Axes Layers::side(plan::Value value, Axis::Side side) const {
+  const Dimensions whole = standard(value).dimensions;
+  return whole[side == Axis::Side::h ? 2 : whole.size() - 1];
+}
+
 std::optional<int64_t> Layers::channels(plan::Value value) const {
   if (value < 0) return {};
   if (const auto known = channels_.find(value); known != channels_.end()) return known->second;

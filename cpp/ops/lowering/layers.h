@@ -40,6 +40,8 @@ class Layers {
   int64_t dimensions(plan::Value value) const { return dimensions_.at(value); }
   void set_dimensions(plan::Value value, int64_t number) { dimensions_[value] = number; }
   Arrangement standard(plan::Value value) const;
+  // All of a side, rows or columns, of what has images or rows.
+  Axes side(plan::Value value, Axis::Side side) const;
 
   // Where weights tell.
   std::optional<int64_t> channels(plan::Value value) const;

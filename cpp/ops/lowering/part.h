@@ -165,6 +165,7 @@ class Part {
   bool pixel_shuffle(Node* node);
   bool pixel_unshuffle(Node* node);
   plan::Measure scaled(plan::Value x, int64_t dimension, double scale) const;
+  std::shared_ptr<const std::vector<float>> for_each_channel(const Value* x, double number) const;
   bool scale_by_number(Node* node, const Value* x, double scale, double shift, bool in_place);
   bool softmax(Node* node, bool logarithm);
   bool identity(Node* node, std::size_t training);

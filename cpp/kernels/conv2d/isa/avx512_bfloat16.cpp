@@ -7,10 +7,7 @@ namespace convship::kernels {
 namespace conv2d {
 namespace {
 
-struct PairProduct : OneProduct<D> {
-  static constexpr bool kHasGroups = false;
-  static constexpr int kBlockStep = kLanes / Pair16::kChannels;
-  static constexpr int kMostColumns = 16;
+struct PairProduct : WordProduct<Pair16> {
   static HWY_INLINE Sum add(Sum sum, V value, V weight) {
     return Sum{_mm512_dpbf16_ps(sum.raw, (__m512bh)value.raw, (__m512bh)weight.raw)};
   }

@@ -10,10 +10,7 @@ namespace {
 
 // Integers in vectors of floats, which only this instruction and the end look
 // at: of the intrinsic's integers gcc 12 stores every sum in every tap.
-struct FourProduct : OneProduct<D> {
-  static constexpr bool kHasGroups = false;
-  static constexpr int kBlockStep = kLanes / Four8::kChannels;
-  static constexpr int kMostColumns = 16;
+struct FourProduct : WordProduct<Four8> {
   static HWY_INLINE Sum begin(const float* /*start*/) { return hn::Zero(D()); }
   static HWY_INLINE Sum add(Sum sum, V value, V weight) {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(value.raw), "v"(weight.raw));

@@ -8,6 +8,14 @@
 namespace convship::kernels::conv2d {
 namespace {
 
+// What a word's weights and one word of the input make of a sum, but for the instruction.
+template <class Word>
+struct WordProduct : OneProduct<D> {
+  static constexpr bool kHasGroups = false;
+  static constexpr int kBlockStep = kLanes / Word::kChannels;
+  static constexpr int kMostColumns = 16;
+};
+
 template <class Word>
 void copy_adjoining(const WordsCopy& copy, int32_t* to) {
   const Interleave<float>& t = copy.source;
