@@ -135,6 +135,37 @@ Step concatenate_pixels_step(const ConcatenatePixels& layer,
   return {"concatenate pixels, " + describe(y.size), copy};
 }
 
+// A block of 16 places of the side becomes a block of channels.
+Step exchange_step(const ExchangeChannels& layer, const Operand& x, const Operand& y) {
+  const Pair image = x.size.image;
+  // The side's places lie so many pixels apart, and so do the channels that come in their place;
+  // along the other side one pixel follows the other, or one row.
+  const int64_t step = layer.rows ? image.w : 1;
+  const int64_t lines = layer.rows ? image.w : image.h;
+  const int64_t x_line = layer.rows ? 1 : image.w, y_line = layer.rows ? 1 : y.size.image.w;
+  const auto copy = [=](const Frame& frame) {
+    const int64_t blocks = y.blocks();
+    frame.parallel.run(y.size.n * blocks, grain(y.block_step()), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t n = i / blocks, number = i % blocks, count = exist(y.size, number);
+        float* const to = y.block(frame, n, number);
+        if (count < kChannelBlock) std::fill_n(to, y.block_step(), 0.0f);
+        for (int64_t block = 0; block < x.blocks(); ++block) {
+          const float* const from = x.block(frame, n, block);
+          for (int64_t line = 0; line < lines; ++line) {
+            const int64_t there = number * kChannelBlock * step + line * x_line;
+            const int64_t here = block * kChannelBlock * step + line * y_line;
+            frame.isa.single.transpose(from + there * kChannelBlock, step * kChannelBlock, count,
+                                       exist(x.size, block), to + here * kChannelBlock,
+                                       step * kChannelBlock);
+          }
+        }
+      }
+    });
+  };
+  return {"exchange channels, " + describe(y.size), copy};
+}
+
 Step select_step(const Select& layer, const std::vector<Operand>& from, const Operand& y) {
   std::vector<Channel> all, channels;
   for (std::size_t i = 0; i < from.size(); ++i) {

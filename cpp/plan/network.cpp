@@ -46,6 +46,7 @@ const char* layer_name(const Layer& layer) {
                                  "softmax",
                                  "concatenate",
                                  "concatenate pixels",
+                                 "exchange channels",
                                  "select channels",
                                  "flatten",
                                  "unflatten",

@@ -217,6 +217,12 @@ struct Select {
   std::shared_ptr<const std::vector<int64_t>> from;
 };
 
+// Columns and channels in each other's place, or rows and channels: [N, C, H, W] to
+// [N, W, H, C] or [N, H, C, W].
+struct ExchangeChannels {
+  bool rows;
+};
+
 // Whether a selection is whole blocks of 16 channels, one after the other, which
 // lie in blocked memory as they are.
 bool is_run_of_blocks(const std::vector<int64_t>& from);
@@ -296,6 +302,7 @@ using Layer = std::variant<Convolve,
                            Softmax,
                            Concatenate,
                            ConcatenatePixels,
+                           ExchangeChannels,
                            Select,
                            Flatten,
                            Unflatten,

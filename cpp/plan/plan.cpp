@@ -106,6 +106,8 @@ class Builder {
       steps_.push_back(unflatten_step(x(0), y));
     } else if (const auto* attend = std::get_if<Attend>(&i.layer)) {
       steps_.push_back(attend_step(*attend, x(0), x(1), x(2), y));
+    } else if (const auto* exchange = std::get_if<ExchangeChannels>(&i.layer)) {
+      steps_.push_back(exchange_step(*exchange, x(0), y));
     } else if (const auto* pixels = std::get_if<AddPixels>(&i.layer)) {
       steps_.push_back(add_pixels_step(*pixels, x(0), y));
     } else if (const auto* constant = std::get_if<AddImage>(&i.layer)) {

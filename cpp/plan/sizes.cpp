@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "plan/network.h"
 
@@ -146,6 +147,11 @@ class Infer {
       if (!(x == y)) refuse(layer_, "inputs differ in size");
     }
     side(y) = all;
+    return with_image(layer_, y, y.image);
+  }
+  Size operator()(const ExchangeChannels& exchange) const {
+    Size y = in_[0];
+    std::swap(y.c, exchange.rows ? y.image.h : y.image.w);
     return with_image(layer_, y, y.image);
   }
   Size operator()(const Select& select) const {

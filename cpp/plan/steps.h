@@ -92,6 +92,7 @@ Step place_channels_step(const Operand& x, const Operand& y, int64_t channel);
 Step concatenate_pixels_step(const ConcatenatePixels& layer,
                              const std::vector<Operand>& from,
                              const Operand& y);
+Step exchange_step(const ExchangeChannels& layer, const Operand& x, const Operand& y);
 Step select_step(const Select& layer, const std::vector<Operand>& from, const Operand& y);
 Step import_step(const Operand& from, const Operand& to);
 Step export_step(const Operand& from, const Operand& to);

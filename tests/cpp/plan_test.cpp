@@ -335,6 +335,11 @@ class Reference {
       first += concatenate.rows ? x.image.h : x.image.w;
     }
   }
+  void operator()(const ExchangeChannels& exchange) {
+    each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
+      return exchange.rows ? at(n, p, c, q) : at(n, q, p, c);
+    });
+  }
   void operator()(const Select& select) {
     each([&](int64_t n, int64_t c, int64_t p, int64_t q) {
       return joined(n, (*select.from)[static_cast<std::size_t>(c)], p, q);
@@ -541,7 +546,7 @@ class RandomNetwork {
     if (pick(0, size.matrix ? 3 : 19) == 0) return add(Softmax{pick(0, 1) == 0}, {x});
     if (size.matrix && pick(0, 3) == 0) return add(Unflatten{{pick(1, 4), pick(1, 4)}}, {x});
     if (size.matrix) return pick(0, 1) == 0 ? add(activate(), {x}) : add(linear(size), {x});
-    switch (pick(0, 24)) {
+    switch (pick(0, 25)) {
       case 0:
       case 1:
       case 2:
@@ -590,6 +595,8 @@ class RandomNetwork {
         return reshape_pixels(x);
       case 24:
         return add_pixels(x);
+      case 25:
+        return add(ExchangeChannels{pick(0, 1) == 0}, {x});
       default:
         return pick(0, 2) == 0 && add(Flatten{}, {x});
     }

@@ -53,7 +53,9 @@ std::optional<bool> Part::translate_activation(Node* node, std::string_view kind
   if (kind == "aten::elu" || kind == "aten::selu") return elu(node, in_place);
   if (kind == "aten::celu") return celu(node, in_place);
   if (kind == "aten::rrelu") return randomized_relu(node, in_place);
-  if (kind == "aten::hardtanh" || kind == "aten::clamp") return clamp(node, in_place);
+  if (kind == "aten::hardtanh" || kind == "aten::clamp") {
+    return clamp(node, in_place) || compute(node);
+  }
   if (kind == "aten::pow") return power(node, in_place) || compute(node);
   if (in_place) return {};
   if (kind == "aten::gelu") return gelu(node);

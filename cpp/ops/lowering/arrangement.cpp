@@ -201,6 +201,18 @@ std::optional<int64_t> count(const Axes& axes) {
   return product;
 }
 
+std::vector<int64_t> places_of(const Axes& axes) {
+  std::vector<int64_t> places{0};
+  for (const Axis& axis : axes) {
+    std::vector<int64_t> finer;
+    for (const int64_t place : places) {
+      for (int64_t i = 0; i < *axis.count; ++i) finer.push_back(place + i * axis.step);
+    }
+    places = std::move(finer);
+  }
+  return places;
+}
+
 Axes joined(const Dimensions& dimensions, std::size_t first) {
   Axes all;
   for (std::size_t d = first; d < dimensions.size(); ++d) {
@@ -235,17 +247,47 @@ std::optional<Dimensions> reshape(const Dimensions& dimensions,
   // A product may be of sides that are one by now.
   std::vector<Target> single = targets;
   for (Target& target : single) target.factors = 1;
-  std::optional<Dimensions> first;
   for (const std::vector<Target>& each : {targets, single}) {
     for (const bool splits : {false, true}) {
       for (const std::size_t candidate : candidates) {
         auto to = reshape(from, each, candidate, splits);
         if (to && fits(*to)) return to;
-        if (to && !first) first = std::move(to);
       }
     }
   }
-  return first;
+  return {};
+}
+
+std::optional<Dimensions> reshape(Axes from,
+                                  std::vector<int64_t> places,
+                                  const std::vector<int64_t>& numbers) {
+  Dimensions to(numbers.size());
+  if (to.empty()) return {};
+  for (std::size_t d = numbers.size(); d-- > 0;) {
+    int64_t need = numbers[d];
+    while (need > 1 && !from.empty()) {
+      Axis& last = from.back();
+      int64_t& have = places.back();
+      if (need % have == 0) {
+        need /= have;
+        to[d].insert(to[d].begin(), last);
+        from.pop_back();
+        places.pop_back();
+        continue;
+      }
+      if (have % need != 0) return {};
+      to[d].insert(to[d].begin(), {last.side, last.step, need});
+      last.step *= need;
+      have /= need;
+      if (last.count) last.count = have;
+      need = 1;
+    }
+    if (need != 1) return {};
+  }
+  // Sides of one place, that may have more in other images.
+  to.front().insert(to.front().begin(), from.begin(), from.end());
+  const bool rest = std::any_of(places.begin(), places.end(), [](int64_t n) { return n != 1; });
+  return rest ? std::nullopt : std::optional(std::move(to));
 }
 
 }  // namespace convship::ops::lowering

@@ -49,6 +49,9 @@ Dimensions replaced(const Dimensions& dimensions,
 int64_t count(const Axes& axes, const plan::Size& size);
 std::optional<int64_t> count(const Axes& axes);
 
+// The places that axes of known numbers count through, in their order.
+std::vector<int64_t> places_of(const Axes& axes);
+
 // Those of all dimensions from `first` on as of one dimension. What adjoins is one axis.
 Axes joined(const Dimensions& dimensions, std::size_t first = 0);
 
@@ -64,10 +67,16 @@ struct Target {
 };
 
 // What a reshape makes of dimensions; nothing where it is not clear. Where numbers are not
-// known it is a guess, right if they turn out to be `count`'s and steps divide their sides; the
-// first that fits, or the first.
+// known it is a guess, right if they turn out to be `count`'s and steps divide their sides: the
+// first that fits.
 std::optional<Dimensions> reshape(const Dimensions& dimensions,
                                   const std::vector<Target>& targets,
                                   const std::function<bool(const Dimensions&)>& fits);
+
+// The same where it is known how many places each of the axes has, and each dimension is to
+// have. A number that sizes tell stays one where an axis, or the outer part of it, is left.
+std::optional<Dimensions> reshape(Axes from,
+                                  std::vector<int64_t> places,
+                                  const std::vector<int64_t>& numbers);
 
 }  // namespace convship::ops::lowering

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "ops/lowering/constants.h"
+#include "ops/lowering/heads.h"
 #include "ops/lowering/part.h"
 
 namespace convship::ops::lowering {
@@ -21,120 +22,6 @@ using torch::jit::Value;
 using Side = Axis::Side;
 
 namespace {
-
-// What the dimensions [..., positions, depth] of queries, keys or values count through.
-struct Heads {
-  int64_t heads = 1;
-  int64_t depth = 1;
-  plan::Pair window{0, 0};
-  bool dilated = false;
-  Dimensions others;  // of the ones before the positions, what are no channels
-};
-
-// Of positions that are a part of the pixels: windows of neighbours, or of pixels as far
-// apart as others tell.
-bool find_window(const Axes& positions, const Axes& before, Heads& found) {
-  if (positions.size() != 2 || positions[0].side != Side::h || positions[1].side != Side::w) {
-    return false;
-  }
-  Axes others;
-  std::copy_if(before.begin(), before.end(), std::back_inserter(others),
-               [](const Axis& axis) { return axis.side == Side::h || axis.side == Side::w; });
-  if (others.size() != 2) return false;
-  if (others[0].side == Side::w) std::swap(others[0], others[1]);
-  if (others[0].side != Side::h || others[1].side != Side::w) return false;
-  const bool near = positions[0].step == 1 && positions[1].step == 1;
-  const Axes& inner = near ? positions : others;
-  const Axes& outer = near ? others : positions;
-  for (int i = 0; i < 2; ++i) {
-    if (inner[i].step != 1 || inner[i].count != outer[i].step) return false;
-  }
-  found.window = {outer[0].step, outer[1].step};
-  found.dilated = !near;
-  return true;
-}
-
-// whole: the standard dimensions of the value.
-std::optional<Heads> heads_of(const Arrangement& x, const Dimensions& whole) {
-  if (x.rank() < 3) return {};
-  Heads found;
-  const Axes& depth = x.dimensions.back();
-  if (depth.size() > 1 || (depth.size() == 1 && (!is_channel(depth[0]) || depth[0].step != 1))) {
-    return {};
-  }
-  found.depth = depth.empty() ? 1 : depth[0].count.value_or(0);
-  Axes before;
-  for (std::size_t d = 0; d + 2 < x.rank(); ++d) {
-    Axes others;
-    for (const Axis& axis : x.dimensions[d]) {
-      before.push_back(axis);
-      if (!is_channel(axis)) {
-        others.push_back(axis);
-      } else if (found.heads > 1 || axis.step != found.depth || !axis.count) {
-        return {};
-      } else {
-        found.heads = *axis.count;
-      }
-    }
-    found.others.push_back(std::move(others));
-  }
-  if (count(whole[1]) != found.heads * found.depth) return {};
-  const Axes& positions = x.dimensions[x.rank() - 2];
-  if (positions != joined(whole, 2) && !find_window(positions, before, found)) return {};
-  return found;
-}
-
-bool counts_windows(const Axes& axes) {
-  return axes.size() == 2 && axes[0].side == Side::h && axes[1].side == Side::w;
-}
-
-// Of [..., queries, keys], of which a dimension before may be the heads, and one before that the
-// windows: [windows, heads, queries, keys], or undefined.
-at::Tensor bias_of(const at::Tensor& given, const Dimensions& queries, const Dimensions& keys) {
-  const auto spread = with_rank(given, queries.size());
-  if (!spread) return {};
-  const at::Tensor& constant = *spread;
-  int64_t windows = 1, heads = 1;
-  for (std::size_t d = 0; d + 2 < queries.size(); ++d) {
-    const int64_t size = constant.size(static_cast<int64_t>(d));
-    const Axes& axes = queries[d];
-    if (size == 1) continue;
-    if (counts_windows(axes) && heads == 1) {
-      windows = size;
-    } else if (axes.size() == 1 && is_channel(axes[0]) && axes[0].count == size) {
-      heads = size;
-    } else {
-      return {};
-    }
-  }
-  // One for all positions, as of keys that are padding.
-  const Axes &rows = queries[queries.size() - 2], &columns = keys[keys.size() - 2];
-  int64_t positions[] = {constant.size(-2), constant.size(-1)};
-  for (int i = 0; i < 2; ++i) {
-    if (positions[i] != 1) continue;
-    const auto many = count(i == 0 ? rows : columns);
-    if (!many && rows != columns) return {};
-    positions[i] = many ? *many : positions[1 - i];
-  }
-  // The graph may write to it later.
-  return constant.reshape({windows, heads, constant.size(-2), constant.size(-1)})
-      .expand({windows, heads, positions[0], positions[1]})
-      .clone();
-}
-
-// Of [..., 1, 1], of which a dimension before is the heads: [heads], or undefined.
-at::Tensor factors_of(const at::Tensor& given, const Dimensions& queries) {
-  const auto spread = with_rank(given, queries.size());
-  if (!spread) return {};
-  const at::Tensor& constant = *spread;
-  for (std::size_t d = 0; d + 2 < queries.size(); ++d) {
-    const Axes& axes = queries[d];
-    const int64_t size = constant.size(static_cast<int64_t>(d));
-    const bool of_heads = axes.size() == 1 && is_channel(axes[0]) && axes[0].count == size;
-    if (of_heads && size == constant.numel()) return constant.reshape({size});
-  }
-  return {};
-}
 
 std::shared_ptr<const plan::ScoreBias> score_bias(const at::Tensor& bias) {
   if (!bias.defined()) return nullptr;
@@ -165,16 +52,26 @@ std::optional<Arrangement> Part::attention(const Scores& scores, const Arrangeme
     auto found = heads_of(*x, layers_.standard(x->value).dimensions);
     if (!found) return {};
     heads.push_back(*std::move(found));
+    inputs.push_back(x->value);
+  }
+  for (std::size_t i : {1, 2}) {
+    if (heads[i].heads != 1 || heads[0].heads == 1) continue;
+    // One head of keys or values for all of the queries' (Shazeer, 2019).
+    std::vector<int64_t> from;
+    for (int64_t c = 0; c < heads[0].heads * heads[i].depth; ++c)
+      from.push_back(c % heads[i].depth);
+    inputs[i] = layers_.select(inputs[i], std::move(from));
+    heads[i].heads = heads[0].heads;
   }
   for (const Heads& other : heads) {
     if (other.heads != heads[0].heads || other.others != heads[0].others ||
         other.window.h != heads[0].window.h || other.window.w != heads[0].window.w ||
-        other.dilated != heads[0].dilated) {
+        other.dilated != heads[0].dilated || other.of_channels != heads[0].of_channels) {
       return {};
     }
   }
-  if (heads[0].depth != heads[1].depth) return {};
-  for (const Arrangement* x : each) inputs.push_back(as_image(x->value));
+  if (heads[0].depth != heads[1].depth && !heads[0].of_channels) return {};
+  for (plan::Value& input : inputs) input = as_image(input);
   if (scores.factors.defined()) {
     if (scores.factors.numel() != heads[0].heads) return {};
     auto scale = floats_of(scores.factors.repeat_interleave(heads[0].depth));
@@ -182,6 +79,7 @@ std::optional<Arrangement> Part::attention(const Scores& scores, const Arrangeme
     inputs[0] =
         layers_.add_like(inputs[0], plan::Affine{std::move(scale), std::move(shift)}, {inputs[0]});
   }
+  if (heads[0].of_channels) return attention_of_channels(scores, values, inputs, heads[0].depth);
   double scale = scores.scale;
   for (plan::Value& input : {std::ref(inputs[0]), std::ref(inputs[1])}) {
     if (const auto factor = factor_of(input)) {
@@ -201,6 +99,27 @@ std::optional<Arrangement> Part::attention(const Scores& scores, const Arrangeme
   }
   y.dimensions.back() = depth == 1 ? Axes{} : Axes{{Side::c, 1, depth}};
   return y;
+}
+
+// Between the channels of a head (El-Nouby et al., XCiT, 2021): where pixels are channels, they
+// are the positions of windows of one row.
+std::optional<Arrangement> Part::attention_of_channels(const Scores& scores,
+                                                       const Arrangement& values,
+                                                       const std::vector<plan::Value>& inputs,
+                                                       int64_t depth) {
+  if (scores.bias.defined()) return {};
+  const Arrangement* shown[] = {&scores.q, &scores.k, &values};
+  std::vector<Arrangement> each;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    Arrangement row = in_a_row({inputs[i], shown[i]->dimensions});
+    if (layers_.dimensions(row.value) != 3) return {};
+    each.push_back(exchanged(row, Side::w));
+  }
+  const plan::Attend layer{1, static_cast<float>(scores.scale), {1, depth}};
+  Arrangement y = each[0];
+  y.value = layers_.add_like(y.value, layer, {y.value, each[1].value, each[2].value});
+  y.dimensions.back() = each[2].dimensions.back();
+  return exchanged(y, Side::w);
 }
 
 // Of queries and keys, of scores and values, or of a tensor and constants.
@@ -305,7 +224,9 @@ bool Part::einsum(Node* node) {
 bool Part::score(Node* node, Arrangement q, Arrangement k) {
   const auto queries = heads_of(q, layers_.standard(q.value).dimensions);
   const auto keys = heads_of(k, layers_.standard(k.value).dimensions);
-  if (!queries || !keys || queries->heads != keys->heads || queries->depth != keys->depth) {
+  if (!queries || !keys || queries->heads != keys->heads ||
+      queries->of_channels != keys->of_channels ||
+      (queries->depth != keys->depth && !queries->of_channels)) {
     return false;
   }
   facts_.learn(node->output(), Scores{std::move(q), std::move(k)});

@@ -20,12 +20,6 @@ std::vector<int64_t> shuffled(int64_t count, int64_t groups) {
   return from;
 }
 
-std::vector<int64_t> range(int64_t begin, int64_t end) {
-  std::vector<int64_t> from;
-  for (int64_t c = begin; c < end; ++c) from.push_back(c);
-  return from;
-}
-
 // Where pieces of `size` channels end; the last may be smaller.
 std::vector<int64_t> ends_every(int64_t size, int64_t count) {
   std::vector<int64_t> ends;
@@ -46,24 +40,39 @@ bool Part::channel_shuffle(Node* node) {
   return true;
 }
 
-// A dimension that counts through all channels, and nothing else.
+// A dimension that counts through channels and nothing else, through all of them or not.
 struct Part::Cut {
   Arrangement tensor;
   std::size_t dimension;
   int64_t count;
+  bool all;
 };
 
 std::optional<Part::Cut> Part::to_cut(const Node* node, std::size_t dimension) const {
   auto x = arranged(node->input(0));
   const auto over = constant_int(node->input(dimension));
   const auto d = x ? place_of(over, x->rank()) : std::nullopt;
-  const auto count = x ? layers_.channels(x->value) : std::nullopt;
-  if (!d || !count || !shows_channels(x->dimensions[*d], x->value)) return {};
-  return Cut{*std::move(x), *d, *count};
+  if (!d) return {};
+  const Axes& axes = x->dimensions[*d];
+  if (shows_channels(axes, x->value)) {
+    const auto all = layers_.channels(x->value);
+    return all ? std::optional(Cut{*std::move(x), *d, *all, true}) : std::nullopt;
+  }
+  if (axes.size() != 1 || !is_channel(axes[0]) || !axes[0].count) return {};
+  const int64_t some = *axes[0].count;
+  return Cut{*std::move(x), *d, some, false};
 }
 
 // Some of them, as a view.
-Arrangement Part::piece_of(const Cut& what, std::vector<int64_t> from) {
+std::optional<Arrangement> Part::piece_of(const Cut& what,
+                                          kernels::conv2d::Range range,
+                                          int64_t step) {
+  if (!what.all) {
+    const bool adjoin = step == 1;
+    return adjoin ? some_of_channels(what.tensor, what.dimension, range, false) : std::nullopt;
+  }
+  std::vector<int64_t> from;
+  for (int64_t c = range.begin; c < range.end; c += step) from.push_back(c);
   Arrangement piece = what.tensor;
   piece.value = layers_.select(piece.value, std::move(from));
   layers_.share(piece.value, what.tensor.value);
@@ -76,7 +85,9 @@ bool Part::cut(Node* node, const Cut& what, const std::vector<int64_t>& ends) {
   Pieces pieces;
   int64_t begin = 0;
   for (const int64_t end : ends) {
-    pieces.push_back(piece_of(what, range(begin, end)));
+    auto piece = piece_of(what, {begin, end});
+    if (!piece) return false;
+    pieces.push_back(*std::move(piece));
     begin = end;
   }
   facts_.learn(node->output(), std::move(pieces));
@@ -111,12 +122,14 @@ bool Part::split(Node* node) {
 bool Part::glu(Node* node) {
   const auto what = to_cut(node, 1);
   if (!what || what->count % 2 != 0) return false;
-  Arrangement values = piece_of(*what, range(0, what->count / 2));
-  const plan::Value gates = piece_of(*what, range(what->count / 2, what->count)).value;
-  const plan::Value open =
-      layers_.add_like(gates, plan::Activate{kernels::conv2d::Activation::sigmoid}, {gates});
-  values.value = layers_.add_like(values.value, plan::Combine{How::multiply}, {values.value, open});
-  show(node->output(), std::move(values));
+  auto values = piece_of(*what, {0, what->count / 2});
+  const auto gates = piece_of(*what, {what->count / 2, what->count});
+  if (!values || !gates) return false;
+  const plan::Value open = layers_.add_like(
+      gates->value, plan::Activate{kernels::conv2d::Activation::sigmoid}, {gates->value});
+  values->value =
+      layers_.add_like(values->value, plan::Combine{How::multiply}, {values->value, open});
+  show(node->output(), *std::move(values));
   return true;
 }
 
@@ -133,7 +146,7 @@ bool Part::unbind(Node* node) {
   }
   Pieces pieces;
   for (int64_t i = 0; i < *among; ++i) {
-    auto piece = one_of_channels(*x, *d, i);
+    auto piece = some_of_channels(*x, *d, {i, i + 1}, true);
     if (!piece) return false;
     pieces.push_back(*std::move(piece));
   }
@@ -159,9 +172,9 @@ bool Part::slice(Node* node) {
   if (!what) return slice_pixels(node, *x, *d);
   const auto kept = facts_.slice(node, 2, what->count);
   if (!kept || kept->begin >= kept->end || !step || *step < 1) return false;
-  std::vector<int64_t> from;
-  for (int64_t c = kept->begin; c < kept->end; c += *step) from.push_back(c);
-  return show_again(node, piece_of(*what, std::move(from)));
+  if (kept->begin == 0 && kept->end == what->count && *step == 1) return identity(node, 0);
+  auto piece = piece_of(*what, *kept, *step);
+  return piece && show_again(node, *std::move(piece));
 }
 
 // The side of the value's images that a dimension counts through, all of it.
@@ -187,9 +200,12 @@ bool Part::slice_pixels(Node* node, Arrangement x, std::size_t dimension) {
   if (!side || !begin || !end || !step || *step < 1) return false;
   x.value = crop(x.value, *side, {*begin}, measure(*end));
   if (*step > 1) {
-    const plan::Pair stride = *side == Side::h ? plan::Pair{*step, 1} : plan::Pair{1, *step};
+    const bool rows = *side == Side::h;
+    const plan::Pair known = layers_.sides(x.value);
+    const plan::Pair stride = rows ? plan::Pair{*step, 1} : plan::Pair{1, *step};
     x.value = layers_.add_view(x.value, plan::MaxPool{{{1, 1}, stride, {0, 0}, false}},
                                layers_.dimensions(x.value));
+    layers_.learn_sides(x.value, rows ? plan::Pair{0, known.w} : plan::Pair{known.h, 0});
   }
   x.dimensions[dimension] = layers_.side(x.value, *side);
   return show_again(node, std::move(x));

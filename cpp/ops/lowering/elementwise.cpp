@@ -1,4 +1,6 @@
 // Sums, differences, products, quotients and extremes: of tensors, and of a tensor and constants.
+#include <ATen/ops/tensor.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -126,6 +128,7 @@ bool Part::combine(Node* node, Value* a, Value* b, How how, bool in_place) {
 bool Part::combine(Node* node, plan::Layer layer, Arrangement a, Arrangement b) {
   while (a.rank() < b.rank()) a.dimensions.emplace(a.dimensions.begin());
   while (b.rank() < a.rank()) b.dimensions.emplace(b.dimensions.begin());
+  align(a, b);
   Dimensions both;
   for (std::size_t d = 0; d < a.rank(); ++d) {
     if (!broadcasts(a.dimensions[d], b.dimensions[d])) return false;
@@ -163,17 +166,26 @@ bool Part::subtract_from(Node* node) {
 std::optional<at::Tensor> Part::by_channel(const Value* constants, const Value* x) const {
   const auto value = elements(x);
   const auto given = constant(constants);
-  if (!value || !given || !given->isTensor()) return {};
+  const auto channels = value ? layers_.channels(*value) : std::nullopt;
+  if (!channels || !given || !given->isTensor()) return {};
   const auto by = constant_weight(constants, given->toTensor().dim());
-  if (!by || layers_.channels(*value) != by->numel()) return {};
   const Dimensions shown = arranged(x)->dimensions;
-  const auto rank = static_cast<int64_t>(shown.size()), dims = by->dim();
-  if (dims > rank) return {};
-  // From the last dimension on, as broadcasting counts.
-  for (int64_t d = 0; d < dims; ++d) {
-    if (by->size(d) == by->numel() && shows_channels(shown[rank - dims + d], *value)) return by;
+  const auto spread = by ? with_rank(*by, shown.size()) : std::nullopt;
+  if (!spread) return {};
+  // Where among the constants each channel's is.
+  std::vector<int64_t> places(*channels, 0);
+  for (std::size_t d = 0; d < shown.size(); ++d) {
+    const int64_t size = spread->size(static_cast<int64_t>(d));
+    const Axes& axes = shown[d];
+    if (size == 1) continue;
+    if (count(axes) != size || !std::all_of(axes.begin(), axes.end(), is_channel)) return {};
+    for (int64_t c = 0; c < *channels; ++c) {
+      int64_t place = 0;
+      for (const Axis& axis : axes) place = place * *axis.count + c / axis.step % *axis.count;
+      places[c] = places[c] * size + place;
+    }
   }
-  return {};
+  return spread->flatten().index_select(0, at::tensor(places));
 }
 
 // With a constant for each channel, or one for all of them.
@@ -186,13 +198,26 @@ bool Part::combine_with(
   if (all->numel() == 1) {
     return combine_with(node, x, how, all->item<float>(), reversed, in_place);
   }
-  const auto by = by_channel(constants, x);
+  auto by = by_channel(constants, x);
+  // What the last dimension counts through may become channels.
+  std::optional<Arrangement> turned;
+  if (!by && !in_place && all->size(-1) == all->numel()) {
+    const Arrangement shown = *arranged(x);
+    turned = with_channels_at(shown, shown.rank() - 1, all->numel());
+    if (turned) by = all;
+  }
+  const auto finish = [&](plan::Layer layer) {
+    if (!turned) return finish_each(node, x, std::move(layer), in_place);
+    turned->value = layers_.add_like(turned->value, std::move(layer), {turned->value});
+    show(node->output(), *turned);
+    return true;
+  };
   if (!by) {
     const bool sums = how == How::add || (how == How::subtract && !reversed);
     return sums && !in_place && add_image(node, x, *all, how == How::add ? 1 : -1);
   }
   if (!is_line(how, reversed)) {
-    return finish_each(node, x, plan::CombineNumbers{how, floats_of(*by), reversed}, in_place);
+    return finish(plan::CombineNumbers{how, floats_of(*by), reversed});
   }
   auto scale = std::make_shared<std::vector<float>>();
   auto shift = std::make_shared<std::vector<float>>();
@@ -202,7 +227,7 @@ bool Part::combine_with(
     scale->push_back(static_cast<float>(line->scale));
     shift->push_back(static_cast<float>(line->shift));
   }
-  return finish_each(node, x, plan::Affine{std::move(scale), std::move(shift)}, in_place);
+  return finish(plan::Affine{std::move(scale), std::move(shift)});
 }
 
 // input + value * first * second, where all but the second are constants.

@@ -81,6 +81,10 @@ const Extent* Formula::extent() const { return std::get_if<Extent>(&content_->is
 
 int64_t Formula::factors() const {
   if (constant()) return 0;
+  if (const Extent* e = extent()) {
+    const auto tells = [](const Axis& axis) { return !axis.count; };
+    return std::count_if(e->axes.begin(), e->axes.end(), tells);
+  }
   const auto* applied = std::get_if<Content::Applied>(&content_->is);
   return applied ? applied->factors : 1;
 }

@@ -100,6 +100,11 @@ std::optional<int64_t> Layers::count_channels(plan::Value value) const {
   }
   if (const auto* select = std::get_if<plan::Select>(&i.layer)) return select->from->size();
   if (std::holds_alternative<plan::AcrossChannels>(i.layer)) return 1;
+  if (const auto* exchange = std::get_if<plan::ExchangeChannels>(&i.layer)) {
+    const plan::Pair before = sides(i.inputs[0]);
+    const int64_t side = exchange->rows ? before.h : before.w;
+    return side > 0 ? std::optional(side) : std::nullopt;
+  }
   if (const auto* unflatten = std::get_if<plan::Unflatten>(&i.layer)) {
     const auto features = channels(i.inputs[0]);
     const int64_t pixels = unflatten->image.h * unflatten->image.w;
@@ -156,6 +161,12 @@ plan::Pair Layers::sides(plan::Value value) const {
     if (const auto* add = std::get_if<plan::AddImage>(&layer)) return learn(add->image);
     if (const auto* reshape = std::get_if<plan::ReshapePixels>(&layer)) {
       return learn({constant(reshape->height), constant(reshape->width)});
+    }
+    if (const auto* exchange = std::get_if<plan::ExchangeChannels>(&layer)) {
+      const plan::Value from = layers_[value].inputs[0];
+      plan::Pair made = sides(from);
+      (exchange->rows ? made.h : made.w) = channels(from).value_or(0);
+      return learn(made);
     }
     const auto* conv = std::get_if<plan::Convolve>(&layer);
     const auto keeps = [](int64_t kernel, int64_t stride, int64_t dilation, int64_t padding) {

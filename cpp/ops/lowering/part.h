@@ -99,17 +99,20 @@ class Part {
                                  const Value* keep,
                                  plan::Reduction reduction) const;
   bool reduce(Node* node, plan::Reduction reduction);
+  bool variance(Node* node, bool root);
   bool norm(Node* node);
   bool norm_of_heads(Node* node, const Arrangement& x);
   bool flatten(Node* node);
   bool view(Node* node);
+  bool view_as(Node* node);
+  bool view_to(Node* node, const Numbers& shape);
   bool unsqueeze(Node* node);
   bool unflatten(Node* node);
   bool squeeze(Node* node);
   bool expand(Node* node);
   bool expand_as(Node* node);
   bool expand_to(Node* node, Numbers sizes);
-  bool transpose(Node* node);
+  bool transpose(Node* node, std::optional<int64_t> a, std::optional<int64_t> b);
   bool permute(Node* node);
   bool contiguous(Node* node);
   bool select_one(Node* node);
@@ -120,7 +123,9 @@ class Part {
   bool slice(Node* node);
   bool slice_pixels(Node* node, Arrangement x, std::size_t dimension);
   struct Cut;
-  Arrangement piece_of(const Cut& what, std::vector<int64_t> from);
+  std::optional<Arrangement> piece_of(const Cut& what,
+                                      kernels::conv2d::Range range,
+                                      int64_t step = 1);
   bool cut(Node* node, const Cut& what, const std::vector<int64_t>& ends);
   bool matmul(Node* node);
   bool einsum(Node* node);
@@ -130,6 +135,10 @@ class Part {
   std::optional<double> factor_of(plan::Value x) const;
   bool clamp_min(Node* node);
   std::optional<Arrangement> attention(const Scores& scores, const Arrangement& values);
+  std::optional<Arrangement> attention_of_channels(const Scores& scores,
+                                                   const Arrangement& values,
+                                                   const std::vector<plan::Value>& inputs,
+                                                   int64_t depth);
   std::optional<at::Tensor> causal_mask(const Arrangement& q, const Arrangement& k);
   bool scaled_dot_product_attention(Node* node);
   bool native_multi_head_attention(Node* node);
@@ -147,6 +156,11 @@ class Part {
   bool power(Node* node, bool in_place);
   plan::Value squares(plan::Value x);
   plan::Value roots(plan::Value x);
+  bool stack(Node* node);
+  Arrangement stacked(const std::vector<Arrangement>& pieces, std::size_t dimension);
+  bool reduce_pieces(Node* node, plan::Reduction reduction);
+  bool softmax_of_pieces(Node* node, const Arrangement& x, std::size_t dimension);
+  std::optional<std::vector<Arrangement>> pieces_of(const Arrangement& x, std::size_t dimension);
   bool concatenate(Node* node);
   bool concatenate(Node* node, const std::vector<Arrangement>& tensors);
   bool concatenate_pixels(Node* node, std::vector<Arrangement> tensors, std::size_t dimension);
@@ -215,16 +229,26 @@ class Part {
   std::optional<plan::Value> settle(const Arrangement& what, bool may_move);
   Arrangement in_a_row(Arrangement what);
   plan::Value as_image(plan::Value x);  // of one pixel, if it is a matrix
+  Arrangement exchanged(const Arrangement& x, Axis::Side side);
+  std::optional<Arrangement> with_channels_at(const Arrangement& x, std::size_t d, int64_t count);
+  std::optional<plan::Value> as_standard(const Arrangement& x);
+  std::optional<Arrangement> unshuffled_pixels(const Arrangement& x, std::size_t d);
+  std::optional<plan::Value> shuffled_pixels(const Arrangement& x);
+  void align(Arrangement& a, Arrangement& b);
   void show(const Value* output, Arrangement what);
   bool show_again(const Node* node, Arrangement what);
   std::optional<Arrangement> from_a_row(const Arrangement& x, const Numbers& shape);
   std::optional<Dimensions> reshaped(const Arrangement& x,
                                      const Dimensions& from,
                                      const Numbers& shape);
+  std::optional<Dimensions> reshaped_as_expected(plan::Value x,
+                                                 const Axes& from,
+                                                 const Numbers& shape);
   void learn_side(plan::Value x, const Axes& axes, int64_t number);
-  std::optional<Arrangement> one_of_channels(const Arrangement& x,
-                                             std::size_t dimension,
-                                             int64_t index);
+  std::optional<Arrangement> some_of_channels(const Arrangement& x,
+                                              std::size_t dimension,
+                                              kernels::conv2d::Range range,
+                                              bool drop);
   plan::Value crop(plan::Value x, Axis::Side side, plan::Measure begin, plan::Measure end);
   // Whose elements these are.
   std::optional<plan::Value> elements(const Value* value) const;

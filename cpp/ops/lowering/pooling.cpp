@@ -72,6 +72,7 @@ bool Part::adaptive_pool(Node* node, plan::Reduction reduction, bool row) {
 struct Part::Reduced {
   plan::Layer layer;
   Dimensions dimensions;
+  std::optional<int64_t> places;  // of which each result is made; nothing where sizes tell
 };
 
 std::optional<Part::Reduced> Part::reduced(const Arrangement& x,
@@ -96,7 +97,7 @@ std::optional<Part::Reduced> Part::reduced(const Arrangement& x,
   }
   const Dimensions whole = layers_.standard(x.value).dimensions;
   if (gone.size() == 1 && gone[0] == whole[1]) {
-    return Reduced{plan::AcrossChannels{reduction}, std::move(left)};
+    return Reduced{plan::AcrossChannels{reduction}, std::move(left), count(gone[0])};
   }
   plan::AdaptivePool pool{{1}, {1}, reduction};
   if (joined(gone) != joined(whole, 2)) {
@@ -105,7 +106,7 @@ std::optional<Part::Reduced> Part::reduced(const Arrangement& x,
     if (!rows && gone[0] != whole[3]) return {};
     (rows ? pool.width : pool.height) = measure(Formula(Extent{x.value, whole[rows ? 3 : 2]}));
   }
-  return Reduced{std::move(pool), std::move(left)};
+  return Reduced{std::move(pool), std::move(left), count(joined(gone))};
 }
 
 // input, dimension(s), whether they are kept, and of means and sums the type
@@ -115,10 +116,40 @@ bool Part::reduce(Node* node, plan::Reduction reduction) {
   const auto x = arranged(node->input(0));
   if (!x || needs_second(node) || (typed && !is_none(node->input(3)))) return false;
   auto made = reduced(*x, node->input(1), node->input(2), reduction);
-  if (!made) return false;
+  if (!made) return reduce_pieces(node, reduction);
   const int64_t dimensions = layers_.dimensions(x->value);
   const plan::Value y = layers_.add(std::move(made->layer), {x->value}, dimensions);
   show(node->output(0), {y, std::move(made->dimensions)});
+  return true;
+}
+
+// input, dimensions, what is taken off the number that divides, whether they are kept: the
+// variance, or its root.
+bool Part::variance(Node* node, bool root) {
+  const auto x = arranged(node->input(0));
+  if (!x || node->inputs().size() != 4) return false;
+  const auto made = reduced(*x, node->input(1), node->input(3), plan::Reduction::mean);
+  std::optional<double> taken = constant_number(node->input(2));
+  if (is_none(node->input(2))) taken = 1;
+  if (const auto flag = constant_int(node->input(2))) taken = static_cast<double>(*flag);
+  if (!made || !taken || *taken < 0) return false;
+  const int64_t dimensions = layers_.dimensions(x->value);
+  const bool across = std::holds_alternative<plan::AcrossChannels>(made->layer);
+  const auto channels = across ? 1 : layers_.channels(x->value);
+  if (*taken > 0 && (!channels || !made->places || *made->places <= *taken)) return false;
+  const plan::Value mean = layers_.add(made->layer, {x->value}, dimensions);
+  const plan::Value centred =
+      layers_.add_like(x->value, plan::Combine{How::subtract}, {x->value, mean});
+  plan::Value y = layers_.add(made->layer, {squares(centred)}, dimensions);
+  if (*taken > 0) {
+    const auto places = static_cast<double>(*made->places);
+    const auto factor = static_cast<float>(places / (places - *taken));
+    y = layers_.add_like(y,
+                         plan::Affine{std::make_shared<const std::vector<float>>(*channels, factor),
+                                      std::make_shared<const std::vector<float>>(*channels, -0.0f)},
+                         {y});
+  }
+  show(node->output(), {root ? roots(y) : y, made->dimensions});
   return true;
 }
 

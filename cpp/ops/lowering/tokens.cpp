@@ -27,19 +27,19 @@ Arrangement Part::pointwise(const Arrangement& x,
 
 // input, normalized shape, weight, bias, eps
 bool Part::layer_norm(Node* node) {
-  const auto x = arranged(node->input(0));
+  const auto shown = arranged(node->input(0));
   const auto over = constant_ints(node->input(1));
   const auto epsilon = constant_number(node->input(4));
-  if (!x || x->rank() < 2 || !shows_channels(x->dimensions.back(), x->value) || !over ||
-      over->size() != 1 || !epsilon) {
-    return false;
-  }
+  if (!shown || shown->rank() < 2 || !over || over->size() != 1 || !epsilon) return false;
+  auto x = with_channels_at(*shown, shown->rank() - 1, over->front());
+  if (!x) return false;
   auto scale = channel_numbers(node->input(2), over->front(), 1);
   auto shift = channel_numbers(node->input(3), over->front(), 0);
   if (!scale || !shift) return false;
-  finish_like(node, node->input(0),
-              plan::Normalize{std::move(scale), std::move(shift), static_cast<float>(*epsilon)},
-              {x->value});
+  x->value = layers_.add_like(
+      x->value, plan::Normalize{std::move(scale), std::move(shift), static_cast<float>(*epsilon)},
+      {x->value});
+  show(node->output(), *std::move(x));
   return true;
 }
 

@@ -61,6 +61,8 @@ bool Part::translate(Node* node) {
     return adaptive_pool(node, plan::Reduction::maximum, true);
   if (kind == "aten::mean") return reduce(node, plan::Reduction::mean);
   if (kind == "aten::sum") return reduce(node, plan::Reduction::sum);
+  if (kind == "aten::var") return variance(node, false);
+  if (kind == "aten::std") return variance(node, true);
   if (kind == "aten::maximum" || (kind == "aten::max" && node->inputs().size() == 2)) {
     return combine(node, How::maximum, false);
   }
@@ -77,6 +79,7 @@ bool Part::translate(Node* node) {
   if (kind == "aten::expand_as") return expand_as(node);
   if (kind == "aten::unflatten") return unflatten(node);
   if (kind == "aten::view" || kind == "aten::reshape") return view(node);
+  if (kind == "aten::reshape_as" || kind == "aten::view_as") return view_as(node);
   if (kind == "aten::upsample_nearest2d") return upsample(node, false);
   if (kind == "aten::upsample_bilinear2d") return upsample(node, true);
   if (kind == "aten::pad" || kind == "aten::constant_pad_nd" || kind == "aten::reflection_pad2d" ||
@@ -100,6 +103,7 @@ bool Part::translate(Node* node) {
     return scale_by_number(node, node->input(0), -1, -0.0, false) || compute(node);
   }
   if (kind == "aten::cat") return concatenate(node);
+  if (kind == "aten::stack") return stack(node);
   if (kind == "aten::append") return append(node);
   if (kind == "aten::batch_norm") return batch_norm(node);
   if (kind == "aten::layer_norm") return layer_norm(node);
@@ -111,7 +115,10 @@ bool Part::translate(Node* node) {
     return identity(node, 2);
   }
   if (kind == "aten::contiguous") return contiguous(node);
-  if (kind == "aten::transpose") return transpose(node);
+  if (kind == "aten::transpose" || kind == "aten::swapaxes" || kind == "aten::swapdims") {
+    return transpose(node, constant_int(node->input(1)), constant_int(node->input(2)));
+  }
+  if (kind == "aten::mT") return transpose(node, -2, -1);
   if (kind == "aten::permute") return permute(node);
   if (kind == "aten::channel_shuffle" || kind == "aten::native_channel_shuffle") {
     return channel_shuffle(node);
@@ -252,9 +259,10 @@ bool Part::linear(Node* node) {
   const auto shown = arranged(node->input(0));
   const bool rows = shown && shown->rank() == 2 && is_one_for_each_image(*shown);
   if (shown && !rows) {
-    if (shown->rank() < 2 || !shows_channels(shown->dimensions.back(), shown->value)) return false;
-    if (layers_.channels(shown->value) != weight->size(1)) return false;
-    show(node->output(), pointwise(*shown, *weight, bias));
+    if (shown->rank() < 2) return false;
+    const auto x = with_channels_at(*shown, shown->rank() - 1, weight->size(1));
+    if (!x || layers_.channels(x->value) != weight->size(1)) return false;
+    show(node->output(), pointwise(*x, *weight, bias));
     return true;
   }
   const auto x = tensor(node->input(0), 2);
@@ -282,10 +290,10 @@ bool Part::batch_norm(Node* node) {
       (!bias && !is_none(node->input(2))) || training != 0 || !eps || !arranged(node->input(0))) {
     return false;
   }
-  const auto rank = static_cast<int64_t>(arranged(node->input(0))->rank());
-  const auto given = inner(node->input(0), rank);
-  if (!given) return false;
-  const plan::Value x = *given;
+  const auto shown = arranged(node->input(0));
+  // Otherwise as images, where that can be had.
+  const bool moves = shown->rank() < 2 || !shows_channels(shown->dimensions[1], shown->value);
+  if (moves && !inner(node->input(0), static_cast<int64_t>(shown->rank()))) return false;
   const auto channels = static_cast<std::size_t>(mean->numel());
   auto scale = std::make_shared<std::vector<float>>(channels);
   auto shift = std::make_shared<std::vector<float>>(channels);
@@ -296,8 +304,7 @@ bool Part::batch_norm(Node* node) {
     (*shift)[c] = static_cast<float>((bias ? bias->const_data_ptr<float>()[c] : 0.0) -
                                      mean->const_data_ptr<float>()[c] * factor);
   }
-  finish(node, plan::Affine{std::move(scale), std::move(shift)}, {x}, layers_.dimensions(x));
-  return true;
+  return finish_each(node, node->input(0), plan::Affine{std::move(scale), std::move(shift)}, false);
 }
 
 // input, dimension, dtype
@@ -316,7 +323,10 @@ bool Part::softmax(Node* node, bool logarithm) {
   }
   const auto x = arranged(node->input(0));
   const auto d = x ? place_of(over, x->rank()) : std::nullopt;
-  if (!d || !shows_channels(x->dimensions[*d], x->value)) return false;
+  if (!d) return false;
+  if (!shows_channels(x->dimensions[*d], x->value)) {
+    return !logarithm && softmax_of_pieces(node, *x, *d);
+  }
   finish_like(node, node->input(0), plan::Softmax{logarithm}, {x->value});
   return true;
 }

@@ -14,23 +14,6 @@ using torch::jit::Node;
 using torch::jit::Value;
 using Side = Axis::Side;
 
-namespace {
-
-// The places that axes of known numbers count through, in their order.
-std::vector<int64_t> places_of(const Axes& axes) {
-  std::vector<int64_t> places{0};
-  for (const Axis& axis : axes) {
-    std::vector<int64_t> finer;
-    for (const int64_t place : places) {
-      for (int64_t i = 0; i < *axis.count; ++i) finer.push_back(place + i * axis.step);
-    }
-    places = std::move(finer);
-  }
-  return places;
-}
-
-}  // namespace
-
 std::optional<Arrangement> Part::arranged(const Value* value) const {
   if (const auto* found = facts_.find<Arrangement>(value)) return layers_.with_known_sides(*found);
   if (inside(value)) return layers_.standard(tensors_.at(value));
@@ -71,6 +54,11 @@ std::optional<plan::Value> Part::settle(const Arrangement& what, bool may_move) 
   const Dimensions& shown = what.dimensions;
   const std::size_t rank = what.rank();
   if (shown == whole) return x;
+  if (may_move) {
+    if (const auto standard = as_standard(what)) return standard;
+    if (const auto pixels = shuffled_pixels(what)) return pixels;
+    if (const auto squares = unshuffled_pixels(what, 1)) return settle(*squares, true);
+  }
   if (rank < 2 || rank > 4 || shown[0] != whole[0]) return {};
   const Axes order = joined(shown, 1);
   const auto pixels = std::find_if_not(order.begin(), order.end(), is_channel);
@@ -161,9 +149,8 @@ bool Part::permute(Node* node) {
   return show_again(node, {x->value, std::move(permuted)});
 }
 
-bool Part::transpose(Node* node) {
+bool Part::transpose(Node* node, std::optional<int64_t> a, std::optional<int64_t> b) {
   auto x = arranged(node->input(0));
-  const auto a = constant_int(node->input(1)), b = constant_int(node->input(2));
   if (const auto* scores = a && b ? facts_.find<Scores>(node->input(0)) : nullptr) {
     const auto one = place_of(a, scores->q.rank()), other = place_of(b, scores->q.rank());
     std::vector<int64_t> order(scores->q.rank());
@@ -220,112 +207,6 @@ bool Part::flatten(Node* node) {
   return show_again(node, {x->value, replaced(x->dimensions, *first, *last + 1, {all})});
 }
 
-bool Part::view(Node* node) {
-  if (const auto* scores = facts_.find<Scores>(node->input(0))) {
-    return view_scores(node, *scores);
-  }
-  const auto shape = facts_.numbers(node->input(1));
-  const auto x = arranged(node->input(0));
-  if (!x || !shape) return false;
-  if (auto image = from_a_row(*x, *shape)) return show_again(node, *std::move(image));
-  auto dimensions = reshaped(*x, x->dimensions, *shape);
-  return dimensions && show_again(node, {x->value, *std::move(dimensions)});
-}
-
-// Positions in a row as those of an image, whose sides sizes tell.
-std::optional<Arrangement> Part::from_a_row(const Arrangement& x, const Numbers& shape) {
-  if (layers_.dimensions(x.value) != 3 || x.rank() != 3 || shape.size() != 4) return {};
-  const Dimensions whole = layers_.standard(x.value).dimensions;
-  const auto row = std::find(x.dimensions.begin(), x.dimensions.end(), whole[2]);
-  if (whole[2].empty() || row == x.dimensions.end() || x.dimensions[0] != whole[0]) return {};
-  const auto at = static_cast<std::size_t>(row - x.dimensions.begin());
-  const Formula &height = shape[at], &width = shape[at + 1];
-  const bool told = height.integer() && width.integer();
-  const auto other = shape[at == 1 ? 3 : 1].integer();
-  if (told || height.integer() == -1 || width.integer() == -1 || !is_batch(shape[0], x.value) ||
-      (other != -1 && other != layers_.channels(x.value))) {
-    return {};
-  }
-  Arrangement image = x;
-  image.value = layers_.add_view(x.value, plan::ReshapePixels{measure(height), measure(width)}, 4);
-  const Dimensions now = layers_.standard(image.value).dimensions;
-  image.dimensions = replaced(x.dimensions, at, at + 1, {now[2], now[3]});
-  return image;
-}
-
-// input, dimension, sizes
-bool Part::unflatten(Node* node) {
-  const auto d = facts_.number(node->input(1));
-  const auto sizes = facts_.numbers(node->input(2));
-  const auto x = arranged(node->input(0));
-  const auto at = x ? place_of(d, x->rank()) : std::nullopt;
-  if (!at || !sizes) return false;
-  const auto parts = reshaped(*x, {x->dimensions[*at]}, *sizes);
-  return parts && show_again(node, {x->value, replaced(x->dimensions, *at, *at + 1, *parts)});
-}
-
-// Some of a tensor's dimensions as others. What is a guess becomes a requirement.
-std::optional<Dimensions> Part::reshaped(const Arrangement& x,
-                                         const Dimensions& from,
-                                         const Numbers& shape) {
-  std::vector<Target> targets;
-  for (const Formula& number : shape) {
-    if (!number.integer() && number.constant()) return {};
-    targets.push_back({number.integer(), is_batch(number, x.value), number.factors()});
-  }
-  std::optional<std::vector<plan::Size>> sizes;
-  const auto fits = [&](const Dimensions& guess) {
-    for (std::size_t d = 0; d < guess.size(); ++d) {
-      const auto number = count(guess[d]);
-      if (targets[d].number == -1 || (number && number == targets[d].number)) continue;
-      if (!sizes) sizes = expected_sizes(1);
-      if (!sizes) return true;
-      try {
-        const int64_t got = measure(Formula(Extent{x.value, guess[d]}))(*sizes);
-        if (got != measure(shape[d])(*sizes) && !targets[d].batch) return false;
-      } catch (const std::invalid_argument&) {
-        return true;
-      }
-    }
-    return true;
-  };
-  auto to = reshape(from, targets, fits);
-  if (!to) return {};
-  for (std::size_t d = 0; d < to->size(); ++d) {
-    for (const Axis& axis : (*to)[d]) {
-      if (axis.count || axis.step == 1) continue;
-      const Extent side{x.value, {{axis.side}}};
-      require([side = measure(Formula(side)), step = axis.step](const auto& sizes) {
-        return side(sizes) % step == 0;
-      });
-    }
-    if (targets[d].number == -1 || targets[d].batch) continue;
-    const auto number = count((*to)[d]);
-    if (number && number == targets[d].number) continue;
-    if (targets[d].number) learn_side(x.value, (*to)[d], *targets[d].number);
-    require([asked = measure(shape[d]), got = measure(Formula(Extent{x.value, (*to)[d]}))](
-                const auto& sizes) { return asked(sizes) == got(sizes); });
-  }
-  return layers_.with_known_sides({x.value, *std::move(to)}).dimensions;
-}
-
-// Of which a graph says that axes count so many.
-void Part::learn_side(plan::Value x, const Axes& axes, int64_t number) {
-  int64_t unknown = 0, others = 1;
-  for (const Axis& axis : axes) {
-    unknown += axis.count ? 0 : 1;
-    others *= axis.count.value_or(1);
-  }
-  if ((unknown > 1 && number > 1) || number % others != 0) return;
-  plan::Pair known{0, 0};
-  for (const Axis& axis : axes) {
-    if (axis.count) continue;
-    if (axis.side == Side::h) known.h = number / others * axis.step;
-    if (axis.side == Side::w) known.w = number / others * axis.step;
-  }
-  layers_.learn_sides(x, known);
-}
-
 // As large as another tensor; norms of a tensor's last dimension, for all of its places.
 bool Part::expand_as(Node* node) {
   const auto like = arranged(node->input(1));
@@ -371,7 +252,7 @@ bool Part::select_one(Node* node) {
   if (among && std::all_of(axes.begin(), axes.end(), is_channel)) {
     const int64_t one = *index < 0 ? *index + *among : *index;
     if (one < 0 || one >= *among) return false;
-    auto chosen = one_of_channels(*x, *at, one);
+    auto chosen = some_of_channels(*x, *at, {one, one + 1}, true);
     return chosen && show_again(node, *std::move(chosen));
   }
   *x = in_a_row(*std::move(x));
@@ -409,12 +290,17 @@ plan::Value Part::crop(plan::Value x, Side side, plan::Measure begin, plan::Meas
   return x;
 }
 
-// Channels of which the axes of one dimension are at a place.
-std::optional<Arrangement> Part::one_of_channels(const Arrangement& x,
-                                                 std::size_t dimension,
-                                                 int64_t index) {
-  const int64_t first = places_of(x.dimensions[dimension])[index];
-  Arrangement left{x.value, replaced(x.dimensions, dimension, dimension + 1, {})};
+// Channels of which the axes of one dimension are at some of their places; `drop`: at the one
+// place there is, without that dimension.
+std::optional<Arrangement> Part::some_of_channels(const Arrangement& x,
+                                                  std::size_t dimension,
+                                                  kernels::conv2d::Range range,
+                                                  bool drop) {
+  const Axes& among = x.dimensions[dimension];
+  const int64_t first = places_of(among)[range.begin], count = range.end - range.begin;
+  Dimensions kept;
+  if (!drop) kept = {count == 1 ? Axes{} : Axes{{Side::c, among[0].step, count}}};
+  Arrangement left{x.value, replaced(x.dimensions, dimension, dimension + 1, kept)};
   std::vector<Axis*> axes;  // of channels
   for (Axes& each : left.dimensions) {
     for (Axis& axis : each) {

@@ -1,0 +1,124 @@
+// Dimensions that count through some of the channels, as of branches side by side: what a
+// reduction or a softmax over them does to the pieces at each of their places.
+#include <algorithm>
+#include <utility>
+
+#include "ops/lowering/constants.h"
+#include "ops/lowering/part.h"
+
+namespace convship::ops::lowering {
+
+using torch::jit::Node;
+using torch::jit::Value;
+
+// Without the dimension; nothing where there are more than branches a network has.
+std::optional<std::vector<Arrangement>> Part::pieces_of(const Arrangement& x,
+                                                        std::size_t dimension) {
+  constexpr int64_t kMost = 16;
+  const Axes& axes = x.dimensions[dimension];
+  const auto number = count(axes);
+  if (axes.empty() || !number || *number > kMost ||
+      !std::all_of(axes.begin(), axes.end(), is_channel)) {
+    return {};
+  }
+  std::vector<Arrangement> pieces;
+  for (int64_t i = 0; i < *number; ++i) {
+    auto piece = some_of_channels(x, dimension, {i, i + 1}, true);
+    if (!piece) return {};
+    pieces.push_back(*std::move(piece));
+  }
+  return pieces;
+}
+
+// A new dimension that counts through them. They have the same dimensions.
+Arrangement Part::stacked(const std::vector<Arrangement>& pieces, std::size_t dimension) {
+  std::vector<plan::Value> inputs;
+  for (const Arrangement& piece : pieces) inputs.push_back(piece.value);
+  Arrangement all = pieces.front();
+  const int64_t each = *layers_.channels(all.value);
+  const auto number = static_cast<int64_t>(pieces.size());
+  all.value = layers_.add_like(all.value, plan::Concatenate{}, std::move(inputs));
+  const Axes among = number == 1 ? Axes{} : Axes{{Axis::Side::c, each, number}};
+  all.dimensions = replaced(all.dimensions, dimension, dimension, {among});
+  return all;
+}
+
+// A list of tensors, and where their dimension is to be.
+bool Part::stack(Node* node) {
+  const auto* list = facts_.find<Tensors>(node->input(0));
+  const auto* given = facts_.find<Pieces>(node->input(0));
+  std::vector<Arrangement> pieces;
+  if (given) pieces = *given;
+  for (const Value* value : list ? *list : Tensors{}) {
+    const auto piece = arranged(value);
+    if (!piece) return false;
+    pieces.push_back(*piece);
+  }
+  if (pieces.empty()) return false;
+  const Arrangement& first = pieces.front();
+  const auto d = place_of(constant_int(node->input(1)), first.rank() + 1);
+  const auto channels = layers_.channels(first.value);
+  const bool same = std::all_of(pieces.begin(), pieces.end(), [&](const Arrangement& piece) {
+    return piece.dimensions == first.dimensions && layers_.channels(piece.value) == channels &&
+           layers_.dimensions(piece.value) == layers_.dimensions(first.value);
+  });
+  if (!d || !channels || !same) return false;
+  show(node->output(), stacked(pieces, *d));
+  return true;
+}
+
+bool Part::reduce_pieces(Node* node, plan::Reduction reduction) {
+  const auto x = arranged(node->input(0));
+  const auto over = constant_ints(node->input(1));
+  const auto kept = constant_int(node->input(2));
+  if (!x || !over || over->size() != 1 || !kept) return false;
+  const auto d = place_of(over->front(), x->rank());
+  const auto pieces = d ? pieces_of(*x, *d) : std::nullopt;
+  if (!pieces) return false;
+  Arrangement all = pieces->front();
+  for (std::size_t i = 1; i < pieces->size(); ++i) {
+    const std::vector<plan::Value> both{all.value, (*pieces)[i].value};
+    all.value = reduction == plan::Reduction::maximum
+                    ? layers_.add_like(all.value, plan::Combine{How::maximum}, both)
+                    : layers_.add_like(all.value, plan::Add{}, both);
+  }
+  if (reduction == plan::Reduction::mean) {
+    const auto channels = static_cast<std::size_t>(*layers_.channels(all.value));
+    const float share = 1 / static_cast<float>(pieces->size());
+    all.value =
+        layers_.add_like(all.value,
+                         plan::Affine{std::make_shared<const std::vector<float>>(channels, share),
+                                      std::make_shared<const std::vector<float>>(channels, -0.0f)},
+                         {all.value});
+  }
+  if (*kept != 0) all.dimensions = replaced(all.dimensions, *d, *d, {Axes{}});
+  show(node->output(0), std::move(all));
+  return true;
+}
+
+bool Part::softmax_of_pieces(Node* node, const Arrangement& x, std::size_t dimension) {
+  auto pieces = pieces_of(x, dimension);
+  if (!pieces) return false;
+  const auto fold = [&](const plan::Layer& layer) {
+    plan::Value all = pieces->front().value;
+    for (std::size_t i = 1; i < pieces->size(); ++i) {
+      all = layers_.add_like(all, layer, {all, (*pieces)[i].value});
+    }
+    return all;
+  };
+  const plan::Value largest = fold(plan::Combine{How::maximum});
+  for (Arrangement& piece : *pieces) {
+    const plan::Value below =
+        layers_.add_like(largest, plan::Combine{How::subtract}, {piece.value, largest});
+    piece.value =
+        layers_.add_like(below, plan::Activate{kernels::conv2d::Activation::exp}, {below});
+  }
+  const plan::Value sum = fold(plan::Add{});
+  for (Arrangement& piece : *pieces) {
+    piece.value = layers_.add_like(sum, plan::Combine{How::divide}, {piece.value, sum});
+  }
+  show(node->output(), stacked(*pieces, dimension));
+  return true;
+}
+
+}  // namespace convship::ops::lowering
