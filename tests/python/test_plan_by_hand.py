@@ -269,6 +269,37 @@ class NormedRows(nn.Module):
         return y.reshape(n, c, (h + 1) // 2, (w + 1) // 2)
 
 
+class Summary(nn.Module):
+    """A token of all positions before them, as CLIP's pool (Radford et al., 2021) makes it of
+    their mean and CaiT (Touvron et al., 2021) of what layers before have left."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.token = nn.Parameter(torch.linspace(-1, 1, 20).view(1, 1, 20))
+        self.kv = nn.Linear(20, 40)
+        self.q = nn.Linear(20, 20)
+
+    def attend(self, q: Tensor, x: Tensor) -> Tensor:
+        n, positions, c = x.shape
+        k, v = self.kv(x).reshape(n, positions, 2, 4, 5).permute(2, 0, 3, 1, 4).unbind(0)
+        q = self.q(q).reshape(n, -1, 4, 5).permute(0, 2, 1, 3)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, -1, c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.flatten(2).transpose(1, 2)
+        if self.way == "mean":
+            y = torch.cat([y.mean(dim=1, keepdim=True), y], dim=1)
+            token = self.attend(y[:, :1], y)
+        else:
+            token = self.token.expand(x.shape[0], -1, -1)
+            before = token.shape[1]
+            token = token + self.attend(token, torch.cat([token, y], dim=1))
+            y = torch.cat([token, y], dim=1)
+            token = token + self.attend(y[:, :before], y)
+        return x * token.transpose(1, 2).unsqueeze(3)
+
+
 class Turned(nn.Module):
     """Convolutions of images with rows for columns, and of columns for channels."""
 
@@ -300,6 +331,7 @@ MIDDLES: dict[str, Callable[[], nn.Module]] = {
     "squares": Squares,
     "moments": Moments,
     "normed_rows": NormedRows,
+    "summary_of_the_mean": lambda: Summary("mean"),
     "turned": Turned,
 }
 
@@ -331,6 +363,16 @@ def test_same_padding_follows_each_size(tmp_path: Path) -> None:
         x = torch.randn(shape)
         assert model.plan(x)["whole"], model.plan(x)["left_to_libtorch"]
         check(network, model, x)
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+def test_a_token_that_is_no_constant_any_more(how: str, tmp_path: Path) -> None:
+    """What the constant itself goes through is LibTorch's."""
+    network = between(Summary("token"))
+    x = torch.randn(3, 3, 8, 12)
+    model = load(network, x, how, tmp_path)
+    assert model.plan(x)["steps"]
+    check(network, model, x)
 
 
 def test_a_slice_of_some_channels_is_written_through(tmp_path: Path) -> None:

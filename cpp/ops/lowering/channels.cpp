@@ -198,7 +198,12 @@ bool Part::slice_pixels(Node* node, Arrangement x, std::size_t dimension) {
                        : facts_.formula(node->input(3));
   const auto step = constant_int(node->input(4));
   if (!side || !begin || !end || !step || *step < 1) return false;
+  const plan::Measure all = measure(Formula(Extent{x.value, x.dimensions[dimension]}));
   x.value = crop(x.value, *side, {*begin}, measure(*end));
+  if (*begin >= 0 && end->integer() == *begin + 1) {  // one, if there are as many
+    require([all, least = *begin](const auto& sizes) { return all(sizes) > least; });
+    layers_.learn_sides(x.value, *side == Side::h ? plan::Pair{1, 0} : plan::Pair{0, 1});
+  }
   if (*step > 1) {
     const bool rows = *side == Side::h;
     const plan::Pair known = layers_.sides(x.value);
@@ -276,13 +281,11 @@ bool Part::concatenate(Node* node, const std::vector<Arrangement>& tensors) {
   const std::size_t d = *place;
   std::vector<plan::Value> inputs;
   for (const Arrangement& tensor : tensors) {
-    if (tensor.rank() != whole.rank() ||
-        layers_.dimensions(tensor.value) != layers_.dimensions(whole.value)) {
-      return false;
-    }
+    if (tensor.rank() != whole.rank()) return false;
     if (!shows_channels(tensor.dimensions[d], tensor.value)) {
       return concatenate_pixels(node, tensors, d);
     }
+    if (layers_.dimensions(tensor.value) != layers_.dimensions(whole.value)) return false;
     for (std::size_t other = 0; other < whole.rank(); ++other) {
       if (other != d && !broadcasts(tensor.dimensions[other], whole.dimensions[other])) {
         return false;
@@ -296,27 +299,34 @@ bool Part::concatenate(Node* node, const std::vector<Arrangement>& tensors) {
   return true;
 }
 
-// Along rows or columns, or in a row where images have but one of either.
+// Along rows or columns, or in a row where images have but one of either; some may have one
+// place there.
 bool Part::concatenate_pixels(Node* node, std::vector<Arrangement> tensors, std::size_t dimension) {
-  std::vector<plan::Value> inputs;
+  std::optional<Axis::Side> side;
+  Arrangement whole{};
   for (Arrangement& x : tensors) {
+    if (x.dimensions[dimension].empty()) continue;
     if (layers_.dimensions(x.value) < 3) return false;
     x = in_a_row(std::move(x));
+    const auto own = side_of(x, dimension);
+    if (!own || (side && own != side)) return false;
+    if (!side) whole = x;
+    side = own;
   }
-  Arrangement whole = tensors.front();
-  const auto side = side_of(whole, dimension);
   if (!side) return false;
+  const bool rows = *side == Axis::Side::h;
+  std::vector<plan::Value> inputs;
   for (const Arrangement& x : tensors) {
-    if (layers_.dimensions(x.value) != layers_.dimensions(whole.value) ||
-        side_of(x, dimension) != side) {
-      return false;
-    }
     for (std::size_t d = 0; d < whole.rank(); ++d) {
       if (d != dimension && !broadcasts(x.dimensions[d], whole.dimensions[d])) return false;
     }
-    inputs.push_back(x.value);
+    const bool one = x.dimensions[dimension].empty();
+    const plan::Value image = one ? as_image(x.value) : x.value;
+    const plan::Pair known = layers_.sides(image);
+    if (one && (rows ? known.h : known.w) != 1) return false;
+    if (!one && layers_.dimensions(image) != layers_.dimensions(whole.value)) return false;
+    inputs.push_back(image);
   }
-  const bool rows = *side == Axis::Side::h;
   const plan::Pair known = layers_.sides(whole.value);
   whole.value = layers_.add(plan::ConcatenatePixels{rows}, std::move(inputs),
                             layers_.dimensions(whole.value));

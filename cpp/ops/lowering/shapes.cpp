@@ -47,6 +47,13 @@ bool Part::size(Node* node) {
   // The caller's images are often asked for their size first.
   if (!arranged(given) && given->node()->kind() == c10::prim::Param) tensor(given, 4);
   auto x = arranged(given);
+  if (const auto* repeated = facts_.find<Repeated>(given); repeated && node->inputs().size() == 2) {
+    const auto d = place_of(facts_.number(node->input(1)), repeated->constant.dim());
+    if (!d) return false;
+    if (*d == 0) return learn(node->output(), repeated->times);
+    const int64_t number = repeated->constant.size(static_cast<int64_t>(*d));
+    return learn(node->output(), Formula(c10::IValue(number)));
+  }
   if (!x) return false;
   if (node->inputs().size() == 1) {
     facts_.learn(node->output(), SizesOf{*std::move(x)});
