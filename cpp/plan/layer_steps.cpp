@@ -257,7 +257,7 @@ Step combine_numbers_step(const CombineNumbers& layer, const Operand& x, const O
           }};
 }
 
-Step add_image_step(const AddImage& layer, const Operand& x, const Operand& y) {
+Step combine_image_step(const CombineImage& layer, const Operand& x, const Operand& y) {
   // As images lie in memory, [blocks][pixels][16].
   std::vector<float> blocked(static_cast<std::size_t>(y.blocks() * y.block_step()));
   const int64_t pixels = y.size.pixels();
@@ -265,11 +265,17 @@ Step add_image_step(const AddImage& layer, const Operand& x, const Operand& y) {
     float* const to = blocked.data() + c / kChannelBlock * y.block_step() + c % kChannelBlock;
     for (int64_t i = 0; i < pixels; ++i) to[i * kChannelBlock] = (*layer.values)[c * pixels + i];
   }
-  return map_step("add image", x, y,
-                  [blocked = std::move(blocked), step = y.block_step()](
-                      const Frame&, int64_t, int64_t block, MapTask& task) {
-                    task.b = blocked.data() + block * step;
-                  });
+  const auto combine = [how = layer.how, first = layer.first, blocked = std::move(blocked), x,
+                        y](const Frame& frame) {
+    for_blocks(frame, y, y.block_step(), [&](int64_t n, int64_t block) {
+      const kernels::CombineTask::Operand image{x.block(frame, n, block), kChannelBlock, false};
+      const kernels::CombineTask::Operand constant{blocked.data() + block * y.block_step(),
+                                                   kChannelBlock, false};
+      frame.isa.layers.combine({how, first ? constant : image, first ? image : constant,
+                                y.block(frame, n, block), y.size.pixels(), Activation::none});
+    });
+  };
+  return {name_of(layer.how) + " image, " + describe(y.size), combine};
 }
 
 Step affine_step(const Affine& layer, const Operand& x, const Operand* residual, const Operand& y) {

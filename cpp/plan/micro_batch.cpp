@@ -29,7 +29,9 @@ struct WeightFloats {
     return attend.bias ? static_cast<double>(attend.bias->values.size()) : 0;
   }
   double operator()(const AddPixels& add) const { return static_cast<double>(add.values->size()); }
-  double operator()(const AddImage& add) const { return static_cast<double>(add.values->size()); }
+  double operator()(const CombineImage& combine) const {
+    return static_cast<double>(combine.values->size());
+  }
   template <typename Layer>
   double operator()(const Layer&) const {
     return 0;

@@ -52,7 +52,7 @@ const char* layer_name(const Layer& layer) {
                                  "unflatten",
                                  "attention",
                                  "add pixels",
-                                 "add image",
+                                 "combine with an image",
                                  "reshape pixels"};
   static_assert(kNames.size() == std::variant_size_v<Layer>);
   return kNames[layer.index()];

@@ -267,10 +267,13 @@ struct AddPixels {
   bool behind = false;
 };
 
-// x + values, [C, H, W], the same for every image.
-struct AddImage {
+// x op values, [C, H, W], the same for every image, or values op x where they are `first`; op
+// is no quotient.
+struct CombineImage {
+  kernels::CombineTask::How how;
   std::shared_ptr<const std::vector<float>> values;
   Pair image;
+  bool first = false;
 };
 
 // The same pixels in their order as images of other sides. In blocked memory these lie as
@@ -308,7 +311,7 @@ using Layer = std::variant<Convolve,
                            Unflatten,
                            Attend,
                            AddPixels,
-                           AddImage,
+                           CombineImage,
                            ReshapePixels>;
 
 using Value = int;

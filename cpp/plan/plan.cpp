@@ -110,8 +110,8 @@ class Builder {
       steps_.push_back(exchange_step(*exchange, x(0), y));
     } else if (const auto* pixels = std::get_if<AddPixels>(&i.layer)) {
       steps_.push_back(add_pixels_step(*pixels, x(0), y));
-    } else if (const auto* constant = std::get_if<AddImage>(&i.layer)) {
-      steps_.push_back(add_image_step(*constant, x(0), y));
+    } else if (const auto* constant = std::get_if<CombineImage>(&i.layer)) {
+      steps_.push_back(combine_image_step(*constant, x(0), y));
     } else if (const auto* select = std::get_if<Select>(&i.layer)) {
       steps_.push_back(select_step(*select, operands(i), y));
     } else if (const auto* pixels = std::get_if<ConcatenatePixels>(&i.layer)) {

@@ -211,10 +211,10 @@ class Infer {
     }
     return with_image(layer_, in_[0], {1, add.count + in_[0].image.w});
   }
-  Size operator()(const AddImage& add) const {
+  Size operator()(const CombineImage& combine) const {
     const Size& x = in_[0];
-    const bool same = x.image.h == add.image.h && x.image.w == add.image.w;
-    if (!same || static_cast<int64_t>(add.values->size()) != x.c * x.pixels()) {
+    const bool same = x.image.h == combine.image.h && x.image.w == combine.image.w;
+    if (!same || static_cast<int64_t>(combine.values->size()) != x.c * x.pixels()) {
       refuse(layer_, "operands differ in size");
     }
     return with_image(layer_, x, x.image);

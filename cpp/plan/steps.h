@@ -84,7 +84,7 @@ Step softmax_step(const Softmax& layer, const Operand& x, const Operand& y);
 Step attend_step(
     const Attend& layer, const Operand& q, const Operand& k, const Operand& v, const Operand& y);
 Step add_pixels_step(const AddPixels& layer, const Operand& x, const Operand& y);
-Step add_image_step(const AddImage& layer, const Operand& x, const Operand& y);
+Step combine_image_step(const CombineImage& layer, const Operand& x, const Operand& y);
 Step flatten_step(const Operand& x, const Operand& y);
 Step unflatten_step(const Operand& x, const Operand& y);
 // Channels of x to those of y from `channel` on.

@@ -26,6 +26,7 @@ namespace conv2d = convship::kernels::conv2d;
 namespace {
 
 using Values = std::vector<double>;  // dense NCHW
+using How = convship::kernels::CombineTask::How;
 
 double activated(Activation activation, double x) {
   const double six = std::clamp(x, 0.0, 6.0), hard = std::clamp(x + 3, 0.0, 6.0) / 6;
@@ -356,9 +357,10 @@ class Reference {
       return at(n, c, 0, add.behind ? q : q - add.count);
     });
   }
-  void operator()(const AddImage& add) {
+  void operator()(const CombineImage& combine) {
     for (std::size_t i = 0; i < out_.size(); ++i) {
-      out_[i] = (*in_[0])[i] + (*add.values)[i % add.values->size()];
+      const double x = (*in_[0])[i], v = (*combine.values)[i % combine.values->size()];
+      out_[i] = combine.first ? combined(combine.how, v, x) : combined(combine.how, x, v);
     }
   }
   void operator()(const Attend& attend) {
@@ -420,7 +422,6 @@ class Reference {
   }
 
  private:
-  using How = convship::kernels::CombineTask::How;
   void combine(How how) {
     const auto operand = [&](std::size_t i, int64_t n, int64_t c, int64_t p, int64_t q) {
       const Size& size = sizes_[i];
@@ -590,7 +591,7 @@ class RandomNetwork {
       case 21:
         return attend(x);
       case 22:
-        return add(AddImage{numbers(size.c * size.pixels()), size.image}, {x});
+        return combine_image(x);
       case 23:
         return reshape_pixels(x);
       case 24:
@@ -673,7 +674,6 @@ class RandomNetwork {
   // With itself, or with what has one row, column or channel, or several of these; or both are
   // such, and what the one has not the other has.
   bool combine(Value x) {
-    using How = convship::kernels::CombineTask::How;
     const int64_t kind = pick(0, 7);
     const auto made = with_one(x, (kind & 1) != 0, (kind & 2) != 0, (kind & 4) != 0);
     const int64_t left = pick(0, 1) == 0 ? pick(0, 7) & ~kind : 0;
@@ -690,7 +690,6 @@ class RandomNetwork {
     return how == How::add ? add(Add{}, {x, v}) : add(Combine{how}, {x, v});
   }
   bool combine_numbers(Value x) {
-    using How = convship::kernels::CombineTask::How;
     const auto how = static_cast<How>(pick(0, 5));
     const bool first = pick(0, 1) == 0;
     if (how == How::divide && !first) return false;  // by any number, zero too
@@ -699,6 +698,13 @@ class RandomNetwork {
       x = count() - 1;
     }
     return add(CombineNumbers{how, numbers(size_of(x).c), first}, {x});
+  }
+  bool combine_image(Value x) {
+    constexpr How kHows[] = {How::add, How::subtract, How::multiply, How::maximum, How::minimum};
+    const Size size = size_of(x);
+    return add(CombineImage{kHows[pick(0, 4)], numbers(size.c * size.pixels()), size.image,
+                            pick(0, 1) == 0},
+               {x});
   }
   bool concatenate(Value x) {
     std::vector<Value> parts = {x};
@@ -1527,7 +1533,8 @@ TEST_CASE("channels beyond those of attention and of what adds constants are fin
     if (!has_loops()) continue;
     CAPTURE(isa);
     for (const Layer& layer : {Layer(Attend{2, 0.5f}), Layer(AddPixels{values, 2}),
-                               Layer(AddImage{image, size.image})}) {
+                               Layer(CombineImage{How::add, image, size.image}),
+                               Layer(CombineImage{How::multiply, image, size.image})}) {
       CAPTURE(layer_name(layer));
       Network network;
       const Value x = network.add_input();
@@ -1646,11 +1653,13 @@ TEST_CASE("attention and layers of pixels that cannot take their inputs are refu
   CHECK(why(AddPixels{values, 2}, {x}) == "add pixels: needs images of one row");
   CHECK(why(AddPixels{values, 2}, {matrix}) == "add pixels: needs images, got a matrix");
   const auto image = std::make_shared<const std::vector<float>>(12 * 24);
-  CHECK(why(AddImage{image, {4, 6}}, {x}) == "");
-  CHECK(why(AddImage{image, {6, 4}}, {x}) == "add image: operands differ in size");
-  CHECK(why(AddImage{values, {4, 6}}, {x}) == "add image: operands differ in size");
-  CHECK(why(AddImage{std::make_shared<const std::vector<float>>(12), {1, 1}}, {matrix}) ==
-        "add image: needs images, got a matrix");
+  CHECK(why(CombineImage{How::add, image, {4, 6}}, {x}) == "");
+  CHECK(why(CombineImage{How::add, image, {6, 4}}, {x}) ==
+        "combine with an image: operands differ in size");
+  CHECK(why(CombineImage{How::add, values, {4, 6}}, {x}) ==
+        "combine with an image: operands differ in size");
+  CHECK(why(CombineImage{How::add, std::make_shared<const std::vector<float>>(12), {1, 1}},
+            {matrix}) == "combine with an image: needs images, got a matrix");
   CHECK(why(ReshapePixels{{3}, {8}}, {x}) == "");
   CHECK(why(ReshapePixels{{3}, {7}}, {x}) == "reshape pixels: not as many pixels as before");
   CHECK(why(ReshapePixels{{1}, {1}}, {matrix}) == "reshape pixels: needs images, got a matrix");

@@ -67,9 +67,17 @@ std::optional<Part::Cut> Part::to_cut(const Node* node, std::size_t dimension) c
 std::optional<Arrangement> Part::piece_of(const Cut& what,
                                           kernels::conv2d::Range range,
                                           int64_t step) {
-  if (!what.all) {
-    const bool adjoin = step == 1;
-    return adjoin ? some_of_channels(what.tensor, what.dimension, range, false) : std::nullopt;
+  if (!what.all && step == 1) {
+    return some_of_channels(what.tensor, what.dimension, range, false);
+  }
+  if (!what.all) {  // every so many, of a dimension that counts through those between them first
+    if (range.begin >= step || range.end != what.count || what.count % step != 0) return {};
+    const Axis axis = what.tensor.dimensions[what.dimension][0];
+    const Axes outer{{axis.side, axis.step * step, what.count / step}};
+    const Axes inner{{axis.side, axis.step, step}};
+    const Arrangement split{what.tensor.value, replaced(what.tensor.dimensions, what.dimension,
+                                                        what.dimension + 1, {outer, inner})};
+    return some_of_channels(split, what.dimension + 1, {range.begin, range.begin + 1}, true);
   }
   std::vector<int64_t> from;
   for (int64_t c = range.begin; c < range.end; c += step) from.push_back(c);
@@ -279,6 +287,16 @@ bool Part::concatenate(Node* node, const std::vector<Arrangement>& tensors) {
   const auto place = place_of(over, whole.rank());
   if (!place) return false;
   const std::size_t d = *place;
+  const Axes& among = whole.dimensions[d];
+  const bool of_channels = std::all_of(among.begin(), among.end(), is_channel);
+  if (!among.empty() && of_channels && !shows_channels(among, whole.value)) {
+    if (!are_alike(tensors)) return false;
+    whole = stacked(tensors, d);
+    const Axes joint = joined({whole.dimensions[d], whole.dimensions[d + 1]});
+    whole.dimensions = replaced(whole.dimensions, d, d + 2, {joint});
+    show(node->output(), std::move(whole));
+    return true;
+  }
   std::vector<plan::Value> inputs;
   for (const Arrangement& tensor : tensors) {
     if (tensor.rank() != whole.rank()) return false;

@@ -213,8 +213,7 @@ bool Part::combine_with(
     return true;
   };
   if (!by) {
-    const bool sums = how == How::add || (how == How::subtract && !reversed);
-    return sums && !in_place && add_image(node, x, *all, how == How::add ? 1 : -1);
+    return !in_place && combine_image(node, x, how, *all, reversed);
   }
   if (!is_line(how, reversed)) {
     return finish(plan::CombineNumbers{how, floats_of(*by), reversed});

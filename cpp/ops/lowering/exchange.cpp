@@ -1,5 +1,6 @@
 // Layers over positions, as MLP-Mixer has them (Tolstikhin et al., 2021): what counts through a
 // side of an image becomes channels, and a layer over channels serves it.
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -147,26 +148,64 @@ std::optional<plan::Value> Part::shuffled_pixels(const Arrangement& x) {
   return layers_.add_view(*settled, plan::PixelShuffle{*rows[1].count}, 4);
 }
 
+// The same tensor with channels in the order that another one's dimensions have them in, which
+// count through as many.
+std::optional<Arrangement> Part::reordered(const Arrangement& x, const Dimensions& like) {
+  std::vector<std::pair<int64_t, int64_t>> places{{0, 0}};  // like's, and x's of the same
+  for (std::size_t d = 0; d < x.rank(); ++d) {
+    const Axes &to = like[d], &from = x.dimensions[d];
+    const bool channels = std::all_of(to.begin(), to.end(), is_channel) &&
+                          std::all_of(from.begin(), from.end(), is_channel);
+    if (to == from && !channels) continue;
+    if (!channels || !count(to) || count(to) != count(from)) return {};
+    const std::vector<int64_t> there = places_of(to), here = places_of(from);
+    std::vector<std::pair<int64_t, int64_t>> finer;
+    for (const auto& [a, b] : places) {
+      for (std::size_t i = 0; i < here.size(); ++i) finer.emplace_back(a + there[i], b + here[i]);
+    }
+    places = std::move(finer);
+  }
+  std::sort(places.begin(), places.end());
+  std::vector<int64_t> order;
+  for (const auto& [a, b] : places) {
+    if (a != static_cast<int64_t>(order.size())) return {};
+    order.push_back(b);
+  }
+  if (layers_.channels(x.value) != static_cast<int64_t>(order.size())) return {};
+  return Arrangement{layers_.select(x.value, std::move(order)), like};
+}
+
 // Of two tensors that an elementwise operator is to meet, one may have channels where the other
-// has a side: there that one's are moved that has others in its last dimension.
+// has a side, or in another order: that one's are moved that has others in its last dimension,
+// or in more steps.
 void Part::align(Arrangement& a, Arrangement& b) {
   if (layers_.dimensions(a.value) != layers_.dimensions(b.value)) {
     a = in_a_row(std::move(a));
     b = in_a_row(std::move(b));
   }
-  const std::size_t last = a.rank() - 1;
   const auto differ = [&](std::size_t d) { return !broadcasts(a.dimensions[d], b.dimensions[d]); };
-  for (std::size_t d = 0; d < a.rank(); ++d) {
-    if (!differ(d)) continue;
-    const bool keeps_a =
-        shows_channels(a.dimensions[last], a.value) || !shows_channels(b.dimensions[last], b.value);
-    const Arrangement& kept = keeps_a ? a : b;
-    Arrangement& other = keeps_a ? b : a;
-    if (!shows_channels(kept.dimensions[d], kept.value)) continue;
-    const auto side = side_of(other, d);
-    if (!side) return;
-    other = exchanged(other, *side);
+  std::size_t d = 0;
+  while (d < a.rank() && !differ(d)) ++d;
+  if (d == a.rank()) return;
+  const auto last = [&](const Arrangement& x) {
+    return shows_channels(x.dimensions.back(), x.value);
+  };
+  const bool keeps_a = last(a) || !last(b);
+  const Arrangement& kept = keeps_a ? a : b;
+  Arrangement& other = keeps_a ? b : a;
+  for (; d < a.rank(); ++d) {
+    if (!differ(d) || !shows_channels(kept.dimensions[d], kept.value)) continue;
+    if (const auto side = side_of(other, d)) other = exchanged(other, *side);
     return;
+  }
+  const auto steps = [](const Arrangement& x) {
+    std::size_t sum = 0;
+    for (const Axes& axes : x.dimensions) sum += axes.size();
+    return sum;
+  };
+  Arrangement& moved = steps(a) > steps(b) ? a : b;
+  if (auto in_order = reordered(moved, (&moved == &a ? b : a).dimensions)) {
+    moved = *std::move(in_order);
   }
 }
 

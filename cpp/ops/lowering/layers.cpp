@@ -158,7 +158,9 @@ plan::Pair Layers::sides(plan::Value value) const {
     if (const auto* unflatten = std::get_if<plan::Unflatten>(&layer)) {
       return learn(unflatten->image);
     }
-    if (const auto* add = std::get_if<plan::AddImage>(&layer)) return learn(add->image);
+    if (const auto* combine = std::get_if<plan::CombineImage>(&layer)) {
+      return learn(combine->image);
+    }
     if (const auto* reshape = std::get_if<plan::ReshapePixels>(&layer)) {
       return learn({constant(reshape->height), constant(reshape->width)});
     }

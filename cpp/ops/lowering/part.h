@@ -151,12 +151,14 @@ class Part {
       Node* node, const Value* x, How how, double number, bool reversed, bool in_place);
   std::optional<at::Tensor> by_channel(const Value* constants, const Value* x) const;
   bool add_product(Node* node);
-  bool add_image(Node* node, const Value* x, const at::Tensor& constants, double factor);
+  bool combine_image(
+      Node* node, const Value* x, How how, const at::Tensor& constants, bool reversed);
   bool subtract_from(Node* node);
   bool power(Node* node, bool in_place);
   plan::Value squares(plan::Value x);
   plan::Value roots(plan::Value x);
   bool stack(Node* node);
+  bool are_alike(const std::vector<Arrangement>& pieces) const;
   Arrangement stacked(const std::vector<Arrangement>& pieces, std::size_t dimension);
   bool reduce_pieces(Node* node, plan::Reduction reduction);
   bool softmax_of_pieces(Node* node, const Arrangement& x, std::size_t dimension);
@@ -234,6 +236,7 @@ class Part {
   std::optional<plan::Value> as_standard(const Arrangement& x);
   std::optional<Arrangement> unshuffled_pixels(const Arrangement& x, std::size_t d);
   std::optional<plan::Value> shuffled_pixels(const Arrangement& x);
+  std::optional<Arrangement> reordered(const Arrangement& x, const Dimensions& like);
   void align(Arrangement& a, Arrangement& b);
   void show(const Value* output, Arrangement what);
   bool show_again(const Node* node, Arrangement what);

@@ -30,7 +30,18 @@ std::optional<std::vector<Arrangement>> Part::pieces_of(const Arrangement& x,
   return pieces;
 }
 
-// A new dimension that counts through them. They have the same dimensions.
+// Whether they count through as many channels in the same way.
+bool Part::are_alike(const std::vector<Arrangement>& pieces) const {
+  const Arrangement& first = pieces.front();
+  const auto channels = layers_.channels(first.value);
+  return channels && std::all_of(pieces.begin(), pieces.end(), [&](const Arrangement& piece) {
+           return piece.dimensions == first.dimensions &&
+                  layers_.channels(piece.value) == channels &&
+                  layers_.dimensions(piece.value) == layers_.dimensions(first.value);
+         });
+}
+
+// A new dimension that counts through them, which are alike.
 Arrangement Part::stacked(const std::vector<Arrangement>& pieces, std::size_t dimension) {
   std::vector<plan::Value> inputs;
   for (const Arrangement& piece : pieces) inputs.push_back(piece.value);
@@ -55,14 +66,8 @@ bool Part::stack(Node* node) {
     pieces.push_back(*piece);
   }
   if (pieces.empty()) return false;
-  const Arrangement& first = pieces.front();
-  const auto d = place_of(constant_int(node->input(1)), first.rank() + 1);
-  const auto channels = layers_.channels(first.value);
-  const bool same = std::all_of(pieces.begin(), pieces.end(), [&](const Arrangement& piece) {
-    return piece.dimensions == first.dimensions && layers_.channels(piece.value) == channels &&
-           layers_.dimensions(piece.value) == layers_.dimensions(first.value);
-  });
-  if (!d || !channels || !same) return false;
+  const auto d = place_of(constant_int(node->input(1)), pieces.front().rank() + 1);
+  if (!d || !are_alike(pieces)) return false;
   show(node->output(), stacked(pieces, *d));
   return true;
 }

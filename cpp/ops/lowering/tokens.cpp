@@ -1,8 +1,10 @@
 // Tensors whose last dimension counts through channels: what transformers, and ConvNeXt
 // between its convolutions, do to every position by itself, and with constant positions.
 #include <ATen/ops/cat.h>
+#include <ATen/ops/isfinite.h>
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "ops/lowering/constants.h"
@@ -45,48 +47,75 @@ bool Part::layer_norm(Node* node) {
 
 namespace {
 
-// A constant's elements in the order of a value's sides. Where `axes` of the value's standard
-// dimensions stand among those of a tensor, the constant has as many or one.
-std::optional<at::Tensor> in_standard_order(const at::Tensor& constant,
-                                            const Dimensions& shown,
-                                            const Dimensions& standard) {
+// What broadcasting makes of a constant beside a tensor whose dimensions count through all of a
+// value, as that value's image: [C, H, W]. Sides of which nothing is known have as many places
+// as the constant. Nothing where it differs between images, or does not tell how large it is.
+std::optional<at::Tensor> image_of(const at::Tensor& constant, const Dimensions& shown) {
   const auto spread = with_rank(constant, shown.size());
   if (!spread) return {};
-  std::vector<int64_t> order;
-  for (const Axes& side : standard) {
-    const auto at = std::find(shown.begin(), shown.end(), side);
-    if (side.empty() || at == shown.end()) return {};
-    order.push_back(at - shown.begin());
-  }
+  Axes all;
+  std::vector<int64_t> repeated, split;
   for (std::size_t d = 0; d < shown.size(); ++d) {
-    const auto place = static_cast<int64_t>(d);
-    if (std::find(order.begin(), order.end(), place) != order.end()) continue;
-    if (spread->size(place) != 1) return {};
-    order.push_back(place);
+    const int64_t size = spread->size(static_cast<int64_t>(d));
+    const Axes& axes = shown[d];
+    const bool of_images = std::any_of(axes.begin(), axes.end(),
+                                       [](const Axis& axis) { return axis.side == Axis::Side::n; });
+    if (of_images && (size != 1 || axes.size() != 1)) return {};
+    if (of_images) {
+      repeated.push_back(1);
+      continue;
+    }
+    int64_t known = 1, open = 0;
+    for (const Axis& axis : axes) {
+      known *= axis.count.value_or(1);
+      open += axis.count ? 0 : 1;
+    }
+    const int64_t places = open > 0 ? size : known;
+    if (open > 1 || (size == 1 && open > 0) || places % known != 0 ||
+        (size != 1 && size != places)) {
+      return {};
+    }
+    repeated.push_back(places);
+    for (const Axis& axis : axes) {
+      all.push_back({axis.side, axis.step, axis.count.value_or(places / known)});
+      split.push_back(*all.back().count);
+    }
   }
-  std::vector<int64_t> sizes;
-  const at::Tensor ordered = spread->permute(order);
-  for (std::size_t d = 0; d < standard.size(); ++d) {
-    sizes.push_back(ordered.size(static_cast<int64_t>(d)));
-  }
-  return sizes[0] == 1 ? std::optional(ordered.reshape(sizes)) : std::nullopt;
+  // Outer axes of a side first.
+  std::vector<int64_t> order(all.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+    return all[a].side != all[b].side ? all[a].side < all[b].side : all[a].step > all[b].step;
+  });
+  int64_t sides[] = {1, 1, 1, 1};
+  for (const Axis& axis : all) sides[static_cast<int>(axis.side)] *= *axis.count;
+  return spread->expand(repeated).reshape(split).permute(order).reshape(
+      {sides[1], sides[2], sides[3]});
 }
 
 }  // namespace
 
-// x + factor * constants, of which there is one for each pixel, or each pixel's channel.
-bool Part::add_image(Node* node, const Value* x, const at::Tensor& constants, double factor) {
-  Arrangement shown = in_a_row(*arranged(x));
+// x op constants, of which there is one for each pixel, or each pixel's channel.
+bool Part::combine_image(
+    Node* node, const Value* x, How how, const at::Tensor& constants, bool reversed) {
+  Arrangement shown = *arranged(x);
   const Dimensions whole = layers_.standard(shown.value).dimensions;
   const auto count = layers_.channels(shown.value);
-  const auto ordered = in_standard_order(constants, shown.dimensions, whole);
-  if (!ordered || !count || whole.size() < 3) return false;
-  const auto all = ordered->dim() == 3 ? ordered->unsqueeze(2) : *ordered;
-  if (all.size(1) != 1 && all.size(1) != *count) return false;  // LibTorch refuses it
-  const plan::Pair image{all.size(2), all.size(3)};
-  const at::Tensor added = all[0].mul(factor).expand({*count, image.h, image.w});
-  shown.value =
-      layers_.add_like(shown.value, plan::AddImage{floats_of(added), image}, {shown.value});
+  if (!count || whole.size() < 3 || (how == How::divide && reversed)) return false;
+  auto image = image_of(constants, shown.dimensions);
+  if (!image) {
+    shown = in_a_row(std::move(shown));
+    image = image_of(constants, shown.dimensions);
+  }
+  if (!image || image->size(0) != *count) return false;
+  if (how == How::divide) {
+    image = image->reciprocal();
+    how = How::multiply;
+    if (!at::isfinite(*image).all().item<bool>()) return false;
+  }
+  const plan::Pair sides{image->size(1), image->size(2)};
+  shown.value = layers_.add_like(
+      shown.value, plan::CombineImage{how, floats_of(*image), sides, reversed}, {shown.value});
   show(node->output(), std::move(shown));
   return true;
 }
@@ -122,10 +151,16 @@ bool Part::add_pixels(Node* node, const Tensors& tensors) {
   for (auto each = tensors.begin(); each != tensors.end(); ++each) {
     if (each == at) continue;
     const auto* repeated = facts_.find<Repeated>(*each);
-    if (!repeated || !is_batch(repeated->times, x.value)) return false;
-    const auto ordered = in_standard_order(repeated->constant, x.dimensions, whole);
-    if (!ordered || ordered->size(1) != layers_.channels(x.value)) return false;
-    (each < at ? before : behind).push_back(ordered->squeeze(0).t());
+    if (!repeated || !is_batch(repeated->times, x.value) ||
+        repeated->constant.dim() != static_cast<int64_t>(x.rank())) {
+      return false;
+    }
+    // Its own number of positions.
+    Dimensions own = x.dimensions;
+    own[*d] = {{Axis::Side::w, 1, repeated->constant.size(static_cast<int64_t>(*d))}};
+    const auto pixels = image_of(repeated->constant, own);
+    if (!pixels || pixels->size(0) != layers_.channels(x.value)) return false;
+    (each < at ? before : behind).push_back(pixels->flatten(1).t());
   }
   const auto add = [&](const std::vector<at::Tensor>& pixels, bool last) {
     if (pixels.empty()) return;

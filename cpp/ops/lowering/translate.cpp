@@ -48,6 +48,7 @@ bool Part::translate(Node* node) {
   if (const auto done = translate_activation(node, kind)) return *done;
   if (kind == "aten::glu") return glu(node);
   if (kind == "aten::to") return convert(node);
+  if (kind == "aten::type_as") return arranged(node->input(1)) && identity(node, 0);
   if (kind == "aten::fake_quantize_per_tensor_affine") return fake_quantize(node);
   if (kind == "aten::max_pool2d") return max_pool(node, false);
   if (kind == "aten::max_pool1d") return max_pool(node, true);
