@@ -302,34 +302,49 @@ class Summary(nn.Module):
 
 class Rotated(nn.Module):
     """Rotary positions (Su et al., 2021) of all but a class token: of neighbours, as EVA has
-    them, or of the halves of a head, as DINOv3 has."""
+    them, or of the halves of a head, as DINOv3 has, which works them out from each size."""
 
     def __init__(self, way: str) -> None:
         super().__init__()
         self.way = way
         self.token = nn.Parameter(torch.linspace(-1, 1, 20).view(1, 1, 20))
         self.qkv = nn.Linear(20, 60)
-        angles = torch.outer(torch.arange(96.0), torch.tensor([1.0, 0.3, 0.1, 0.03, 0.01]) / 9)
-        angles = torch.cat([angles, angles], 1) if way == "half" else angles.repeat_interleave(2, 1)
+        self.register_buffer("steps", torch.tensor([1.0, 0.3, 0.1, 0.03, 0.01]) / 9)
+        angles = torch.outer(torch.arange(96.0), self.steps)
+        near = way == "neighbours"
+        angles = angles.repeat_interleave(2, 1) if near else torch.cat([angles, angles], 1)
         self.register_buffer("cos", angles.cos())
         self.register_buffer("sin", angles.sin())
 
-    def rotated(self, x: Tensor) -> Tensor:
-        if self.way == "half":
+    def tables(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.way != "sizes":
+            return self.cos, self.sin
+        rows, columns = x.shape[2], x.shape[3]
+        y = (torch.arange(rows, dtype=torch.float32) + 0.5) / rows
+        x = (torch.arange(0, columns, dtype=torch.float32) + 0.5) / columns
+        grid = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).flatten(0, 1)
+        angles = (grid[:, :1] + 2 * grid[:, 1:]) * self.steps
+        both = torch.cat([angles.cos(), angles.sin()], dim=-1).tile(1, 2)
+        cos, sin, again, _ = both.chunk(4, dim=-1)
+        return torch.cat([cos, again], -1), torch.cat([sin, sin], -1)
+
+    def rotated(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        if self.way != "neighbours":
             first, second = x.chunk(2, dim=-1)
             turned = torch.cat([-second, first], dim=-1)
         else:
             turned = torch.stack([-x[..., 1::2], x[..., ::2]], -1).reshape(x.shape)
-        return x * self.cos + turned * self.sin
+        return x * cos + sin * turned
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
+        cos, sin = self.tables(x)
         y = x.flatten(2).transpose(1, 2)
         y = torch.cat([self.token.expand(n, -1, -1), y], dim=1)
         qkv = self.qkv(y).reshape(n, 1 + h * w, 3, 2, 10).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
-        q = torch.cat([q[:, :, :1], self.rotated(q[:, :, 1:])], dim=2).type_as(v)
-        k = torch.cat([k[:, :, :1], self.rotated(k[:, :, 1:])], dim=2).type_as(v)
+        q = torch.cat([q[:, :, :1], self.rotated(q[:, :, 1:], cos, sin)], dim=2).type_as(v)
+        k = torch.cat([k[:, :, :1], self.rotated(k[:, :, 1:], cos, sin)], dim=2).type_as(v)
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, 1 + h * w, c)
         return x + y[:, 1:].transpose(1, 2).reshape(n, c, h, w)
 
@@ -383,6 +398,7 @@ MIDDLES: dict[str, Callable[[], nn.Module]] = {
     "summary_of_the_mean": lambda: Summary("mean"),
     "rotated_neighbours": lambda: Rotated("neighbours"),
     "rotated_halves": lambda: Rotated("half"),
+    "rotated_by_sizes": lambda: Rotated("sizes"),
     "constant_images": ConstantImages,
     "turned": Turned,
 }

@@ -63,6 +63,14 @@ bool Part::list(Node* node) {
   if (node->output()->type()->isSubtypeOf(*c10::ListType::ofTensors())) {
     const auto inputs = node->inputs();
     const auto is_mine = [&](Value* v) { return arranged(v) || facts_.find<Scores>(v); };
+    const auto is_known = [&](Value* v) { return facts_.constant_tensor(v).has_value(); };
+    if (std::all_of(inputs.begin(), inputs.end(), is_known) &&
+        std::any_of(inputs.begin(), inputs.end(), [&](Value* v) { return is_table(v); })) {
+      Numbers tables;
+      for (const Value* input : inputs) tables.push_back(*facts_.formula(input));
+      facts_.learn(node->output(), std::move(tables));
+      return true;
+    }
     if (!inputs.empty() && (in_loop(node) || std::none_of(inputs.begin(), inputs.end(), is_mine))) {
       return false;
     }

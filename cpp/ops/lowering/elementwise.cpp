@@ -91,7 +91,10 @@ bool Part::combine(Node* node, How how, bool in_place) {
 // a, b, and of sums and differences a factor of b.
 bool Part::combine(Node* node, Value* a, Value* b, How how, bool in_place) {
   const bool of_tensor = arranged(a) || facts_.find<Scores>(a);
-  if (facts_.find<Formula>(a) || (facts_.find<Formula>(b) && !of_tensor)) return compute(node);
+  const bool of_table = is_table(a) && arranged(b);
+  if (!of_table && (facts_.find<Formula>(a) || (facts_.find<Formula>(b) && !of_tensor))) {
+    return compute(node);
+  }
   if (const auto* scores = facts_.find<Scores>(a)) return change_scores(node, *scores, how);
   const bool sums = how == How::add || how == How::subtract;
   const auto factor = sums && node->inputs().size() == 3 ? constant_number(node->input(2)) : 1.0;
@@ -100,8 +103,8 @@ bool Part::combine(Node* node, Value* a, Value* b, How how, bool in_place) {
     return combine_with(node, a, how, *number * *factor, false, in_place);
   }
   if (*factor != 1) return false;
-  if (constant(b)) return combine_with(node, a, how, b, false, in_place);
-  if (constant(a)) return !in_place && combine_with(node, b, how, a, true, false);
+  if (constant(b) || is_table(b)) return combine_with(node, a, how, b, false, in_place);
+  if (constant(a) || is_table(a)) return !in_place && combine_with(node, b, how, a, true, false);
   if (in_place && !may_overwrite(a)) return false;
   const plan::Layer layer = how == How::add ? plan::Layer(plan::Add{.into_first = in_place})
                                             : plan::Combine{how, in_place};
@@ -162,15 +165,24 @@ bool Part::subtract_from(Node* node) {
   return scale_by_number(node, node->input(0), -*factor, *number, false);
 }
 
+// Of a constant, or of a table that the graph makes of sizes.
+std::optional<at::Tensor> Part::numbers_in(const Value* value) const {
+  const auto found = facts_.constant_tensor(value);
+  if (!found || found->scalar_type() != at::kFloat || !found->device().is_cpu() ||
+      found->layout() != at::kStrided || found->numel() == 0) {
+    return {};
+  }
+  return found->contiguous();
+}
+
 // A constant for each channel of x, from a tensor that broadcasting makes that.
 std::optional<at::Tensor> Part::by_channel(const Value* constants, const Value* x) const {
   const auto value = elements(x);
-  const auto given = constant(constants);
   const auto channels = value ? layers_.channels(*value) : std::nullopt;
-  if (!channels || !given || !given->isTensor()) return {};
-  const auto by = constant_weight(constants, given->toTensor().dim());
+  const auto by = numbers_in(constants);
+  if (!channels || !by) return {};
   const Dimensions shown = arranged(x)->dimensions;
-  const auto spread = by ? with_rank(*by, shown.size()) : std::nullopt;
+  const auto spread = with_rank(*by, shown.size());
   if (!spread) return {};
   // Where among the constants each channel's is.
   std::vector<int64_t> places(*channels, 0);
@@ -191,9 +203,7 @@ std::optional<at::Tensor> Part::by_channel(const Value* constants, const Value* 
 // With a constant for each channel, or one for all of them.
 bool Part::combine_with(
     Node* node, const Value* x, How how, const Value* constants, bool reversed, bool in_place) {
-  const auto given = constant(constants);
-  if (!elements(x) || !given || !given->isTensor()) return false;
-  const auto all = constant_weight(constants, given->toTensor().dim());
+  const auto all = elements(x) ? numbers_in(constants) : std::nullopt;
   if (!all || all->dim() > static_cast<int64_t>(arranged(x)->rank())) return false;
   if (all->numel() == 1) {
     return combine_with(node, x, how, all->item<float>(), reversed, in_place);

@@ -1,8 +1,10 @@
 // What a graph computes of the sizes of images, where it must be known which ones will come: the
 // side of a branch that is taken, and tables such as the masks of attention.
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "ops/lowering/constants.h"
@@ -99,7 +101,14 @@ bool is_small_table(const Node* node, const torch::jit::Stack& operands) {
   constexpr int64_t kMostBytes = int64_t{1} << 26;
   torch::jit::Stack stack;
   for (const c10::IValue& operand : operands) {
-    stack.push_back(operand.isTensor() ? operand.toTensor().to(at::kMeta) : operand);
+    if (operand.isTensorList()) {
+      c10::List<at::Tensor> tables;
+      for (const at::Tensor& table : operand.toTensorVector())
+        tables.push_back(table.to(at::kMeta));
+      stack.emplace_back(std::move(tables));
+    } else {
+      stack.push_back(operand.isTensor() ? operand.toTensor().to(at::kMeta) : operand);
+    }
   }
   try {
     node->getOperation()(stack);
@@ -111,6 +120,24 @@ bool is_small_table(const Node* node, const torch::jit::Stack& operands) {
 }
 
 }  // namespace
+
+// [begin,] end, [step,] dtype, layout, device, pinned: of few numbers.
+bool Part::arange(Node* node) {
+  constexpr std::size_t kOthers = 4, kStep = 2;
+  constexpr double kMost = int64_t{1} << 22;
+  if (node->inputs().size() <= kOthers) return false;
+  for (std::size_t i = 0; i + kOthers < node->inputs().size(); ++i) {
+    const auto given = facts_.formula(node->input(i));
+    std::optional<double> number = given ? given->real() : std::nullopt;
+    if (given && !number) {
+      if (const auto expected = expect(*given)) number = static_cast<double>(*expected);
+    }
+    if (!number || !(std::abs(*number) <= kMost) || (i == kStep && std::abs(*number) < 1)) {
+      return false;
+    }
+  }
+  return compute_table(node);
+}
 
 bool Part::is_table(const Value* value) const {
   const auto found = facts_.find<Formula>(value) ? facts_.constant_tensor(value) : std::nullopt;
@@ -142,7 +169,13 @@ bool Part::compute_table(Node* node) {
       given = expected ? std::optional(Formula(c10::IValue(*expected))) : std::nullopt;
     }
     if (!given) return false;
-    stack.push_back(*given->constant());
+    c10::IValue operand = *given->constant();
+    // Tracing writes numbers as tensors.
+    const auto& type = schema->arguments()[stack.size()].type();
+    if (operand.isInt() && type->isSubtypeOf(*c10::TensorType::get())) {
+      operand = at::scalar_tensor(operand.toInt(), at::kLong);
+    }
+    stack.push_back(std::move(operand));
   }
   if (!schema->is_mutable() && !is_small_table(node, stack)) return false;
   try {

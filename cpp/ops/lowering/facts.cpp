@@ -53,7 +53,10 @@ std::optional<Numbers> Facts::numbers(const Value* value) const {
   }
   const auto given = formula(value);
   const c10::IValue* list = given ? given->constant() : nullptr;
-  if (!list || !(list->isIntList() || list->isDoubleList() || list->isBoolList())) return {};
+  if (!list ||
+      !(list->isIntList() || list->isDoubleList() || list->isBoolList() || list->isTensorList())) {
+    return {};
+  }
   const auto elements = list->toList();
   Numbers all;
   for (std::size_t i = 0; i < elements.size(); ++i) all.emplace_back(elements.get(i));

@@ -149,6 +149,7 @@ class Part {
       Node* node, const Value* x, How how, const Value* constants, bool reversed, bool in_place);
   bool combine_with(
       Node* node, const Value* x, How how, double number, bool reversed, bool in_place);
+  std::optional<at::Tensor> numbers_in(const Value* value) const;
   std::optional<at::Tensor> by_channel(const Value* constants, const Value* x) const;
   bool add_product(Node* node);
   bool combine_image(
@@ -203,6 +204,7 @@ class Part {
   bool compute(Node* node);
   // Of tensors that the graph makes of numbers, as masks are.
   bool new_zeros(Node* node);
+  bool arange(Node* node);
   bool compute_table(Node* node);
   bool is_table(const Value* value) const;
   bool view_scores(Node* node, Scores scores);

@@ -36,7 +36,7 @@ bool Part::translate(Node* node) {
   }
   if (writes_elsewhere(node)) return false;
   const std::string_view kind = node->kind().toQualString();
-  if (!node->inputs().empty() && is_table(node->input(0))) return compute_table(node);
+  if (!node->inputs().empty() && is_table(node->input(0)) && compute_table(node)) return true;
   if (kind == "aten::conv2d" || kind == "aten::conv1d") return convolution(node, 6, false);
   if (kind == "aten::convolution" || kind == "aten::_convolution") {
     return convolution(node, 8, true);
@@ -103,8 +103,10 @@ bool Part::translate(Node* node) {
   if (kind == "aten::neg") {
     return scale_by_number(node, node->input(0), -1, -0.0, false) || compute(node);
   }
-  if (kind == "aten::cat") return concatenate(node);
-  if (kind == "aten::stack") return stack(node);
+  if (kind == "aten::cat") return concatenate(node) || compute_table(node);
+  if (kind == "aten::stack") return stack(node) || compute_table(node);
+  if (kind == "aten::arange") return arange(node);
+  if (kind == "aten::meshgrid") return compute_table(node);
   if (kind == "aten::append") return append(node);
   if (kind == "aten::batch_norm") return batch_norm(node);
   if (kind == "aten::layer_norm") return layer_norm(node);
