@@ -138,17 +138,9 @@ bool Part::join_lists(Node* node) {
 bool Part::join_tensors(Node* node) {
   Pieces all;
   for (const Value* input : node->inputs()) {
-    if (const auto* pieces = facts_.find<Pieces>(input)) {
-      all.insert(all.end(), pieces->begin(), pieces->end());
-      continue;
-    }
-    const auto* list = facts_.find<Tensors>(input);
-    if (!list) return false;
-    for (const Value* each : *list) {
-      const auto tensor = arranged(each);
-      if (!tensor) return false;
-      all.push_back(*tensor);
-    }
+    const auto pieces = pieces_in(input);
+    if (!pieces) return false;
+    all.insert(all.end(), pieces->begin(), pieces->end());
   }
   // By what they are now: nothing may be written over them.
   for (const Arrangement& each : all) layers_.mark_shown(each.value);

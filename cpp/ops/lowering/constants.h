@@ -1,6 +1,7 @@
 // Constants of a frozen graph, as layers want them.
 #pragma once
 
+#include <ATen/ops/scalar_tensor.h>
 #include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/ir/ir.h>
 
@@ -91,16 +92,26 @@ inline bool is_none(const torch::jit::Value* value) {
   return found && found->isNone();
 }
 
+// One after the other, if it is of float32 on the CPU and has any.
+inline std::optional<at::Tensor> dense(const at::Tensor& tensor) {
+  if (tensor.scalar_type() != at::kFloat || !tensor.device().is_cpu() ||
+      tensor.layout() != at::kStrided || tensor.numel() == 0) {
+    return {};
+  }
+  return tensor.contiguous();
+}
+
 // A dense float32 weight on the CPU with so many dimensions.
 inline std::optional<at::Tensor> constant_weight(const torch::jit::Value* value, int64_t dims) {
   const auto found = constant(value);
-  if (!found || !found->isTensor()) return {};
-  const at::Tensor weight = found->toTensor();
-  if (weight.scalar_type() != at::kFloat || !weight.device().is_cpu() || weight.dim() != dims ||
-      weight.layout() != at::kStrided || weight.numel() == 0) {
-    return {};
-  }
-  return weight.contiguous();
+  if (!found || !found->isTensor() || found->toTensor().dim() != dims) return {};
+  return dense(found->toTensor());
+}
+
+// What an operator takes for a value: tracing writes numbers as tensors.
+inline c10::IValue as_operand(c10::IValue value, bool takes_tensor) {
+  if (!takes_tensor || !value.isInt()) return value;
+  return at::scalar_tensor(value.toInt(), at::kLong);
 }
 
 inline std::shared_ptr<const std::vector<float>> floats_of(const at::Tensor& tensor) {

@@ -168,11 +168,7 @@ bool Part::subtract_from(Node* node) {
 // Of a constant, or of a table that the graph makes of sizes.
 std::optional<at::Tensor> Part::numbers_in(const Value* value) const {
   const auto found = facts_.constant_tensor(value);
-  if (!found || found->scalar_type() != at::kFloat || !found->device().is_cpu() ||
-      found->layout() != at::kStrided || found->numel() == 0) {
-    return {};
-  }
-  return found->contiguous();
+  return found ? dense(*found) : std::nullopt;
 }
 
 // A constant for each channel of x, from a tensor that broadcasting makes that.
@@ -250,7 +246,7 @@ bool Part::add_product(Node* node) {
 bool Part::combine_with(
     Node* node, const Value* x, How how, double number, bool reversed, bool in_place) {
   if (!is_line(how, reversed)) {
-    auto all = for_each_channel(x, number);
+    auto all = for_each_channel(elements(x), number);
     return all &&
            finish_each(node, x, plan::CombineNumbers{how, std::move(all), reversed}, in_place);
   }
@@ -259,18 +255,24 @@ bool Part::combine_with(
 }
 
 bool Part::scale_by_number(Node* node, const Value* x, double scale, double shift, bool in_place) {
-  auto factors = for_each_channel(x, scale), shifts = for_each_channel(x, shift);
+  const auto value = elements(x);
+  auto factors = for_each_channel(value, scale), shifts = for_each_channel(value, shift);
   if (!factors || !shifts || !std::isfinite(static_cast<float>(scale))) return false;
   return finish_each(node, x, plan::Affine{std::move(factors), std::move(shifts)}, in_place);
 }
 
 // Null where nothing tells how many channels there are.
-std::shared_ptr<const std::vector<float>> Part::for_each_channel(const Value* x,
+std::shared_ptr<const std::vector<float>> Part::for_each_channel(std::optional<plan::Value> x,
                                                                  double number) const {
-  const auto value = elements(x);
-  const auto count = value ? layers_.channels(*value) : std::nullopt;
+  const auto count = x ? layers_.channels(*x) : std::nullopt;
   if (!count) return nullptr;
   return std::make_shared<const std::vector<float>>(*count, static_cast<float>(number));
+}
+
+// By a number. It is known how many channels there are.
+plan::Value Part::times(plan::Value x, double factor) {
+  return layers_.add_like(
+      x, plan::Affine{for_each_channel(x, factor), for_each_channel(x, kNothing)}, {x});
 }
 
 }  // namespace convship::ops::lowering

@@ -81,8 +81,8 @@ std::optional<plan::Value> Part::as_standard(const Arrangement& x) {
 
 namespace {
 
-// The one axis of a side that goes on by steps of one, of so many places.
-bool is_fine(const Axis& axis, Side side, int64_t count) {
+// Whether it counts through neighbours of a side, so many of them.
+bool is_inner(const Axis& axis, Side side, int64_t count) {
   return axis.side == side && axis.step == 1 && axis.count == count;
 }
 
@@ -105,9 +105,9 @@ std::optional<Arrangement> Part::unshuffled_pixels(const Arrangement& x, std::si
   if (sides[0].empty() || sides[1].empty() || x.dimensions[0] != Axes{{Side::n}}) return {};
   Axes channels = x.dimensions[d];
   for (Axis& axis : channels) {
-    if (is_fine(axis, Side::h, factor)) {
+    if (is_inner(axis, Side::h, factor)) {
       axis = {Side::c, factor, factor};
-    } else if (is_fine(axis, Side::w, factor)) {
+    } else if (is_inner(axis, Side::w, factor)) {
       axis = {Side::c, 1, factor};
     } else if (is_channel(axis)) {
       axis.step *= factor * factor;
@@ -179,21 +179,25 @@ std::optional<Arrangement> Part::reordered(const Arrangement& x, const Dimension
 // has a side, or in another order: that one's are moved that has others in its last dimension,
 // or in more steps.
 void Part::align(Arrangement& a, Arrangement& b) {
+  const auto differ = [&](std::size_t d) { return !broadcasts(a.dimensions[d], b.dimensions[d]); };
+  const auto first = [&] {
+    std::size_t d = 0;
+    while (d < a.rank() && !differ(d)) ++d;
+    return d;
+  };
+  if (first() == a.rank()) return;
   if (layers_.dimensions(a.value) != layers_.dimensions(b.value)) {
     a = in_a_row(std::move(a));
     b = in_a_row(std::move(b));
+    if (first() == a.rank()) return;
   }
-  const auto differ = [&](std::size_t d) { return !broadcasts(a.dimensions[d], b.dimensions[d]); };
-  std::size_t d = 0;
-  while (d < a.rank() && !differ(d)) ++d;
-  if (d == a.rank()) return;
   const auto last = [&](const Arrangement& x) {
     return shows_channels(x.dimensions.back(), x.value);
   };
   const bool keeps_a = last(a) || !last(b);
   const Arrangement& kept = keeps_a ? a : b;
   Arrangement& other = keeps_a ? b : a;
-  for (; d < a.rank(); ++d) {
+  for (std::size_t d = first(); d < a.rank(); ++d) {
     if (!differ(d) || !shows_channels(kept.dimensions[d], kept.value)) continue;
     if (const auto side = side_of(other, d)) other = exchanged(other, *side);
     return;

@@ -1,6 +1,5 @@
 // What a graph computes of the sizes of images, where it must be known which ones will come: the
 // side of a branch that is taken, and tables such as the masks of attention.
-#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -169,13 +168,8 @@ bool Part::compute_table(Node* node) {
       given = expected ? std::optional(Formula(c10::IValue(*expected))) : std::nullopt;
     }
     if (!given) return false;
-    c10::IValue operand = *given->constant();
-    // Tracing writes numbers as tensors.
     const auto& type = schema->arguments()[stack.size()].type();
-    if (operand.isInt() && type->isSubtypeOf(*c10::TensorType::get())) {
-      operand = at::scalar_tensor(operand.toInt(), at::kLong);
-    }
-    stack.push_back(std::move(operand));
+    stack.push_back(as_operand(*given->constant(), type->isSubtypeOf(*c10::TensorType::get())));
   }
   if (!schema->is_mutable() && !is_small_table(node, stack)) return false;
   try {

@@ -1,6 +1,5 @@
 #include "ops/lowering/formula.h"
 
-#include <ATen/ops/scalar_tensor.h>
 #include <torch/csrc/jit/runtime/operator.h>
 
 #include <algorithm>
@@ -107,12 +106,7 @@ class Formula::Evaluation {
   c10::IValue apply(const Content::Applied& applied) {
     torch::jit::Stack stack;
     for (std::size_t i = 0; i < applied.operands.size(); ++i) {
-      c10::IValue value = (*this)(applied.operands[i]);
-      // Tracing writes numbers as tensors.
-      if (applied.takes_tensor[i] && value.isInt()) {
-        value = at::scalar_tensor(value.toInt(), at::kLong);
-      }
-      stack.push_back(std::move(value));
+      stack.push_back(as_operand((*this)(applied.operands[i]), applied.takes_tensor[i]));
     }
     applied.operation(stack);
     c10::IValue result = stack.back();

@@ -159,6 +159,8 @@ class Part {
   plan::Value squares(plan::Value x);
   plan::Value roots(plan::Value x);
   bool stack(Node* node);
+  std::optional<Pieces> pieces_in(const Value* list) const;
+  plan::Value folded(const std::vector<Arrangement>& pieces, const plan::Layer& layer);
   bool are_alike(const std::vector<Arrangement>& pieces) const;
   Arrangement stacked(const std::vector<Arrangement>& pieces, std::size_t dimension);
   bool reduce_pieces(Node* node, plan::Reduction reduction);
@@ -182,7 +184,9 @@ class Part {
   bool pixel_shuffle(Node* node);
   bool pixel_unshuffle(Node* node);
   plan::Measure scaled(plan::Value x, int64_t dimension, double scale) const;
-  std::shared_ptr<const std::vector<float>> for_each_channel(const Value* x, double number) const;
+  std::shared_ptr<const std::vector<float>> for_each_channel(std::optional<plan::Value> x,
+                                                             double number) const;
+  plan::Value times(plan::Value x, double factor);
   bool scale_by_number(Node* node, const Value* x, double scale, double shift, bool in_place);
   bool softmax(Node* node, bool logarithm);
   bool identity(Node* node, std::size_t training);

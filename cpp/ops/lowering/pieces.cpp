@@ -30,6 +30,29 @@ std::optional<std::vector<Arrangement>> Part::pieces_of(const Arrangement& x,
   return pieces;
 }
 
+// Of a list of tensors.
+std::optional<Pieces> Part::pieces_in(const Value* list) const {
+  if (const auto* pieces = facts_.find<Pieces>(list)) return *pieces;
+  const auto* tensors = facts_.find<Tensors>(list);
+  if (!tensors) return {};
+  Pieces pieces;
+  for (const Value* each : *tensors) {
+    const auto tensor = arranged(each);
+    if (!tensor) return {};
+    pieces.push_back(*tensor);
+  }
+  return pieces;
+}
+
+// What a layer of two operands makes of all of them, one after the other.
+plan::Value Part::folded(const std::vector<Arrangement>& pieces, const plan::Layer& layer) {
+  plan::Value all = pieces.front().value;
+  for (std::size_t i = 1; i < pieces.size(); ++i) {
+    all = layers_.add_like(all, layer, {all, pieces[i].value});
+  }
+  return all;
+}
+
 // Whether they count through as many channels in the same way.
 bool Part::are_alike(const std::vector<Arrangement>& pieces) const {
   const Arrangement& first = pieces.front();
@@ -56,16 +79,9 @@ Arrangement Part::stacked(const std::vector<Arrangement>& pieces, std::size_t di
 
 // A list of tensors, and where their dimension is to be.
 bool Part::stack(Node* node) {
-  const auto* list = facts_.find<Tensors>(node->input(0));
-  const auto* given = facts_.find<Pieces>(node->input(0));
-  std::vector<Arrangement> pieces;
-  if (given) pieces = *given;
-  for (const Value* value : list ? *list : Tensors{}) {
-    const auto piece = arranged(value);
-    if (!piece) return false;
-    pieces.push_back(*piece);
-  }
-  if (pieces.empty()) return false;
+  const auto found = pieces_in(node->input(0));
+  if (!found || found->empty()) return false;
+  const Pieces& pieces = *found;
   const auto d = place_of(constant_int(node->input(1)), pieces.front().rank() + 1);
   if (!d || !are_alike(pieces)) return false;
   show(node->output(), stacked(pieces, *d));
@@ -81,20 +97,10 @@ bool Part::reduce_pieces(Node* node, plan::Reduction reduction) {
   const auto pieces = d ? pieces_of(*x, *d) : std::nullopt;
   if (!pieces) return false;
   Arrangement all = pieces->front();
-  for (std::size_t i = 1; i < pieces->size(); ++i) {
-    const std::vector<plan::Value> both{all.value, (*pieces)[i].value};
-    all.value = reduction == plan::Reduction::maximum
-                    ? layers_.add_like(all.value, plan::Combine{How::maximum}, both)
-                    : layers_.add_like(all.value, plan::Add{}, both);
-  }
+  const bool largest = reduction == plan::Reduction::maximum;
+  all.value = folded(*pieces, largest ? plan::Layer(plan::Combine{How::maximum}) : plan::Add{});
   if (reduction == plan::Reduction::mean) {
-    const auto channels = static_cast<std::size_t>(*layers_.channels(all.value));
-    const float share = 1 / static_cast<float>(pieces->size());
-    all.value =
-        layers_.add_like(all.value,
-                         plan::Affine{std::make_shared<const std::vector<float>>(channels, share),
-                                      std::make_shared<const std::vector<float>>(channels, -0.0f)},
-                         {all.value});
+    all.value = times(all.value, 1 / static_cast<double>(pieces->size()));
   }
   if (*kept != 0) all.dimensions = replaced(all.dimensions, *d, *d, {Axes{}});
   show(node->output(0), std::move(all));
@@ -104,21 +110,14 @@ bool Part::reduce_pieces(Node* node, plan::Reduction reduction) {
 bool Part::softmax_of_pieces(Node* node, const Arrangement& x, std::size_t dimension) {
   auto pieces = pieces_of(x, dimension);
   if (!pieces) return false;
-  const auto fold = [&](const plan::Layer& layer) {
-    plan::Value all = pieces->front().value;
-    for (std::size_t i = 1; i < pieces->size(); ++i) {
-      all = layers_.add_like(all, layer, {all, (*pieces)[i].value});
-    }
-    return all;
-  };
-  const plan::Value largest = fold(plan::Combine{How::maximum});
+  const plan::Value largest = folded(*pieces, plan::Combine{How::maximum});
   for (Arrangement& piece : *pieces) {
     const plan::Value below =
         layers_.add_like(largest, plan::Combine{How::subtract}, {piece.value, largest});
     piece.value =
         layers_.add_like(below, plan::Activate{kernels::conv2d::Activation::exp}, {below});
   }
-  const plan::Value sum = fold(plan::Add{});
+  const plan::Value sum = folded(*pieces, plan::Add{});
   for (Arrangement& piece : *pieces) {
     piece.value = layers_.add_like(sum, plan::Combine{How::divide}, {piece.value, sum});
   }

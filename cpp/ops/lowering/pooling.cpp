@@ -135,7 +135,7 @@ bool Part::variance(Node* node, bool root) {
   if (!made || !taken || *taken < 0) return false;
   const int64_t dimensions = layers_.dimensions(x->value);
   const bool across = std::holds_alternative<plan::AcrossChannels>(made->layer);
-  const auto channels = across ? 1 : layers_.channels(x->value);
+  const bool channels = across || layers_.channels(x->value);
   if (*taken > 0 && (!channels || !made->places || *made->places <= *taken)) return false;
   const plan::Value mean = layers_.add(made->layer, {x->value}, dimensions);
   const plan::Value centred =
@@ -143,11 +143,7 @@ bool Part::variance(Node* node, bool root) {
   plan::Value y = layers_.add(made->layer, {squares(centred)}, dimensions);
   if (*taken > 0) {
     const auto places = static_cast<double>(*made->places);
-    const auto factor = static_cast<float>(places / (places - *taken));
-    y = layers_.add_like(y,
-                         plan::Affine{std::make_shared<const std::vector<float>>(*channels, factor),
-                                      std::make_shared<const std::vector<float>>(*channels, -0.0f)},
-                         {y});
+    y = times(y, places / (places - *taken));
   }
   show(node->output(), {root ? roots(y) : y, made->dimensions});
   return true;
